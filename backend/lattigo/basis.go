@@ -1,0 +1,147 @@
+package lattigo
+
+// basis converts residues from a group of source primes G to single target
+// primes, exactly: with S the product of the sources, a value x is read as its
+// centred representative in [-S/2, S/2) and reduced modulo the target (Halevi,
+// Polyakov and Shoup, CT-RSA 2019, with the quotient from floating point; a
+// quotient that is off by one at the very edge of the interval still gives a
+// representative congruent to x).
+type basis struct {
+	src  []*modulus
+	inv  []uint64   // (S/q_j)^-1 mod q_j, Montgomery form
+	frac []float64  // 1/q_j
+	w    [][]uint64 // per target: S/q_j mod p, Montgomery form
+	neg  []uint64   // per target: -S mod p, Montgomery form
+	down []uint64   // per target: S^-1 mod p, Montgomery form; 0 where p divides S
+}
+
+func newBasis(src, targets []*modulus) *basis {
+	b := &basis{src: src}
+	for j, s := range src {
+		prod := uint64(1)
+		for k, o := range src {
+			if k != j {
+				prod = s.mul(prod, o.q%s.q)
+			}
+		}
+		b.inv = append(b.inv, s.form(s.invert(prod)))
+		b.frac = append(b.frac, 1/float64(s.q))
+	}
+	for _, t := range targets {
+		all := uint64(1)
+		w := make([]uint64, len(src))
+		for j, s := range src {
+			all = t.mul(all, s.q%t.q)
+			w[j] = 1
+			for k, o := range src {
+				if k != j {
+					w[j] = t.mul(w[j], o.q%t.q)
+				}
+			}
+			w[j] = t.form(w[j])
+		}
+		b.w = append(b.w, w)
+		b.neg = append(b.neg, t.form((t.q-all)%t.q))
+		b.down = append(b.down, t.form(t.invert(all)))
+	}
+	return b
+}
+
+// prepare turns the coefficients of the source limbs, in place, into the digits
+// y_j = x_j*(S/q_j)^-1 mod q_j, and v into the quotients: the centred value is
+// sum y_j*(S/q_j) - v*S.
+func (b *basis) prepare(rows [][]uint64, v []uint8) {
+	if len(b.src) == 1 {
+		x, half := rows[0], b.src[0].half
+		v = v[:len(x)]
+		for i := range x {
+			var c uint8
+			if x[i] > half {
+				c = 1
+			}
+			v[i] = c
+		}
+		return
+	}
+	const block = 512
+	var sum [block]float64
+	n := len(rows[0])
+	for base := 0; base < n; base += block {
+		end := min(base+block, n)
+		for j, m := range b.src {
+			c, f := b.inv[j], b.frac[j]
+			x := rows[j][base:end]
+			if j == 0 {
+				for i := range x {
+					y := m.mred(x[i], c)
+					x[i] = y
+					sum[i&(block-1)] = 0.5 + float64(int64(y))*f
+				}
+				continue
+			}
+			for i := range x {
+				y := m.mred(x[i], c)
+				x[i] = y
+				sum[i&(block-1)] += float64(int64(y)) * f
+			}
+		}
+		for i, out := 0, v[base:end]; i < len(out); i++ {
+			out[i] = uint8(int32(sum[i&(block-1)]))
+		}
+	}
+}
+
+// convert writes the prepared value modulo target number t, in coefficient form
+// with entries below 4p, ready for the transform.
+func (b *basis) convert(z []uint64, t int, m *modulus, rows [][]uint64, v []uint8) {
+	switch len(b.src) {
+	case 1:
+		x, s := rows[0][:len(z)], b.src[0].q
+		v = v[:len(z)]
+		var add [2]uint64
+		add[1] = m.q - s%m.q
+		if s < 2*m.q {
+			for i := range z {
+				z[i] = x[i] + add[v[i]&1]
+			}
+			return
+		}
+		bar := m.bar[0]
+		for i := range z {
+			z[i] = x[i] - mulHi(x[i], bar)*m.q + add[v[i]&1]
+		}
+	case 2:
+		x0, x1 := rows[0][:len(z)], rows[1][:len(z)]
+		v = v[:len(z)]
+		w0, w1, neg := b.w[t][0], b.w[t][1], b.neg[t]
+		for i := range z {
+			var s sum128
+			s.mul(x0[i], w0)
+			s.mac(x1[i], w1)
+			s.mac(uint64(v[i]), neg)
+			z[i] = s.lazy(m)
+		}
+	case 3:
+		x0, x1, x2 := rows[0][:len(z)], rows[1][:len(z)], rows[2][:len(z)]
+		v = v[:len(z)]
+		w0, w1, w2, neg := b.w[t][0], b.w[t][1], b.w[t][2], b.neg[t]
+		for i := range z {
+			var s sum128
+			s.mul(x0[i], w0)
+			s.mac(x1[i], w1)
+			s.mac(x2[i], w2)
+			s.mac(uint64(v[i]), neg)
+			z[i] = s.lazy(m)
+		}
+	default:
+		w, neg := b.w[t], b.neg[t]
+		for i := range z {
+			var s sum128
+			s.mul(uint64(v[i]), neg)
+			for j, r := range rows {
+				s.mac(r[i], w[j])
+			}
+			z[i] = s.lazy(m)
+		}
+	}
+}

@@ -1,0 +1,358 @@
+package lattigo
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// CiphertextMagic and CiphertextVersion identify ciphertext files (.hct).
+const (
+	CiphertextMagic   = "HOMECIPH"
+	CiphertextVersion = 1
+)
+
+// Ciphertexts is the content of a .hct file: the encrypted values of one or more
+// ports of a network. Ciphertexts are held packed; fresh ones as a seed and c0.
+type Ciphertexts struct {
+	Params   ir.Params // of keys and ciphertexts
+	SecretID string    // secret key that decrypts them
+	Client   string    // fingerprint of the plan and client file they belong to
+	Samples  int       // samples along the first axis of the ports
+	Groups   []*CipherGroup
+}
+
+// CipherGroup is the ciphertexts of one port, in the order of its layout, sample
+// batch after sample batch.
+type CipherGroup struct {
+	Port  string
+	Level int
+	Scale ir.Scale
+	Fresh bool // c1 expands from a seed
+
+	p    *ir.Params
+	data []byte
+}
+
+// PortValues is what is to be encrypted for one port: one vector of slots, up to
+// Params.Slots long, per ciphertext.
+type PortValues struct {
+	Port   string
+	Level  int
+	Scale  ir.Scale
+	Values [][]float64
+}
+
+// Insecure reports the stamp of --insecure-test-parameters.
+func (c *Ciphertexts) Insecure() bool { return c.Params.Insecure }
+
+// size returns the bytes of one packed ciphertext.
+func (g *CipherGroup) size() int {
+	poly := 0
+	for _, q := range g.p.Q[:g.Level+1] {
+		poly += g.p.N() * residueBytes(q)
+	}
+	if g.Fresh {
+		return SeedBytes + poly
+	}
+	return 2 * poly
+}
+
+// Len returns the number of ciphertexts.
+func (g *CipherGroup) Len() int { return len(g.data) / g.size() }
+
+// Group returns the ciphertexts of a port.
+func (c *Ciphertexts) Group(port string) (*CipherGroup, error) {
+	for _, g := range c.Groups {
+		if g.Port == port {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("the file holds no ciphertexts for %q", port)
+}
+
+// Encrypt encrypts the values of the ports under the secret key, with fresh
+// randomness for every ciphertext. client is the fingerprint of the client file,
+// samples the number of samples along the first axis. Weak parameters are
+// refused, see NewSecretKey; so are values that do not fit their scale.
+func Encrypt(sk *SecretKey, p *ir.Params, client string, samples int, ports []PortValues, opts ...Option) (*Ciphertexts, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	if err := checkSecurity(p, opts); err != nil {
+		return nil, err
+	}
+	if err := samePrimes(sk.String(), &sk.params, p); err != nil {
+		return nil, err
+	}
+	r, err := newRings(p)
+	if err != nil {
+		return nil, err
+	}
+	s := r.expandSecret(sk.coef)
+	c := &Ciphertexts{Params: *p, SecretID: sk.ID(), Client: client, Samples: samples}
+	work, coef := make([]complex128, r.enc.n), make([]float64, r.n)
+	noiseSeed := newSeed()
+	noise := newStream(&noiseSeed, elementNoise, 0, 0)
+	for _, v := range ports {
+		if v.Level < 0 || v.Level > p.MaxLevel() {
+			return nil, fmt.Errorf("%s: level %d is outside 0..%d", v.Port, v.Level, p.MaxLevel())
+		}
+		g := &CipherGroup{Port: v.Port, Level: v.Level, Scale: v.Scale, Fresh: true, p: &c.Params}
+		rows := makeRows(2*(v.Level+1), r.n)
+		for i, x := range v.Values {
+			if len(x) > p.Slots() {
+				return nil, fmt.Errorf("%s: %d values for %d slots", v.Port, len(x), p.Slots())
+			}
+			d := ir.SlotData{Period: p.Slots(), Value: x, Index: make([]int32, len(x))}
+			for j := range x {
+				d.Index[j] = int32(j)
+			}
+			err := r.enc.coefs(&d, v.Scale.Float64(p.Q), work, coef)
+			if err == nil {
+				err = r.fits(coef, v.Level)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s, ciphertext %d: %w", v.Port, i, err)
+			}
+			seed := newSeed()
+			r.encryptRows(s, &seed, noise, coef, v.Level, rows[:v.Level+1], rows[v.Level+1:])
+			g.data = append(g.data, seed[:]...)
+			for k, row := range rows[:v.Level+1] {
+				g.data = packRow(g.data, row, residueBytes(p.Q[k]))
+			}
+		}
+		c.Groups = append(c.Groups, g)
+	}
+	return c, nil
+}
+
+// Reply returns an empty file for results computed from c: same parameters,
+// secret, client and samples.
+func (c *Ciphertexts) Reply() *Ciphertexts {
+	return &Ciphertexts{Params: c.Params, SecretID: c.SecretID, Client: c.Client, Samples: c.Samples}
+}
+
+// Append packs a ciphertext object (slabs in the layout of ciphertexts) behind
+// those of the port; level and scale must agree with them.
+func (c *Ciphertexts) Append(port string, level int, scale ir.Scale, slabs [][]byte) error {
+	if level < 0 || level > c.Params.MaxLevel() {
+		return fmt.Errorf("%s: level %d is outside 0..%d", port, level, c.Params.MaxLevel())
+	}
+	g, err := c.Group(port)
+	if err != nil {
+		g = &CipherGroup{Port: port, Level: level, Scale: scale, p: &c.Params}
+		c.Groups = append(c.Groups, g)
+	}
+	if g.Fresh || g.Level != level || !g.Scale.Equal(scale) {
+		return fmt.Errorf("%s: level %d and scale %s do not continue level %d and scale %s", port, level, scale, g.Level, g.Scale)
+	}
+	rows, err := limbs(g.p, slabs, 2*(level+1))
+	if err != nil {
+		return fmt.Errorf("%s: %w", port, err)
+	}
+	for i, row := range rows {
+		g.data = packRow(g.data, row, residueBytes(g.p.Q[i%(level+1)]))
+	}
+	return nil
+}
+
+// Load writes ciphertext i into slabs, in the layout of ciphertext objects. The
+// number of slabs chooses the level, at most that of the group.
+func (g *CipherGroup) Load(i int, slabs [][]byte) error {
+	level := len(slabs)/2 - 1
+	if i < 0 || i >= g.Len() || level < 0 || level > g.Level {
+		return fmt.Errorf("%s: no ciphertext %d at level %d", g.Port, i, level)
+	}
+	rows, err := limbs(g.p, slabs, 2*(level+1))
+	if err != nil {
+		return fmt.Errorf("%s: %w", g.Port, err)
+	}
+	return g.unpack(i, level, rows[:level+1], rows[level+1:])
+}
+
+func (g *CipherGroup) unpack(i, level int, c0, c1 [][]uint64) error {
+	size := g.size()
+	b := g.data[i*size : (i+1)*size]
+	var seed *[SeedBytes]byte
+	polys := [][][]uint64{c0, c1}
+	if g.Fresh {
+		seed = (*[SeedBytes]byte)(b)
+		b, polys = b[SeedBytes:], polys[:1]
+	}
+	for _, rows := range polys {
+		for k, q := range g.p.Q[:g.Level+1] {
+			n := g.p.N() * residueBytes(q)
+			if k <= level {
+				if err := unpackRow(rows[k], b[:n], q); err != nil {
+					return fmt.Errorf("%s, ciphertext %d: %w", g.Port, i, err)
+				}
+			}
+			b = b[n:]
+		}
+	}
+	if g.Fresh {
+		for k := range level + 1 {
+			newStream(seed, elementCipher, 0, k).uniform(c1[k], g.p.Q[k])
+		}
+	}
+	return nil
+}
+
+// Decrypt returns the slot values of every ciphertext of a group. They carry
+// information on the secret key to whoever knows the ciphertexts (Li and
+// Micciancio, EUROCRYPT 2021): never send them to the server, use DecryptShared.
+func Decrypt(sk *SecretKey, c *Ciphertexts, g *CipherGroup) ([][]float64, error) {
+	return decrypt(sk, c, g, 0)
+}
+
+// DecryptShared decrypts and adds to every slot an independent Gaussian of the
+// given standard deviation, so that the values may be shown to others.
+func DecryptShared(sk *SecretKey, c *Ciphertexts, g *CipherGroup, deviation float64) ([][]float64, error) {
+	if !(deviation > 0) {
+		return nil, errors.New("sharing needs noise of positive standard deviation")
+	}
+	return decrypt(sk, c, g, deviation)
+}
+
+func decrypt(sk *SecretKey, c *Ciphertexts, g *CipherGroup, deviation float64) ([][]float64, error) {
+	if c.SecretID != sk.ID() {
+		return nil, fmt.Errorf("the ciphertexts belong to secret key %s, not to %s", c.SecretID, sk.ID())
+	}
+	if err := samePrimes("ciphertext file", &c.Params, &sk.params); err != nil {
+		return nil, err
+	}
+	r, err := newRings(&c.Params)
+	if err != nil {
+		return nil, err
+	}
+	s := r.expandSecret(sk.coef)
+	rows := makeRows(2*(g.Level+1), r.n)
+	coef, work := make([]float64, r.n), make([]complex128, r.enc.n)
+	seed := newSeed()
+	noise := newStream(&seed, elementNoise, 0, 0)
+	var out [][]float64
+	for i := range g.Len() {
+		if err := g.unpack(i, g.Level, rows[:g.Level+1], rows[g.Level+1:]); err != nil {
+			return nil, err
+		}
+		r.decryptCoefs(s, rows[:g.Level+1], rows[g.Level+1:], g.Scale, coef)
+		v := r.enc.slots(coef, work)
+		if deviation > 0 {
+			for j := range v {
+				v[j] += deviation * noise.normal()
+			}
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// normal draws a standard normal number (Box and Muller).
+func (s *stream) normal() float64 {
+	u := (float64(s.word()>>11) + 0.5) / (1 << 53)
+	v := float64(s.word()>>11) / (1 << 53)
+	return math.Sqrt(-2*math.Log(u)) * math.Cos(2*math.Pi*v)
+}
+
+type cipherMeta struct {
+	Params  ir.Params   `cbor:"params"`
+	Secret  string      `cbor:"secret"`
+	Client  string      `cbor:"client"`
+	Samples int         `cbor:"samples"`
+	Groups  []groupMeta `cbor:"groups"`
+}
+
+type groupMeta struct {
+	Port  string   `cbor:"port"`
+	Level int      `cbor:"level"`
+	Scale ir.Scale `cbor:"scale"`
+	Fresh bool     `cbor:"fresh"`
+	Count int      `cbor:"count"`
+}
+
+// Save writes the file; "-" is standard output.
+func (c *Ciphertexts) Save(path string) error {
+	m := cipherMeta{c.Params, c.SecretID, c.Client, c.Samples, nil}
+	for _, g := range c.Groups {
+		m.Groups = append(m.Groups, groupMeta{g.Port, g.Level, g.Scale, g.Fresh, g.Len()})
+	}
+	return plan.WriteFile(path, plan.Options{Magic: CiphertextMagic, Version: CiphertextVersion, Insecure: c.Params.Insecure}, func(w *plan.Writer) error {
+		if err := w.Object("meta", m); err != nil {
+			return err
+		}
+		for i, g := range c.Groups {
+			if err := w.Section(fmt.Sprintf("ciphertexts/%d", i), g.data); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// sane reports whether a scale read from a file has primes of the chain only and
+// exponents that a plan can produce.
+func sane(s ir.Scale, p *ir.Params) bool {
+	const most = 1 << 10
+	if len(s.Q) > len(p.Q) || s.Two > 64*most || s.Two < -64*most {
+		return false
+	}
+	return !slices.ContainsFunc(s.Q, func(e int64) bool { return e > most || e < -most })
+}
+
+// LoadCiphertexts reads a file whole; "-" is standard input.
+func LoadCiphertexts(path string) (*Ciphertexts, error) {
+	r, err := plan.OpenFile(path, CiphertextMagic, CiphertextVersion)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if path == "-" {
+		path = "standard input"
+	}
+	var m cipherMeta
+	if err := r.Object("meta", &m); err != nil {
+		return nil, err
+	}
+	if err := checkStored(path, &m.Params, r.Insecure); err != nil {
+		return nil, err
+	}
+	c := &Ciphertexts{Params: m.Params, SecretID: m.Secret, Client: m.Client, Samples: m.Samples}
+	for i, gm := range m.Groups {
+		g := &CipherGroup{Port: gm.Port, Level: gm.Level, Scale: gm.Scale, Fresh: gm.Fresh, p: &c.Params}
+		if gm.Level < 0 || gm.Level > m.Params.MaxLevel() || !sane(gm.Scale, &m.Params) || gm.Count < 0 ||
+			slices.ContainsFunc(c.Groups, func(o *CipherGroup) bool { return o.Port == g.Port }) {
+			return nil, fmt.Errorf("%s: %w: ciphertexts of %q", path, plan.ErrCorrupt, gm.Port)
+		}
+		if g.data, err = r.Section(fmt.Sprintf("ciphertexts/%d", i)); err != nil {
+			return nil, err
+		}
+		if size := g.size(); len(g.data)%size != 0 || len(g.data)/size != gm.Count {
+			return nil, fmt.Errorf("%s: %w: %d bytes for %d ciphertexts of %q", path, plan.ErrCorrupt, len(g.data), gm.Count, gm.Port)
+		}
+		c.Groups = append(c.Groups, g)
+	}
+	if m.Samples < 0 {
+		return nil, fmt.Errorf("%s: %w: %d samples", path, plan.ErrCorrupt, m.Samples)
+	}
+	return c, nil
+}
+
+// Check refuses, by name, ciphertexts of other parameters, of another client
+// file or of another secret key; empty strings are not compared.
+func (c *Ciphertexts) Check(p *ir.Params, client, secretID string) error {
+	if err := samePrimes("ciphertext file", &c.Params, p); err != nil {
+		return err
+	}
+	if client != "" && c.Client != client {
+		return fmt.Errorf("the ciphertexts were made for plan %s, not for %s", c.Client, client)
+	}
+	if secretID != "" && c.SecretID != secretID {
+		return fmt.Errorf("the ciphertexts belong to secret key %s, not to %s", c.SecretID, secretID)
+	}
+	return nil
+}

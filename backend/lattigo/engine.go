@@ -1,0 +1,468 @@
+package lattigo
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/big"
+	"runtime"
+	"unsafe"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// Option changes how a role accepts parameters.
+type Option func(*options)
+
+type options struct{ insecure bool }
+
+// AllowInsecure lets parameters through that carry the insecure stamp although
+// they miss the 128-bit bound. It exists for tests and demonstrations.
+func AllowInsecure() Option { return func(o *options) { o.insecure = true } }
+
+// checkSecurity recomputes the bound. Insecure parameters pass only when they
+// are stamped and the caller asked for it.
+func checkSecurity(p *ir.Params, opts []Option) error {
+	var o options
+	for _, f := range opts {
+		f(&o)
+	}
+	err := p.CheckSecurity()
+	if err == nil || o.insecure && p.Insecure {
+		return nil
+	}
+	return err
+}
+
+// engine implements backend.Engine. Its fields are read-only but for the
+// channel of scratch spaces.
+type engine struct {
+	*rings
+	scratch chan *scratch
+}
+
+// scratch is the working memory of one running step.
+type scratch struct {
+	coef  [][]uint64 // L+1 limbs: coefficients of what is decomposed
+	own   [][]uint64 // L+1 limbs: the same in the transform domain
+	tmp   [][]uint64 // one limb per digit
+	acc   [][]uint64 // 2*(nP+1) limbs: results modulo P, and two more
+	v     [][]uint8  // quotients, per digit, and two more
+	idx   []uint32
+	x, y  [][]uint64 // operands of inner products
+	cplx  []complex128
+	float []float64
+}
+
+// Open returns an engine for the parameters. It refuses parameters below 128
+// bits unless they are stamped insecure and AllowInsecure is given.
+//
+// At most one step per CPU runs at a time; further calls of Exec wait. Each
+// running step uses scratch memory of its own, 2(L+1) + dnum + 2nP + 2 limbs and
+// a little more, allocated once.
+func Open(p *ir.Params, opts ...Option) (backend.Engine, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	if err := checkSecurity(p, opts); err != nil {
+		return nil, err
+	}
+	c := *p
+	r, err := newRings(&c)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{rings: r, scratch: make(chan *scratch, runtime.NumCPU())}
+	for range cap(e.scratch) {
+		e.scratch <- nil // made when first used
+	}
+	return e, nil
+}
+
+func (e *engine) take() *scratch {
+	s := <-e.scratch
+	if s == nil {
+		s = e.newScratch()
+	}
+	return s
+}
+
+func (e *engine) give(s *scratch) { e.scratch <- s }
+
+func makeRows(k, n int) [][]uint64 {
+	all := make([]uint64, k*n)
+	rows := make([][]uint64, k)
+	for i := range rows {
+		rows[i] = all[i*n : (i+1)*n : (i+1)*n]
+	}
+	return rows
+}
+
+func (r *rings) newScratch() *scratch {
+	nq, np := len(r.p.Q), len(r.p.P)
+	digits := len(r.digit)
+	s := &scratch{
+		coef: makeRows(nq, r.n), own: makeRows(nq, r.n),
+		tmp: makeRows(digits, r.n), acc: makeRows(2*np+2, r.n),
+		idx: make([]uint32, r.n),
+		x:   make([][]uint64, digits), y: make([][]uint64, digits),
+	}
+	for range digits + 2 {
+		s.v = append(s.v, make([]uint8, r.n))
+	}
+	return s
+}
+
+func (s *scratch) encoding(r *rings) ([]complex128, []float64) {
+	if s.cplx == nil {
+		s.cplx, s.float = make([]complex128, r.enc.n), make([]float64, r.n)
+	}
+	return s.cplx, s.float
+}
+
+// Name returns "encrypted".
+func (e *engine) Name() string { return "encrypted" }
+
+// Params returns the parameters; they must not be changed.
+func (e *engine) Params() *ir.Params { return e.p }
+
+// SlabBytes returns the bytes of one limb.
+func (e *engine) SlabBytes() int { return e.p.SlabBytes() }
+
+// Slabs returns the number of limbs of an object.
+func (e *engine) Slabs(t ir.Type) int { return e.p.Slabs(t.Kind, t.Level) }
+
+// Close releases the scratch memory. No call may be running or follow.
+func (e *engine) Close() error {
+	for range cap(e.scratch) {
+		<-e.scratch
+	}
+	return nil
+}
+
+// operand is an object over caller-owned limbs.
+type operand struct {
+	t      ir.Type
+	rows   [][]uint64
+	stride int // limbs per polynomial
+	np     int
+	owner  *engine
+}
+
+// Type returns the type the operand was bound with.
+func (o *operand) Type() ir.Type { return o.t }
+
+// Space returns host memory.
+func (o *operand) Space() backend.Space { return backend.SpaceHost }
+
+// q returns limb i of polynomial k modulo q_i.
+func (o *operand) q(k, i int) []uint64 { return o.rows[k*o.stride+i] }
+
+// qp returns limb i of polynomial k as if the object had level l.
+func (o *operand) qp(k, i, l int) []uint64 {
+	if i > l {
+		i += o.t.Level - l
+	}
+	return o.rows[k*o.stride+i]
+}
+
+// Bind makes an operand over limbs. It copies nothing; the memory stays the
+// caller's and must outlive every call that uses the operand.
+func (e *engine) Bind(t ir.Type, slabs [][]byte) (backend.Operand, error) {
+	return e.bind(t, slabs)
+}
+
+func (e *engine) bind(t ir.Type, slabs [][]byte) (*operand, error) {
+	if t.Kind.Vocab() != ir.Scheme {
+		return nil, fmt.Errorf("a value of kind %s is no object of the encrypted backend", t.Kind)
+	}
+	if t.Level < 0 || t.Level > e.p.MaxLevel() {
+		return nil, fmt.Errorf("level %d is outside 0..%d", t.Level, e.p.MaxLevel())
+	}
+	if !sane(t.Scale, e.p) {
+		return nil, fmt.Errorf("scale %s does not belong to the parameters", t.Scale)
+	}
+	if want := e.Slabs(t); len(slabs) != want {
+		return nil, fmt.Errorf("%s at level %d needs %d slabs, got %d", t.Kind, t.Level, want, len(slabs))
+	}
+	o := &operand{t: t, rows: make([][]uint64, len(slabs)), stride: t.Level + 1, np: len(e.p.P), owner: e}
+	switch t.Kind {
+	case ir.CipherQPKind, ir.DigitsKind, ir.PlainQPKind, ir.KeyKind:
+		o.stride += o.np
+	}
+	for i, s := range slabs {
+		if len(s) != e.SlabBytes() {
+			return nil, fmt.Errorf("slab %d has %d bytes, want %d", i, len(s), e.SlabBytes())
+		}
+		at := unsafe.Pointer(unsafe.SliceData(s))
+		if uintptr(at)&63 != 0 {
+			return nil, fmt.Errorf("slab %d is not aligned to 64 bytes", i)
+		}
+		o.rows[i] = unsafe.Slice((*uint64)(at), e.n)
+	}
+	return o, nil
+}
+
+// Encode writes the plaintext of slot values at the level and scale of out. A
+// plaintext modulo QP is written in Montgomery form.
+func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
+	o, err := e.operand(out)
+	if err != nil {
+		return err
+	}
+	if o.t.Kind != ir.PlainKind && o.t.Kind != ir.PlainQPKind {
+		return fmt.Errorf("cannot encode into a %s", o.t.Kind)
+	}
+	s := e.take()
+	defer e.give(s)
+	work, c := s.encoding(e.rings)
+	if err := e.enc.coefs(values, o.t.Scale.Float64(e.p.Q), work, c); err != nil {
+		return err
+	}
+	if err := e.fits(c, o.t.Level); err != nil {
+		return fmt.Errorf("%w at scale %s", err, o.t.Scale)
+	}
+	for i := range o.rows {
+		m := e.mod(i, o.t.Level)
+		m.residues(o.rows[i], c)
+		m.ntt(o.rows[i], o.rows[i])
+		if o.t.Kind == ir.PlainQPKind {
+			m.mulScalarRow(o.rows[i], o.rows[i], m.form(m.form(1)))
+		}
+	}
+	return nil
+}
+
+// fits verifies that coefficients lie within half the modulus of a level.
+func (r *rings) fits(c []float64, level int) error {
+	big := 0.0
+	for _, x := range c {
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return errors.New("a value overflows")
+		}
+		big = max(big, math.Abs(x))
+	}
+	bound := -1.0
+	for _, m := range r.mods[:level+1] {
+		bound += math.Log2(float64(m.q))
+	}
+	if big > 0 && math.Log2(big) >= bound {
+		return fmt.Errorf("values need %.1f bits, the modulus of level %d holds %.1f", math.Log2(big), level, bound)
+	}
+	return nil
+}
+
+func (e *engine) operand(o backend.Operand) (*operand, error) {
+	x, ok := o.(*operand)
+	if !ok || x.owner != e {
+		return nil, errors.New("operand belongs to another engine")
+	}
+	return x, nil
+}
+
+// constant returns round(c*scale) as an integer.
+func (r *rings) constant(c float64, s ir.Scale) (*big.Int, error) {
+	if math.IsNaN(c) || math.IsInf(c, 0) {
+		return nil, fmt.Errorf("constant %v", c)
+	}
+	f := s.Float(r.p.Q)
+	f.Mul(f, new(big.Float).SetPrec(f.Prec()).SetFloat64(c))
+	half := new(big.Float).SetFloat64(0.5)
+	if f.Sign() < 0 {
+		half.Neg(half)
+	}
+	v, _ := f.Add(f, half).Int(nil) // truncation towards zero
+	return v, nil
+}
+
+var argKinds = map[ir.Op][]ir.Kind{
+	ir.OpHEAdd: {ir.CipherKind, ir.CipherKind}, ir.OpHESub: {ir.CipherKind, ir.CipherKind},
+	ir.OpHEAddPlain: {ir.CipherKind, ir.PlainKind}, ir.OpHEMulPlain: {ir.CipherKind, ir.PlainKind},
+	ir.OpHEAddConst: {ir.CipherKind}, ir.OpHEMulConst: {ir.CipherKind},
+	ir.OpHEMacConst: {ir.CipherKind, ir.CipherKind},
+	ir.OpHEMul:      {ir.CipherKind, ir.CipherKind, ir.KeyKind},
+	ir.OpHERescale:  {ir.CipherKind}, ir.OpHERotate: {ir.CipherKind, ir.KeyKind},
+	ir.OpHEDecompose: {ir.CipherKind}, ir.OpHEHoistRot: {ir.CipherKind, ir.DigitsKind, ir.KeyKind},
+	ir.OpHELift: {ir.CipherKind}, ir.OpHEMulQP: {ir.CipherQPKind, ir.PlainQPKind},
+	ir.OpHEMacQP: {ir.CipherQPKind, ir.CipherQPKind, ir.PlainQPKind},
+	ir.OpHEGiant: {ir.CipherQPKind, ir.KeyKind}, ir.OpHEAddQP: {ir.CipherQPKind, ir.CipherQPKind},
+	ir.OpHEModDown: {ir.CipherQPKind}, ir.OpHEOutput: {ir.CipherKind},
+}
+
+var outKinds = map[ir.Op]ir.Kind{
+	ir.OpHEDecompose: ir.DigitsKind, ir.OpHEHoistRot: ir.CipherQPKind, ir.OpHELift: ir.CipherQPKind,
+	ir.OpHEMulQP: ir.CipherQPKind, ir.OpHEMacQP: ir.CipherQPKind, ir.OpHEGiant: ir.CipherQPKind,
+	ir.OpHEAddQP: ir.CipherQPKind, // all others: ct
+}
+
+// Exec performs one step. Arguments may have a higher level than the result:
+// then only the limbs of the result's level are read, which drops levels for
+// nothing.
+func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand) error {
+	kinds, ok := argKinds[s.Op]
+	if !ok {
+		return fmt.Errorf("%s is no step of the encrypted backend", s.Op)
+	}
+	if len(args) != len(kinds) {
+		return fmt.Errorf("%s: %d operands, want %d", s.Op, len(args), len(kinds))
+	}
+	o, err := e.operand(out)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.Op, err)
+	}
+	want, ok := outKinds[s.Op]
+	if !ok {
+		want = ir.CipherKind
+	}
+	if o.t.Kind != want {
+		return fmt.Errorf("%s: result is a %s, want a %s", s.Op, o.t.Kind, want)
+	}
+	l := o.t.Level
+	need := l
+	if s.Op == ir.OpHERescale {
+		need++
+	}
+	var in [3]*operand
+	for i, a := range args {
+		if in[i], err = e.operand(a); err != nil {
+			return fmt.Errorf("%s: %w", s.Op, err)
+		}
+		if in[i].t.Kind != kinds[i] {
+			return fmt.Errorf("%s: operand %d is a %s, want a %s", s.Op, i, in[i].t.Kind, kinds[i])
+		}
+		if in[i].t.Level < need {
+			return fmt.Errorf("%s: operand %d has level %d, the result needs %d", s.Op, i, in[i].t.Level, need)
+		}
+	}
+	return e.exec(s, in, o)
+}
+
+func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
+	l := out.t.Level
+	nq := l + 1
+	nqp := nq + len(e.p.P)
+	a, b, c := in[0], in[1], in[2]
+	switch s.Op {
+	case ir.OpHEAdd:
+		for k := range 2 {
+			for i := range nq {
+				e.mods[i].addRow(out.q(k, i), a.q(k, i), b.q(k, i))
+			}
+		}
+	case ir.OpHESub:
+		for k := range 2 {
+			for i := range nq {
+				e.mods[i].subRow(out.q(k, i), a.q(k, i), b.q(k, i))
+			}
+		}
+	case ir.OpHEAddQP:
+		for k := range 2 {
+			for i := range nqp {
+				e.mod(i, l).addRow(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l))
+			}
+		}
+	case ir.OpHEAddPlain:
+		for i := range nq {
+			e.mods[i].addRow(out.q(0, i), a.q(0, i), b.q(0, i))
+			copyRow(out.q(1, i), a.q(1, i))
+		}
+	case ir.OpHEMulPlain:
+		for k := range 2 {
+			for i := range nq {
+				e.mods[i].mulPlainRow(out.q(k, i), a.q(k, i), b.q(0, i))
+			}
+		}
+	case ir.OpHEAddConst:
+		v, err := e.constant(s.Const, out.t.Scale)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Op, err)
+		}
+		for i := range nq {
+			e.mods[i].addScalarRow(out.q(0, i), a.q(0, i), e.mods[i].bigMod(v))
+			copyRow(out.q(1, i), a.q(1, i))
+		}
+	case ir.OpHEMulConst:
+		v, err := e.constant(s.Const, s.Scale)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Op, err)
+		}
+		for i := range nq {
+			m := e.mods[i]
+			f := m.form(m.bigMod(v))
+			for k := range 2 {
+				m.mulScalarRow(out.q(k, i), a.q(k, i), f)
+			}
+		}
+	case ir.OpHEMacConst:
+		v, err := e.constant(s.Const, s.Scale)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Op, err)
+		}
+		for i := range nq {
+			m := e.mods[i]
+			f := m.form(m.bigMod(v))
+			for k := range 2 {
+				m.macScalarRow(out.q(k, i), a.q(k, i), b.q(k, i), f)
+			}
+		}
+	case ir.OpHEMulQP:
+		for k := range 2 {
+			for i := range nqp {
+				e.mod(i, l).mulRow(out.q(k, i), a.qp(k, i, l), b.qp(0, i, l))
+			}
+		}
+	case ir.OpHEMacQP:
+		for k := range 2 {
+			for i := range nqp {
+				e.mod(i, l).macRow(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l), c.qp(0, i, l))
+			}
+		}
+	case ir.OpHELift:
+		for k := range 2 {
+			for i := range nqp {
+				if i <= l {
+					e.mods[i].mulScalarRow(out.q(k, i), a.q(k, i), e.pModQ[i])
+				} else {
+					clear(out.q(k, i))
+				}
+			}
+		}
+	case ir.OpHEOutput:
+		for k := range 2 {
+			for i := range nq {
+				copyRow(out.q(k, i), a.q(k, i))
+			}
+		}
+	default:
+		w := e.take()
+		defer e.give(w)
+		switch s.Op {
+		case ir.OpHERescale:
+			e.rescale(w, out, a)
+		case ir.OpHEModDown:
+			e.modDown(w, out, a)
+		case ir.OpHEMul:
+			e.mulRelin(w, out, a, b, c)
+		case ir.OpHERotate:
+			e.rotate(w, out, a, b, s.Rot)
+		case ir.OpHEDecompose:
+			e.decompose(w, out, a)
+		case ir.OpHEHoistRot:
+			e.hoistRot(w, out, a, b, c, s.Rot)
+		case ir.OpHEGiant:
+			e.giant(w, out, a, b, s.Rot)
+		default:
+			panic("BUG: " + s.Op.String() + " has operand kinds but no semantics")
+		}
+	}
+	return nil
+}
+
+// copyRow copies a limb unless the step works in place.
+func copyRow(z, x []uint64) {
+	if &z[0] != &x[0] {
+		copy(z, x)
+	}
+}

@@ -1,0 +1,164 @@
+package lattigo
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"sync"
+
+	"github.com/home-fhe/home/ir"
+)
+
+// SeedBytes is the size of a seed: 256 bits.
+const SeedBytes = 32
+
+// newSeed draws a fresh seed from the operating system.
+func newSeed() (s [SeedBytes]byte) {
+	rand.Read(s[:]) // never fails; ends the program if the system has no entropy
+	return s
+}
+
+// stream is an AES-256 counter-mode key stream.
+type stream struct {
+	c   cipher.Stream
+	buf [2048]byte
+	at  int
+}
+
+// newStream starts the key stream of a seed for one (element, digit, prime).
+// The high 64 bits of the counter block hold the triple, the low 64 count
+// blocks, so no two streams of one seed overlap.
+func newStream(seed *[SeedBytes]byte, element uint16, digit, prime int) *stream {
+	b, err := aes.NewCipher(seed[:])
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	var iv [aes.BlockSize]byte
+	binary.BigEndian.PutUint16(iv[0:], element)
+	binary.BigEndian.PutUint16(iv[2:], uint16(digit))
+	binary.BigEndian.PutUint16(iv[4:], uint16(prime))
+	s := &stream{c: cipher.NewCTR(b, iv[:])}
+	s.at = len(s.buf)
+	return s
+}
+
+// Elements of seeded objects.
+const (
+	elementKey    = 1 // uniform half of an evaluation key
+	elementCipher = 2 // uniform half of a fresh ciphertext
+	elementNoise  = 3 // noise; its seed is never stored
+	elementSecret = 4 // secret key; its seed is never stored
+)
+
+// special is added to the index of a prime of P, so that a prime of Q keeps its
+// stream at every level.
+const special = 1 << 15
+
+func (s *stream) word() uint64 {
+	if s.at == len(s.buf) {
+		clear(s.buf[:])
+		s.c.XORKeyStream(s.buf[:], s.buf[:])
+		s.at = 0
+	}
+	w := binary.LittleEndian.Uint64(s.buf[s.at:])
+	s.at += 8
+	return w
+}
+
+// uniform fills a row with exactly uniform residues: words cut to the length of
+// q, those not below q rejected.
+func (s *stream) uniform(z []uint64, q uint64) {
+	mask := uint64(1)<<bits.Len64(q) - 1
+	for i := range z {
+		w := s.word() & mask
+		for w >= q {
+			w = s.word() & mask
+		}
+		z[i] = w
+	}
+}
+
+// below returns an exactly uniform integer in [0, n).
+func (s *stream) below(n uint64) uint64 {
+	var z [1]uint64
+	s.uniform(z[:], n)
+	return z[0]
+}
+
+// Sigma is the standard deviation of the noise, the customary 3.2.
+const Sigma = 3.2
+
+// gaussTail is the largest noise in absolute value: beyond six deviations the
+// mass is below 2^-28 and never drawn, as the security estimates assume.
+const gaussTail = 19
+
+// gaussTable holds, for k = 0..gaussTail, the probability of |X| <= k times 2^63.
+var gaussTable = sync.OnceValue(func() *[gaussTail + 1]uint64 {
+	var mass [gaussTail + 1]float64
+	sum := 0.0
+	for k := gaussTail; k >= 0; k-- { // small terms first
+		mass[k] = math.Exp(-float64(k*k) / (2 * Sigma * Sigma))
+		if k > 0 {
+			mass[k] *= 2
+		}
+		sum += mass[k]
+	}
+	var t [gaussTail + 1]uint64
+	acc := 0.0
+	for k := range t {
+		acc += mass[k]
+		t[k] = uint64(math.Min(acc/sum, 1) * (1 << 63))
+	}
+	t[gaussTail] = 1 << 63
+	return &t
+})
+
+// gauss draws one discrete Gaussian of deviation Sigma by inverting its
+// distribution, reading the whole table each time so that the time taken does
+// not depend on the value.
+func (s *stream) gauss() int64 {
+	w := s.word()
+	u, sign := w>>1, int64(w&1)
+	k := int64(0)
+	for _, t := range gaussTable() {
+		_, below := bits.Sub64(u, t, 0) // 1 if u < t
+		k += int64(1 - below)
+	}
+	return (k ^ -sign) + sign
+}
+
+// gaussPoly fills c with independent noise.
+func (s *stream) gaussPoly(c []int64) {
+	for i := range c {
+		c[i] = s.gauss()
+	}
+}
+
+// ternary fills c with a secret of the given distribution.
+func (s *stream) ternary(c []int64, d ir.Secret) {
+	if d == ir.SecretH192 {
+		clear(c)
+		n, left := uint64(len(c)), min(192, len(c))
+		for left > 0 {
+			i := s.below(n)
+			if c[i] == 0 {
+				c[i] = 1 - 2*int64(s.word()&1)
+				left--
+			}
+		}
+		return
+	}
+	for i := range c {
+		c[i] = int64(s.below(3)) - 1
+	}
+}
+
+// signedRow writes small signed integers as residues.
+func (m *modulus) signedRow(z []uint64, c []int64) {
+	for i, x := range c {
+		z[i] = uint64(x) + m.q&uint64(x>>63)
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/home-fhe/home/ir/plan"
+)
+
+var writePage = flag.String("write-page", "", "write the sample HTML page of inspect to this file, to look at it")
+
+// sampleReport is a report with every part filled, as a deep network with a
+// budget would give.
+func sampleReport() *planReport {
+	r := &planReport{
+		Schema: 1, Model: "sample <network>", ModelSHA256: strings.Repeat("5a", 32), Batch: 1, Depth: 14, Levels: 15, Steps: 2381, Profile: "0123456789abcdef",
+		Params:     paramsReport{Name: "real-15", Ring: "conjugate-invariant", LogN: 15, LogQP: 780, LogQPBound: 881, LogScale: 40, QPrimes: 16, PPrimes: 3, Slots: 32768, Secret: "ternary", SecurityBits: 128},
+		Counts:     plan.Counts{Rotations: 311, KeySwitches: 352, GaloisKeys: 64, CtMults: 41, Diagonals: 1204},
+		Bytes:      plan.Bytes{Keys: 1400 << 20, Weights: 900 << 20, CiphertextsPeak: 210 << 20, Footprint: 2510 << 20, DRAMMin: 700 << 20},
+		Predicted:  plan.Predicted{CPUSeconds: 2.31, Seconds: 2.4, Bits: 17.5},
+		OutputBits: 14.2,
+		Inputs:     []portReport{{"image", []int{1, 1, 28, 28}, 15, 1, 1}},
+		Outputs:    []portReport{{"logits", []int{1, 10}, 1, 1, 1}},
+		ClientOps:  []clientOpReport{{"Softmax", "/head/Softmax", 1, []int{1, 10}}},
+		Preprocess: &plan.Preprocess{Channels: "gray", Order: "nchw", Scale: 1.0 / 255, Resize: 28, Crop: []int{28, 28}, Labels: strings.Split("zero one two three four five six seven eight nine", " ")},
+		Tier:       &tierReport{Budget: 900 << 20, Reserve: 200 << 20, Arena: 700 << 20, Seconds: 3.1, StallSeconds: 0.7, BytesRead: 2900 << 20, BytesLower: 2300 << 20, Fetches: 1480, Spills: 3, BytesWritten: 36 << 20},
+		Warnings:   []string{"/act2/Relu: interval bounds are wide (±212); calibrate with real samples"},
+	}
+	names := []string{"/conv1/Conv", "/act1/Relu", "/pool1/AveragePool + /conv2/Conv", "/act2/Relu", "/pool2/AveragePool + /fc1/Gemm", "/act3/Relu", "/fc2/Gemm", "/act4/Relu", "/fc3/Gemm"}
+	level := 15
+	for i, n := range names {
+		l := layerReport{Name: n, Kind: "linear", Shape: []int{1, 6, 28, 28}, Ciphertexts: 1, Rotations: 31 + 9*i, KeySwitches: 31 + 9*i, Diagonals: 130 + 22*i, Steps: 260, WeightBytes: int64(40+20*i) << 20, Seconds: 0.11 + 0.03*float64(i%4)}
+		level--
+		if i%2 == 1 {
+			l.Kind, l.Rotations, l.KeySwitches, l.Diagonals, l.WeightBytes, l.CtMults = "poly", 0, 9, 0, 0, 9
+			l.Degree, l.Bound, l.PolyErr, l.Seconds = 15, 7.5, 3.1e-2, 0.35-0.05*float64(i)
+			level--
+		}
+		l.Level = level
+		r.Layers = append(r.Layers, l)
+	}
+	r.Keys = append(r.Keys, keyReport{"relinearisation", 0, 13, 40 << 20, 41})
+	for i := range 64 {
+		rot := 1 + i*i*7%4093
+		r.Keys = append(r.Keys, keyReport{"rotation", rot, 2 + i%13, int64(4+3*(i%13)) << 20, 1 + i%9})
+	}
+	return r
+}
+
+func TestPage(t *testing.T) {
+	var b bytes.Buffer
+	if err := htmlPage(&b, sampleReport()); err != nil {
+		t.Fatal(err)
+	}
+	if *writePage != "" {
+		if err := os.WriteFile(*writePage, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := b.String()
+	for _, want := range []string{"sample &lt;network&gt;", "/conv1/Conv", "128-bit security", "relinearisation", "Softmax", "least DRAM", "calibrate with real samples"} {
+		if !strings.Contains(s, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if m := regexp.MustCompile(`(?i)<script|<link|<img|@import|url\(|https?://|NaN|Inf\b|%!`).FindString(s); m != "" {
+		t.Errorf("the page contains %q", m)
+	}
+	var again bytes.Buffer
+	if err := htmlPage(&again, sampleReport()); err != nil || !bytes.Equal(again.Bytes(), b.Bytes()) {
+		t.Errorf("the same report gives another page (%v)", err)
+	}
+}
+
+// A report with nothing in it must not divide by zero or index what is absent.
+func TestPageEmpty(t *testing.T) {
+	var b bytes.Buffer
+	if err := htmlPage(&b, &planReport{}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "NOT SECURE") || strings.Contains(b.String(), "NaN") {
+		t.Error("the page of an empty plan is wrong")
+	}
+}
+
+// The JSON of inspect has the fields that tools rely on.
+func TestReportFields(t *testing.T) {
+	b, err := json.Marshal(sampleReport())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(b, &m); err != nil {
+		t.Fatal(err)
+	}
+	for path, names := range map[string]string{
+		"":          "schema model params counts bytes depth levels predicted client_ops layers",
+		"params":    "log_n log_qp secret security_bits insecure",
+		"counts":    "bootstraps rotations key_switches galois_keys ct_mults diagonals",
+		"bytes":     "keys weights matrices ciphertexts_peak footprint dram_min",
+		"predicted": "cpu_seconds seconds bits",
+	} {
+		at := m
+		if path != "" {
+			at = m[path].(map[string]any)
+		}
+		for n := range strings.FieldsSeq(names) {
+			if _, ok := at[n]; !ok {
+				t.Errorf("field %s of %q is missing", n, path)
+			}
+		}
+	}
+}
+
+func TestText(t *testing.T) {
+	for _, tc := range []struct {
+		in   string
+		want string
+	}{{"512MiB", "512 MiB"}, {"1.5GiB", "1.50 GiB"}, {"4G", "4.00 GiB"}, {"1000", "0.98 KiB"}, {"999", "999 B"}, {"2GB", "1.86 GiB"}} {
+		var b byteSize
+		if err := b.UnmarshalText([]byte(tc.in)); err != nil || b.String() != tc.want {
+			t.Errorf("%s: %v, %v; want %s", tc.in, b, err, tc.want)
+		}
+	}
+	for _, in := range []string{"", "x", "-1", "0", "NaN", "1e40", "5 apples", "MiB"} {
+		var b byteSize
+		if err := b.UnmarshalText([]byte(in)); err == nil {
+			t.Errorf("size %q was read as %v", in, b)
+		}
+	}
+	for in, want := range map[string]percent{"0.5%": 0.005, "100%": 1} {
+		var p percent
+		if err := p.UnmarshalText([]byte(in)); err != nil || p != want {
+			t.Errorf("%s: %v, %v", in, p, err)
+		}
+	}
+	for _, in := range []string{"0.5", "101%", "-1%", "x%", "%"} {
+		var p percent
+		if err := p.UnmarshalText([]byte(in)); err == nil {
+			t.Errorf("share %q was read as %v", in, p)
+		}
+	}
+	for in, want := range map[float64]string{0: "0 s", 0.00012: "120 µs", 0.0123: "12.3 ms", 1.234: "1.23 s", 600: "10.0 min", 1e5: "27.8 h"} {
+		if got := seconds(in); got != want {
+			t.Errorf("%v s is written %q, want %q", in, got, want)
+		}
+	}
+	if got := fmt.Sprint(count(1234567), " ", count(-1000), " ", count(12)); got != "1,234,567 -1,000 12" {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,173 @@
+// Command home compiles ONNX networks into plans for CKKS homomorphic encryption
+// and runs them on encrypted inputs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// Exit codes. They are part of the command's contract.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitMismatch    = 2
+	exitUnsupported = 3
+	exitBudget      = 4
+	exitUsage       = 80
+	exitInterrupted = 130
+)
+
+const description = `Run a neural network on data it cannot see.
+
+HomE compiles an ONNX network into a plan for CKKS homomorphic encryption and runs the plan on
+encrypted inputs, within a memory budget that you set.
+
+The owner of the data, the client:  keygen, encrypt, decrypt. The secret key never leaves here.
+The owner of the network, the server:  compile, install, run. It sees ciphertexts only.
+
+The server is trusted to compute honestly: results are not authenticated. Never send raw
+decryptions back to it. The network is not hidden from a client who may query it.
+
+Exit codes: 0 done, 1 failure, 2 outputs differ from --expect, 3 model not supported,
+4 memory budget cannot be met, 80 usage, 130 interrupted.`
+
+// cli is the command line: one field per verb, in the order of a first session.
+type cli struct {
+	Check   checkCmd   `cmd:"" help:"Say whether a model is supported, and what runs where."`
+	Run     runCmd     `cmd:"" help:"Run a network on inputs."`
+	Version versionCmd `cmd:"" help:"Print the version and what it was built from."`
+}
+
+// env is what a verb may touch of the world around it.
+type env struct {
+	ctx  context.Context
+	in   io.Reader
+	out  io.Writer // results
+	err  io.Writer // everything else
+	term bool      // err is a terminal: progress may be drawn
+	wide int       // columns of that terminal
+	verb string    // for messages about usage
+}
+
+func main() { os.Exit(start(os.Args[1:])) }
+
+// start runs the command line and returns the exit code. A panic is a bug of
+// ours: it is reported as one and never shown as another result.
+func start(args []string) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			plan.RemoveTemps()
+			fmt.Fprintf(os.Stderr, "home: this is a bug in HomE, please report it with the lines below: %v\n%s", r, debug.Stack())
+			code = exitFailure
+		}
+	}()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	e := &env{ctx: ctx, in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	e.term, e.wide = terminal(os.Stderr)
+	go interrupted(e)
+
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("home"),
+		kong.Description(description),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.Writers(e.out, e.err),
+		kong.Bind(e),
+		kong.ExplicitGroups([]kong.Group{{Key: "compile", Title: "Compiling a model:"}}),
+	)
+	if err != nil {
+		panic("BUG: command line: " + err.Error())
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	k, err := parser.Parse(args)
+	if err != nil {
+		return e.usage(err)
+	}
+	e.verb = k.Command()
+	return e.report(k.Run())
+}
+
+// interrupted waits for Ctrl-C or a request to end, removes temporary files and
+// leaves.
+func interrupted(e *env) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	<-c
+	plan.RemoveTemps()
+	fmt.Fprintln(e.err, "\nhome: interrupted; temporary files are removed")
+	os.Exit(exitInterrupted)
+}
+
+// usage reports a command line that makes no sense.
+func (e *env) usage(err error) int {
+	verb := e.verb
+	var pe *kong.ParseError
+	if errors.As(err, &pe) && pe.Context != nil {
+		if s := pe.Context.Selected(); s != nil {
+			verb = s.Name
+		}
+	}
+	verb, _, _ = strings.Cut(verb, " ")
+	fmt.Fprintf(e.err, "home: %v\nTry: %s\n", err, strings.Join(strings.Fields("home "+verb+" --help"), " "))
+	return exitUsage
+}
+
+// usageError is a usage mistake found after parsing, such as two options that
+// exclude each other.
+type usageError struct{ error }
+
+func misuse(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// errMismatch marks outputs that differ from what --expect holds.
+var errMismatch = errors.New("outputs differ")
+
+// report turns the result of a verb into an exit code.
+func (e *env) report(err error) int {
+	var u usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &u):
+		return e.usage(u.error)
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(e.err, "home:", line)
+	}
+	switch {
+	case errors.Is(err, errMismatch):
+		return exitMismatch
+	case budgetError(err):
+		return exitBudget
+	case errors.Is(err, ir.ErrUnsupported):
+		return exitUnsupported
+	}
+	return exitFailure
+}
+
+// warn tells people something that is not an error.
+func (e *env) warn(format string, args ...any) {
+	fmt.Fprintf(e.err, "home: warning: "+format+"\n", args...)
+}
+
+// note tells people what is going on, on a terminal only.
+func (e *env) note(format string, args ...any) {
+	if e.term {
+		fmt.Fprintf(e.err, format+"\n", args...)
+	}
+}

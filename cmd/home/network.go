@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	goruntime "runtime"
+	"slices"
+	"sync"
+
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/runtime"
+	"github.com/home-fhe/home/runtime/dataset"
+)
+
+// network computes outputs from inputs in one of the modes, a batch at a time.
+type network struct {
+	batch  int   // samples per run
+	sample []int // shape of one sample
+	client []plan.ClientOp
+	pre    *plan.Preprocess
+
+	// run computes one batch: in has the batch in front of the sample's shape.
+	// The output is that of the network, before the client's operators.
+	run func(ctx context.Context, in *ir.Array) (result, error)
+	// parallel is how many runs may be in progress at once.
+	parallel int
+	close    func() error
+}
+
+// result is the output of one run.
+type result struct {
+	out    *ir.Array
+	stats  clear.Stats // activations that left their range
+	report *runtime.Report
+}
+
+func (n *network) Close() error {
+	if n.close == nil {
+		return nil
+	}
+	return n.close()
+}
+
+// clearNetwork evaluates a graph in float64: with the exact activations, or with
+// the polynomials of a plan.
+func clearNetwork(path string, g *ir.Graph, client []plan.ClientOp, pre *plan.Preprocess, approx bool) (*network, error) {
+	batch, sample, err := onlyInput(path, g)
+	if err != nil {
+		return nil, err
+	}
+	if err := onlyOutput(path, len(g.Outputs)); err != nil {
+		return nil, err
+	}
+	shape := g.Inputs[0].Type.Shape
+	return &network{
+		batch: batch, sample: sample, client: client, pre: pre, parallel: goruntime.GOMAXPROCS(0),
+		run: func(_ context.Context, in *ir.Array) (result, error) {
+			out, stats, err := clear.EvalTensor(g, []*ir.Array{in.Reshape(shape...)}, clear.Options{Approx: approx})
+			if err != nil {
+				return result{}, err
+			}
+			return result{out: out[0], stats: stats}, nil
+		},
+	}, nil
+}
+
+func onlyOutput(path string, n int) error {
+	if n != 1 {
+		return fmt.Errorf("%s: the model has %d outputs, %w: HomE reads models with one", path, n, ir.ErrUnsupported)
+	}
+	return nil
+}
+
+// chunk is the outputs of consecutive samples.
+type chunk struct {
+	first  int
+	in     *ir.Array // [n, sample...]
+	out    *ir.Array // [n, ...], before the client's operators
+	result result
+}
+
+// feed runs all samples through the network, the network's own batch at a time,
+// and hands the outputs to f in the order of the samples. A last partial batch
+// is filled up with its last sample and the surplus outputs are cut off.
+func (n *network) feed(ctx context.Context, s *dataset.Samples, f func(chunk) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type slot struct {
+		c   chunk
+		err error
+	}
+	queue := make(chan chan slot, max(1, n.parallel))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	go func() {
+		defer close(queue)
+		first := 0
+		for ctx.Err() == nil {
+			in, err := s.Next(n.batch)
+			if err == io.EOF {
+				return
+			}
+			done := make(chan slot, 1)
+			select {
+			case queue <- done:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				done <- slot{err: err}
+				return
+			}
+			c := chunk{first: first, in: in}
+			first += in.Shape[0]
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				err := n.one(ctx, &c)
+				done <- slot{c, err}
+			}()
+		}
+	}()
+	for done := range queue {
+		r := <-done
+		if r.err != nil {
+			return r.err
+		}
+		if err := f(r.c); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// one runs one chunk of at most a batch.
+func (n *network) one(ctx context.Context, c *chunk) (err error) {
+	k := c.in.Shape[0]
+	in := c.in
+	if k < n.batch {
+		size := ir.NumElems(n.sample)
+		in = ir.NewArray(append([]int{n.batch}, n.sample...)...)
+		copy(in.Data, c.in.Data)
+		for i := k; i < n.batch; i++ {
+			copy(in.Data[i*size:], c.in.Data[(k-1)*size:])
+		}
+	}
+	if c.result, err = n.run(ctx, in); err != nil {
+		return fmt.Errorf("sample %d: %w", c.first, err)
+	}
+	c.out, err = rows(c.result.out, n.batch, k)
+	return err
+}
+
+// rows views an output of one run as [batch, ...] and keeps the first k rows. An
+// output without a batch axis is the row of a single sample.
+func rows(out *ir.Array, batch, k int) (*ir.Array, error) {
+	shape := out.Shape
+	switch {
+	case len(shape) > 0 && shape[0] == batch:
+		shape = shape[1:]
+	case batch != 1:
+		return nil, fmt.Errorf("output of shape %v has no row for each of %d samples", out.Shape, batch)
+	}
+	return ir.ArrayOf(out.Data[:k*ir.NumElems(shape)], append([]int{k}, shape...)...), nil
+}
+
+// finish applies the client's operators to rows of outputs. Operators were
+// compiled for the network's own output shape, so rows pass through in that
+// form.
+func (n *network) finish(out *ir.Array) (*ir.Array, error) {
+	if len(n.client) == 0 {
+		return out, nil
+	}
+	in := n.client[0].Input
+	if len(in) == len(out.Shape)-1 { // no batch axis: row by row
+		var data []float64
+		var shape []int
+		size := ir.NumElems(in)
+		for i := range out.Shape[0] {
+			r, err := runtime.ApplyClientOps(n.client, ir.ArrayOf(out.Data[i*size:(i+1)*size], in...))
+			if err != nil {
+				return nil, err
+			}
+			data, shape = append(data, r.Data...), r.Shape
+		}
+		return ir.ArrayOf(data, append([]int{out.Shape[0]}, shape...)...), nil
+	}
+	return runtime.ApplyClientOps(n.client, out)
+}
+
+// picks reports whether the client's operators end in class numbers instead of
+// scores.
+func (n *network) picks() bool {
+	return len(n.client) > 0 && n.client[len(n.client)-1].Op == "ArgMax"
+}
+
+// classes returns the predicted class of every row: the number itself where the
+// client's operators pick it, else the largest score, the first of equals.
+func (n *network) classes(out *ir.Array) []int {
+	c := make([]int, out.Shape[0])
+	if len(c) == 0 {
+		return c
+	}
+	w := len(out.Data) / len(c)
+	for i := range c {
+		row := out.Data[i*w : (i+1)*w]
+		if n.picks() {
+			c[i] = int(row[0])
+			continue
+		}
+		for j, v := range row {
+			if v > row[c[i]] {
+				c[i] = j
+			}
+		}
+	}
+	return c
+}
+
+// gather puts chunks together again.
+type gather struct {
+	data  []float64
+	shape []int // of a row
+	n     int
+}
+
+func (g *gather) add(a *ir.Array) error {
+	if g.n > 0 && !slices.Equal(g.shape, a.Shape[1:]) {
+		return errors.New("BUG: rows of different shapes")
+	}
+	g.shape = a.Shape[1:]
+	g.n += a.Shape[0]
+	g.data = append(g.data, a.Data...)
+	return nil
+}
+
+func (g *gather) array() *ir.Array {
+	return ir.ArrayOf(g.data, append([]int{g.n}, g.shape...)...)
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// modes of running everything in one process.
+const (
+	modeClear     = "clear"
+	modeSimulate  = "simulate"
+	modeEncrypted = "encrypted"
+)
+
+// subject is what a verb was given: a plan, or a model that no plan was made of.
+type subject struct {
+	path  string
+	model *source    // nil for a plan file
+	plan  *plan.Plan // nil for a model in clear mode
+}
+
+// open reads a plan or a model. A model is compiled in memory where the mode
+// needs a plan; in clear mode any model that the front end understands runs as
+// it is.
+func (f *compileFlags) open(e *env, path, mode string) (*subject, error) {
+	is, err := isONNX(path)
+	if err != nil {
+		return nil, err
+	}
+	if !is {
+		return nil, fmt.Errorf("%s is not an ONNX model", path)
+	}
+	m, err := loadModel(path, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &subject{path: path, model: m}
+	if mode == modeClear {
+		return s, nil
+	}
+	if s.plan, err = f.compile(e, m); err != nil {
+		return nil, err
+	}
+	if s.plan == nil {
+		return nil, misuse("--stop-after leaves no plan to run")
+	}
+	return s, nil
+}
+
+// isONNX reports whether a file is to be read as a model: everything without
+// the magic of one of our own files is.
+func isONNX(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var magic [4]byte
+	n, err := f.Read(magic[:])
+	if err != nil && n == 0 {
+		return false, fmt.Errorf("%s: %w", path, errors.Join(plan.ErrCorrupt, err))
+	}
+	return string(magic[:]) != "HOME", nil
+}
+
+// network makes the network that a mode asks for.
+func (f *compileFlags) network(e *env, s *subject, mode string, exact bool) (*network, error) {
+	pre, err := f.preprocess()
+	if err != nil {
+		return nil, err
+	}
+	if s.plan != nil && pre == nil {
+		pre = s.plan.Preprocess
+	}
+	switch {
+	case mode == modeClear && s.plan == nil:
+		return clearNetwork(s.path, s.model.Graph, s.model.Client, pre, false)
+	case mode == modeClear:
+		return clearNetwork(s.path, s.plan.Network, s.plan.ClientOps, pre, !exact)
+	}
+	return nil, misuse("mode %s is not available", mode)
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// planReport is what inspect shows, in the form that its JSON promises. Fields
+// may be added, never renamed.
+type planReport struct {
+	Schema      int              `json:"schema"`
+	Model       string           `json:"model"`
+	ModelSHA256 string           `json:"model_sha256"`
+	Params      paramsReport     `json:"params"`
+	Counts      plan.Counts      `json:"counts"`
+	Bytes       plan.Bytes       `json:"bytes"`
+	Depth       int              `json:"depth"`
+	Levels      int              `json:"levels"`
+	Batch       int              `json:"batch"`
+	Steps       int              `json:"steps"`
+	Predicted   plan.Predicted   `json:"predicted"`
+	OutputBits  float64          `json:"output_bits"`
+	Inputs      []portReport     `json:"inputs"`
+	Outputs     []portReport     `json:"outputs"`
+	ClientOps   []clientOpReport `json:"client_ops"`
+	Layers      []layerReport    `json:"layers"`
+	Keys        []keyReport      `json:"keys"`
+	Tier        *tierReport      `json:"tier,omitempty"`
+	Preprocess  *plan.Preprocess `json:"preprocess,omitempty"`
+	Profile     string           `json:"profile"`
+	Warnings    []string         `json:"warnings"`
+}
+
+type paramsReport struct {
+	Name         string `json:"name"`
+	Ring         string `json:"ring"`
+	LogN         int    `json:"log_n"`
+	LogQP        int    `json:"log_qp"`
+	LogQPBound   int    `json:"log_qp_bound"` // the most that 128 bits allow; 0 where no bound is known
+	LogScale     int    `json:"log_scale"`
+	QPrimes      int    `json:"q_primes"`
+	PPrimes      int    `json:"p_primes"`
+	Slots        int    `json:"slots"`
+	Secret       string `json:"secret"`
+	SecurityBits int    `json:"security_bits"` // 128, or 0 where that is not reached
+	Insecure     bool   `json:"insecure"`
+}
+
+type portReport struct {
+	Name        string `json:"name"`
+	Shape       []int  `json:"shape"`
+	Level       int    `json:"level"`
+	Ciphertexts int    `json:"ciphertexts"`
+	Lanes       int    `json:"lanes"`
+}
+
+type layerReport struct {
+	Name        string  `json:"name"`
+	Kind        string  `json:"kind"`
+	Shape       []int   `json:"shape"`
+	Ciphertexts int     `json:"ciphertexts"`
+	Level       int     `json:"level"`
+	Rotations   int     `json:"rotations"`
+	KeySwitches int     `json:"key_switches"`
+	CtMults     int     `json:"ct_mults"`
+	Diagonals   int     `json:"diagonals"`
+	Steps       int     `json:"steps"`
+	WeightBytes int64   `json:"weight_bytes"`
+	Seconds     float64 `json:"seconds"`
+	Degree      int     `json:"degree,omitempty"`
+	Bound       float64 `json:"bound,omitempty"`
+	Center      float64 `json:"center,omitempty"`
+	PolyErr     float64 `json:"poly_err,omitempty"`
+}
+
+// keyReport is one evaluation key, cut to the highest level it is used at.
+type keyReport struct {
+	Kind     string `json:"kind"` // relinearisation or rotation
+	Rotation int    `json:"rotation"`
+	Level    int    `json:"level"`
+	Bytes    int64  `json:"bytes"`
+	Uses     int    `json:"uses"` // steps that read it
+}
+
+type tierReport struct {
+	Budget       int64   `json:"budget"`
+	Reserve      int64   `json:"reserve"`
+	Arena        int64   `json:"arena"`
+	Seconds      float64 `json:"seconds"`
+	StallSeconds float64 `json:"stall_seconds"`
+	BytesRead    int64   `json:"bytes_read"`
+	BytesWritten int64   `json:"bytes_written"`
+	BytesLower   int64   `json:"bytes_lower"`
+	Fetches      int     `json:"fetches"`
+	Spills       int     `json:"spills"`
+}
+
+func reportPlan(p *plan.Plan) *planReport {
+	r := &planReport{
+		Schema: 1, Model: p.Model, ModelSHA256: p.ModelDigest, Params: reportParams(&p.Params), Counts: p.Counts, Bytes: p.Bytes,
+		Depth: p.Depth, Levels: p.Params.MaxLevel(), Batch: p.Batch, Steps: len(p.Steps), Predicted: p.Predicted,
+		OutputBits: p.OutputBits, ClientOps: clientOps(p.ClientOps), Preprocess: p.Preprocess, Profile: p.ProfileDigest,
+		Inputs: reportPorts(p.Inputs), Outputs: reportPorts(p.Outputs), Layers: []layerReport{}, Keys: reportKeys(p),
+		Warnings: slices.Concat([]string{}, p.Warnings),
+	}
+	for _, l := range p.Layers {
+		r.Layers = append(r.Layers, layerReport{
+			Name: l.Name, Kind: l.Kind, Shape: l.Shape, Ciphertexts: l.Cts, Level: l.Level, Rotations: l.Rotations,
+			KeySwitches: l.KeySwitch, CtMults: l.CtMults, Diagonals: l.Diagonals, Steps: l.Steps, WeightBytes: l.WeightByte,
+			Seconds: l.Seconds, Degree: l.Degree, Bound: l.Bound, Center: l.Center, PolyErr: l.PolyErr,
+		})
+	}
+	if t := p.Tier; t != nil {
+		tr := &tierReport{
+			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
+			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesLower,
+		}
+		for _, a := range t.Actions {
+			switch a.Kind {
+			case plan.ActFetch:
+				tr.Fetches++
+			case plan.ActSpill:
+				tr.Spills++
+			}
+		}
+		r.Tier = tr
+	}
+	return r
+}
+
+func reportParams(p *ir.Params) paramsReport {
+	r := paramsReport{
+		Name: p.Name, Ring: string(p.Ring), LogN: p.LogN, LogQP: p.LogQP(), LogScale: p.LogScale,
+		QPrimes: len(p.Q), PPrimes: len(p.P), Slots: p.Slots(), Secret: string(p.Secret), Insecure: p.Insecure,
+	}
+	r.LogQPBound, _ = ir.SecurityBound(p.Secret, p.LogN)
+	if p.CheckSecurity() == nil {
+		r.SecurityBits = 128
+	} else {
+		r.Insecure = true
+	}
+	return r
+}
+
+func reportPorts(ports []plan.Port) []portReport {
+	out := []portReport{}
+	for _, p := range ports {
+		r := portReport{Name: p.Name, Shape: p.Shape, Level: p.Level, Ciphertexts: len(p.Objects), Lanes: 1}
+		if p.Layout != nil {
+			r.Lanes = p.Layout.Lanes
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// reportKeys lists the keys of a plan: relinearisation first, then by rotation.
+func reportKeys(p *plan.Plan) []keyReport {
+	uses := map[plan.ObjectID]int{}
+	for i := range p.Steps {
+		for _, a := range p.Steps[i].Args {
+			if p.Objects[a].Role == plan.RoleKey {
+				uses[a]++
+			}
+		}
+	}
+	out := []keyReport{}
+	for i := range p.Objects {
+		o := &p.Objects[i]
+		if o.Role != plan.RoleKey {
+			continue
+		}
+		k := keyReport{
+			Kind: "rotation", Rotation: o.Rot, Level: o.Type.Level, Uses: uses[plan.ObjectID(i)],
+			Bytes: int64(p.Params.Slabs(o.Type.Kind, o.Type.Level)) * int64(p.Params.SlabBytes()),
+		}
+		if o.Rot == 0 {
+			k.Kind = "relinearisation"
+		}
+		out = append(out, k)
+	}
+	slices.SortStableFunc(out, func(a, b keyReport) int {
+		return cmp.Or(cmp.Compare(a.Rotation, b.Rotation), cmp.Compare(b.Level, a.Level))
+	})
+	return out
+}

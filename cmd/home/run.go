@@ -1,0 +1,244 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/runtime"
+	"github.com/home-fhe/home/runtime/dataset"
+)
+
+type runCmd struct {
+	Model  string  `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
+	Mode   string  `enum:",clear,simulate,encrypted" default:"" placeholder:"MODE" help:"All roles in one process, for trying out: clear, simulate or encrypted."`
+	Input  string  `required:"" short:"i" placeholder:"FILE" help:"Inputs: .npy, picture, idx or CIFAR .bin. '-' is standard input."`
+	Output string  `short:"o" placeholder:"FILE" help:"Write the outputs here (.npy). '-' is standard output."`
+	Limit  int     `placeholder:"N" help:"Use only the first N samples."`
+	Exact  bool    `help:"In clear mode: exact activations instead of the plan's polynomials."`
+	Raw    bool    `help:"Leave out the operators that the client applies (Softmax and the like)."`
+	Expect string  `placeholder:"FILE" help:"Compare the outputs with this .npy; exit code 2 where they differ."`
+	Atol   float64 `default:"1e-4" placeholder:"T" help:"Largest absolute difference that --expect allows."`
+	Top    int     `default:"3" placeholder:"K" help:"Classes to print for every sample."`
+	JSON   bool    `help:"Print JSON."`
+
+	compileFlags
+}
+
+func (*runCmd) Help() string {
+	return `With --mode everything happens in one process: the input is a .npy, a picture, an idx file or a CIFAR .bin,
+with any number of samples along its first axis, and the output is what the client would see.
+
+  home run model.onnx --mode clear --input x.npy --expect y.npy --atol 1e-4
+  home run model.hplan --mode simulate --input digit.png`
+}
+
+type runReport struct {
+	Schema          int      `json:"schema"`
+	Model           string   `json:"model"`
+	Mode            string   `json:"mode"`
+	Samples         int      `json:"samples"`
+	Runs            int      `json:"runs"`
+	MaxAbsError     *float64 `json:"max_abs_error,omitempty"`
+	RangeViolations int      `json:"range_violations"`
+	runtime.Report
+}
+
+func (c *runCmd) Run(e *env) error {
+	if c.Mode == "" {
+		return misuse("give --mode clear, simulate or encrypted")
+	}
+	if c.JSON && c.Output == "-" {
+		return misuse("--json and --output - both want standard output")
+	}
+	if !(c.Atol >= 0) {
+		return misuse("--atol must not be negative")
+	}
+	s, err := c.open(e, c.Model, c.Mode)
+	if err != nil {
+		return err
+	}
+	n, err := c.network(e, s, c.Mode, c.Exact)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.run(e, s, n), n.Close())
+}
+
+func (c *runCmd) run(e *env, s *subject, n *network) error {
+	in, err := dataset.Open(c.Input, dataset.Options{Limit: c.Limit, Shape: n.sample, Preprocess: n.pre})
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	bar := e.bar("samples", in.Len())
+	defer bar.stop()
+	var all gather
+	rep := runReport{Schema: 1, Mode: c.Mode}
+	var violations violationCount
+	err = n.feed(e.ctx, in, func(k chunk) error {
+		out := k.out
+		if !c.Raw {
+			if out, err = n.finish(out); err != nil {
+				return err
+			}
+		}
+		rep.Runs++
+		rep.add(k.result.report)
+		violations.Merge(k.result.stats)
+		bar.add(k.in.Shape[0])
+		return all.add(out)
+	})
+	bar.stop()
+	if err != nil {
+		return err
+	}
+	out := all.array()
+	rep.Model, rep.Samples, rep.RangeViolations = s.name(), all.n, violations.Total()
+	violations.warn(e)
+	if c.Output != "" {
+		if err := dataset.WriteNpy(c.Output, out); err != nil {
+			return err
+		}
+	}
+	var differ error
+	if c.Expect != "" {
+		worst, err := c.compare(out)
+		if err != nil {
+			return err
+		}
+		rep.MaxAbsError = &worst
+		if !(worst <= c.Atol) {
+			differ = fmt.Errorf("%w from %s by up to %.3g, more than %.3g", errMismatch, c.Expect, worst, c.Atol)
+		}
+	}
+	switch {
+	case c.JSON:
+		err = e.printJSON(rep)
+	case c.Output != "-":
+		err = c.print(e.out, n, out, &rep)
+	}
+	return errors.Join(err, differ)
+}
+
+// compare returns the largest difference from the expected outputs. Samples
+// beyond --limit are not compared.
+func (c *runCmd) compare(out *ir.Array) (float64, error) {
+	want, err := dataset.ReadNpy(c.Expect)
+	if err != nil {
+		return 0, fmt.Errorf("--expect: %w", err)
+	}
+	if c.Limit > 0 && len(want.Shape) > 0 && want.Shape[0] > out.Shape[0] {
+		rows := want.Shape[0]
+		want = ir.ArrayOf(want.Data[:len(want.Data)/rows*out.Shape[0]], append([]int{out.Shape[0]}, want.Shape[1:]...)...)
+	}
+	if len(want.Data) != len(out.Data) {
+		return 0, fmt.Errorf("--expect: %s has shape %v, the outputs have %v", c.Expect, want.Shape, out.Shape)
+	}
+	return maxDiff(out.Data, want.Data), nil
+}
+
+// maxDiff returns the largest absolute difference; NaN where either holds one.
+func maxDiff(a, b []float64) float64 {
+	worst := 0.0
+	for i := range a {
+		if d := math.Abs(a[i] - b[i]); d > worst || math.IsNaN(d) {
+			worst = d
+		}
+		if math.IsNaN(worst) {
+			break
+		}
+	}
+	return worst
+}
+
+// print writes the predictions, one line per sample, or says where the outputs
+// went.
+func (c *runCmd) print(w io.Writer, n *network, out *ir.Array, rep *runReport) error {
+	if c.Output == "" {
+		if err := printTop(w, n, out, c.Top, math.Inf(1)); err != nil {
+			return err
+		}
+	}
+	if rep.MaxAbsError != nil {
+		fmt.Fprintf(w, "largest difference from %s: %.3g (allowed %.3g)\n", c.Expect, *rep.MaxAbsError, c.Atol)
+	}
+	if rep.Seconds > 0 {
+		fmt.Fprintf(w, "%s for %d run%s, set-up %s, peak memory %s\n", seconds(rep.Seconds), rep.Runs, plural(rep.Runs), seconds(rep.SetupSeconds), byteSize(rep.PeakRSSBytes))
+	}
+	return nil
+}
+
+// printTop writes the k best classes of every sample, rounded to a precision in
+// bits, or the numbers themselves where they are no scores.
+func printTop(w io.Writer, n *network, out *ir.Array, k int, bits float64) error {
+	var labels []string
+	if n.pre != nil {
+		labels = n.pre.Labels
+	}
+	t := newTable(0)
+	count := out.Shape[0]
+	width := len(out.Data) / max(1, count)
+	for i := range count {
+		row := out.Data[i*width : (i+1)*width]
+		cells := []string{fmt.Sprintf("sample %d:", i)}
+		if n.picks() {
+			for _, v := range row {
+				cells = append(cells, className(int(v), labels))
+			}
+		} else {
+			for _, top := range runtime.Top(row, labels, k) {
+				cells = append(cells, className(top.Index, labels)+"  "+score(runtime.Round(top.Score, bits), bits))
+			}
+		}
+		t.row(cells...)
+	}
+	return t.write(w, "")
+}
+
+func className(i int, labels []string) string {
+	if i >= 0 && i < len(labels) {
+		return labels[i]
+	}
+	return fmt.Sprintf("class %d", i)
+}
+
+// score writes a number with as many decimals as its precision in bits carries.
+func score(v, bits float64) string {
+	decimals := 4
+	if !math.IsInf(bits, 0) {
+		decimals = max(0, min(6, int(math.Floor(bits*math.Log10(2)))))
+	}
+	return fmt.Sprintf("%.*f", decimals, v)
+}
+
+// name is the model's name for reports.
+func (s *subject) name() string {
+	if s.plan != nil {
+		return s.plan.Model
+	}
+	return s.model.Graph.Name
+}
+
+// add sums the report of one run into that of all.
+func (r *runReport) add(one *runtime.Report) {
+	if one == nil {
+		return
+	}
+	r.SetupSeconds += one.SetupSeconds
+	r.Seconds += one.Seconds
+	r.CPUSeconds += one.CPUSeconds
+	r.PeakRSSBytes = max(r.PeakRSSBytes, one.PeakRSSBytes)
+	r.ArenaPeak = max(r.ArenaPeak, one.ArenaPeak)
+	r.Counts = one.Counts
+	for i, t := range one.Tiers {
+		if i == len(r.Tiers) {
+			r.Tiers = append(r.Tiers, runtime.TierReport{Name: t.Name, Technology: t.Technology})
+		}
+		r.Tiers[i].BytesRead += t.BytesRead
+		r.Tiers[i].BytesWritten += t.BytesWritten
+		r.Tiers[i].StallSeconds += t.StallSeconds
+	}
+}

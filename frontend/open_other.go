@@ -1,0 +1,6 @@
+//go:build !unix
+
+package frontend
+
+// openNonblock is zero where opening a file never waits.
+const openNonblock = 0

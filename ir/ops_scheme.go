@@ -1,0 +1,266 @@
+package ir
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The scheme vocabulary says what CKKS does. A binary op may be given
+// arguments above its result's level: they are read only up to that level,
+// which drops the others without a copy. Scales must agree exactly.
+var (
+	levelAttr = AttrSpec{"level", AttrInt, false}
+	needLevel = AttrSpec{"level", AttrInt, true}
+	scaleAttr = AttrSpec{"scale", AttrString, true}
+	rotAttr   = AttrSpec{"rot", AttrInt, true}
+	constAttr = AttrSpec{"c", AttrFloat, true}
+)
+
+var _ = register([]Info{
+	{Op: OpHEInput, Name: "he.input", Vocab: Scheme, Result: CipherKind,
+		Attrs: []AttrSpec{needLevel, scaleAttr}, Doc: "ciphertext from the client",
+		Infer: func(v *Value) (Type, error) { return attrType(v, CipherKind) }},
+	{Op: OpHEPlain, Name: "he.plain", Vocab: Scheme, Result: PlainKind,
+		Attrs: []AttrSpec{needLevel, scaleAttr, {"qp", AttrInt, true}}, Doc: "encoded plaintext, read-only",
+		Infer: func(v *Value) (Type, error) {
+			if v.Slots == nil {
+				return Type{}, errors.New("no slot values")
+			}
+			k := PlainKind
+			if v.Attrs.Int("qp", 0) != 0 {
+				k = PlainQPKind
+			}
+			t, err := attrType(v, k)
+			t.Encrypted = false
+			return t, err
+		}},
+	{Op: OpHEKey, Name: "he.key", Vocab: Scheme, Result: KeyKind,
+		Attrs: []AttrSpec{needLevel, rotAttr}, Doc: "evaluation key, read-only; rot 0 is relinearisation",
+		Infer: func(v *Value) (Type, error) {
+			l := v.Attrs.Int("level", 0)
+			if l < 0 || l > maxLevel {
+				return Type{}, fmt.Errorf("level %d", l)
+			}
+			return Type{Kind: KeyKind, Level: l}, nil
+		}},
+	{Op: OpHEAdd, Name: "he.add", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "sum of two ciphertexts", Infer: inferSum(CipherKind, CipherKind)},
+	{Op: OpHESub, Name: "he.sub", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "difference of two ciphertexts", Infer: inferSum(CipherKind, CipherKind)},
+	{Op: OpHEAddPlain, Name: "he.addplain", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "ciphertext plus plaintext", Infer: inferSum(CipherKind, PlainKind)},
+	{Op: OpHEMulPlain, Name: "he.mulplain", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "ciphertext times plaintext; the scales multiply", Infer: inferProduct(CipherKind, PlainKind)},
+	{Op: OpHEAddConst, Name: "he.addconst", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
+		Attrs: []AttrSpec{constAttr, levelAttr}, Doc: "adds a constant in every slot",
+		Infer: func(v *Value) (Type, error) { return sameAs(v, 0, CipherKind) }},
+	{Op: OpHEMulConst, Name: "he.mulconst", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
+		Attrs: []AttrSpec{constAttr, scaleAttr, levelAttr}, Doc: "times a constant encoded at the given scale",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			if err != nil {
+				return t, err
+			}
+			s, err := ParseScale(v.Attrs.Str("scale", ""))
+			t.Scale = t.Scale.Mul(s)
+			return t, err
+		}},
+	{Op: OpHEMacConst, Name: "he.macconst", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
+		Attrs: []AttrSpec{constAttr, scaleAttr, levelAttr}, Doc: "accumulates a ciphertext times a constant",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			if err != nil {
+				return t, err
+			}
+			u, err := sameAs(v, 1, CipherKind)
+			if err != nil {
+				return t, err
+			}
+			s, err := ParseScale(v.Attrs.Str("scale", ""))
+			if err == nil && !u.Scale.Mul(s).Equal(t.Scale) {
+				err = fmt.Errorf("scale %s times %s added to scale %s", u.Scale, s, t.Scale)
+			}
+			return t, err
+		}},
+	{Op: OpHEMul, Name: "he.mul", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Depth: 1, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "product of two ciphertexts, relinearised",
+		Infer: func(v *Value) (Type, error) {
+			t, err := inferProduct(CipherKind, CipherKind)(v)
+			if err == nil {
+				err = keyFits(v, 2, 0, t.Level)
+			}
+			return t, err
+		}},
+	{Op: OpHERescale, Name: "he.rescale", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
+		Doc: "divides by the last prime in use",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			if err == nil && t.Level < 1 {
+				err = errors.New("no level remains")
+			}
+			if err != nil {
+				return t, err
+			}
+			t.Scale = t.Scale.Div(ScalePrime(t.Level))
+			t.Level--
+			return t, nil
+		}},
+	{Op: OpHERotate, Name: "he.rotate", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
+		Attrs: []AttrSpec{rotAttr, levelAttr}, Doc: "rotates the slots to the left",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			if err == nil {
+				err = keyFits(v, 1, v.Attrs.Int("rot", 0), t.Level)
+			}
+			return t, err
+		}},
+	{Op: OpHEDecompose, Name: "he.decompose", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: DigitsKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "gadget decomposition for hoisted rotations",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			t.Kind, t.Scale = DigitsKind, Scale{}
+			return t, err
+		}},
+	{Op: OpHEHoistRot, Name: "he.hoistrot", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Result: CipherQPKind,
+		Attrs: []AttrSpec{rotAttr}, Doc: "hoisted rotation that stays modulo QP",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			if err != nil {
+				return t, err
+			}
+			d := v.Args[1].Type
+			if d.Kind != DigitsKind || d.Level > t.Level {
+				return t, fmt.Errorf("digits of kind %s at level %d for level %d", d.Kind, d.Level, t.Level)
+			}
+			t.Kind, t.Level = CipherQPKind, d.Level
+			return t, keyFits(v, 2, v.Attrs.Int("rot", 0), t.Level)
+		}},
+	{Op: OpHELift, Name: "he.lift", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherQPKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "ciphertext times P, modulo QP",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			t.Kind = CipherQPKind
+			return t, err
+		}},
+	{Op: OpHEMulQP, Name: "he.mulqp", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherQPKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "product with a plaintext modulo QP", Infer: inferProduct(CipherQPKind, PlainQPKind)},
+	{Op: OpHEMacQP, Name: "he.macqp", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Result: CipherQPKind,
+		Doc: "accumulates a product with a plaintext modulo QP",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherQPKind)
+			if err != nil {
+				return t, err
+			}
+			a, b := v.Args[1].Type, v.Args[2].Type
+			switch {
+			case a.Kind != CipherQPKind || b.Kind != PlainQPKind:
+				return t, fmt.Errorf("product of kinds %s and %s", a.Kind, b.Kind)
+			case a.Level < t.Level || b.Level < t.Level:
+				return t, fmt.Errorf("levels %d and %d below %d", a.Level, b.Level, t.Level)
+			case !a.Scale.Mul(b.Scale).Equal(t.Scale):
+				return t, fmt.Errorf("scale %s times %s added to scale %s", a.Scale, b.Scale, t.Scale)
+			}
+			return t, nil
+		}},
+	{Op: OpHEGiant, Name: "he.giant", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherQPKind,
+		Attrs: []AttrSpec{rotAttr}, Doc: "giant step: rotation of a sum modulo QP",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherQPKind)
+			if err == nil {
+				err = keyFits(v, 1, v.Attrs.Int("rot", 0), t.Level)
+			}
+			return t, err
+		}},
+	{Op: OpHEAddQP, Name: "he.addqp", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherQPKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "sum modulo QP", Infer: inferSum(CipherQPKind, CipherQPKind)},
+	{Op: OpHEModDown, Name: "he.moddown", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
+		Doc: "divides by P",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherQPKind)
+			t.Kind = CipherKind
+			return t, err
+		}},
+	{Op: OpHEOutput, Name: "he.output", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
+		Doc:   "ciphertext for the client",
+		Infer: func(v *Value) (Type, error) { return sameAs(v, 0, CipherKind) }},
+})
+
+// maxLevel is far above the longest chain, and keeps mutated text from asking
+// for scales over millions of primes.
+const maxLevel = 255
+
+func attrType(v *Value, k Kind) (Type, error) {
+	s, err := ParseScale(v.Attrs.Str("scale", ""))
+	l := v.Attrs.Int("level", 0)
+	if err == nil && (l < 0 || l > maxLevel) {
+		err = fmt.Errorf("level %d", l)
+	}
+	return Type{Kind: k, Encrypted: true, Level: l, Scale: s}, err
+}
+
+// sameAs returns the type of argument i, of kind k, lowered to attribute level.
+func sameAs(v *Value, i int, k Kind) (Type, error) {
+	t := v.Args[i].Type
+	if t.Kind != k {
+		return t, fmt.Errorf("argument %d is of kind %s, want %s", i, t.Kind, k)
+	}
+	l := v.Attrs.Int("level", t.Level)
+	if l < 0 || l > t.Level {
+		return t, fmt.Errorf("needs level %d, argument %d is at %d", l, i, t.Level)
+	}
+	t.Level = l
+	return t, nil
+}
+
+// lower returns the common level of arguments 0 and 1.
+func lower(v *Value, ka, kb Kind) (a, b Type, level int, err error) {
+	a, b = v.Args[0].Type, v.Args[1].Type
+	if a.Kind != ka || b.Kind != kb {
+		return a, b, 0, fmt.Errorf("arguments of kinds %s and %s, want %s and %s", a.Kind, b.Kind, ka, kb)
+	}
+	top := min(a.Level, b.Level)
+	level = v.Attrs.Int("level", top)
+	if level < 0 || level > top {
+		return a, b, level, fmt.Errorf("result at level %d of arguments at %d and %d", level, a.Level, b.Level)
+	}
+	return a, b, level, nil
+}
+
+func inferSum(ka, kb Kind) func(*Value) (Type, error) {
+	return func(v *Value) (Type, error) {
+		a, b, level, err := lower(v, ka, kb)
+		if err != nil {
+			return a, err
+		}
+		if !a.Scale.Equal(b.Scale) {
+			return a, fmt.Errorf("sum of scales %s and %s", a.Scale, b.Scale)
+		}
+		a.Level = level
+		return a, nil
+	}
+}
+
+func inferProduct(ka, kb Kind) func(*Value) (Type, error) {
+	return func(v *Value) (Type, error) {
+		a, b, level, err := lower(v, ka, kb)
+		if err != nil {
+			return a, err
+		}
+		a.Level, a.Scale = level, a.Scale.Mul(b.Scale)
+		return a, nil
+	}
+}
+
+func keyFits(v *Value, i, rot, level int) error {
+	k := v.Args[i]
+	if k.Type.Kind != KeyKind || k.Op != OpHEKey {
+		return fmt.Errorf("argument %d is no key", i)
+	}
+	if r := k.Attrs.Int("rot", 0); r != rot {
+		return fmt.Errorf("key for rotation %d used for %d", r, rot)
+	}
+	if k.Type.Level < level {
+		return fmt.Errorf("key at level %d used at %d", k.Type.Level, level)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package ir
+
+import "math"
+
+// Approx is a polynomial that stands in for an activation: in the Chebyshev
+// basis on [-Bound, Bound] shifted to Center, so the polynomial variable is
+// u = (x-Center)/Bound in [-1,1] and the value is sum Coef[k]*T_k(u).
+type Approx struct {
+	Coef   []float64 // Chebyshev coefficients
+	Center float64
+	Bound  float64 // half width of the range, > 0
+	Err    float64 // largest |approximation - function| on the range
+}
+
+// Degree returns the index of the last coefficient.
+func (a *Approx) Degree() int { return len(a.Coef) - 1 }
+
+// At evaluates the polynomial at x by Clenshaw's recurrence.
+func (a *Approx) At(x float64) float64 { return Clenshaw(a.Coef, (x-a.Center)/a.Bound) }
+
+// Outside reports whether x lies beyond the range the polynomial is good for.
+func (a *Approx) Outside(x float64) bool { return math.Abs(x-a.Center) > a.Bound*(1+1e-12) }
+
+// Clenshaw evaluates sum c[k]*T_k(u).
+func Clenshaw(c []float64, u float64) float64 {
+	var b1, b2 float64
+	for k := len(c) - 1; k > 0; k-- {
+		b1, b2 = 2*u*b1-b2+c[k], b1
+	}
+	if len(c) == 0 {
+		return 0
+	}
+	return u*b1 - b2 + c[0]
+}
+
+// Linear is the payload of OpPackLinear: y = sum_k M_k x_k + Bias, over tensor
+// elements. Layouts say where the elements sit; the matrix does not.
+type Linear struct {
+	Mats []*Sparse
+	Bias []float64 // length Rows, or nil
+}
+
+// Sparse is a matrix in compressed row form with sorted, unique columns.
+type Sparse struct {
+	Rows, Cols int
+	Ptr        []int32 // len Rows+1
+	Col        []int32
+	Val        []float64
+}
+
+// NNZ returns the number of stored entries.
+func (m *Sparse) NNZ() int { return len(m.Col) }
+
+// Row returns the columns and values of row i, aliasing the matrix.
+func (m *Sparse) Row(i int) ([]int32, []float64) {
+	return m.Col[m.Ptr[i]:m.Ptr[i+1]], m.Val[m.Ptr[i]:m.Ptr[i+1]]
+}
+
+// SlotData is a sparse vector over the slots of one ciphertext: the value of
+// slot Index[i] is Value[i], all others are zero. Index ascends. Every 0 <= Index
+// < Period, and the vector repeats with that period over the slots.
+type SlotData struct {
+	Period int
+	Index  []int32
+	Value  []float64
+}
+
+// Dense expands the vector to n slots.
+func (d *SlotData) Dense(n int) []float64 {
+	out := make([]float64, n)
+	for base := 0; base < n; base += d.Period {
+		for i, s := range d.Index {
+			out[base+int(s)] = d.Value[i]
+		}
+	}
+	return out
+}

@@ -1,0 +1,610 @@
+package plan
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/home-fhe/home/ir"
+)
+
+// Format versions written by this build. A change of format takes the next
+// number, a line in CHANGELOG.md and a fixture of the old one.
+const (
+	PlanVersion   = 1
+	ClientVersion = 1
+)
+
+// Magic numbers of the files.
+const (
+	PlanMagic   = "HOMEPLAN" // .hplan: server
+	ClientMagic = "HOMECLNT" // .hclient: client, no weights
+)
+
+// meta is the part of a plan that is small: everything but network, objects,
+// steps, plaintexts and the tier plan.
+type meta struct {
+	Model         string      `cbor:"model"`
+	ModelDigest   string      `cbor:"model_digest"`
+	ProfileDigest string      `cbor:"profile_digest"`
+	Warnings      []string    `cbor:"warnings"`
+	Notes         []string    `cbor:"notes"`
+	Params        ir.Params   `cbor:"params"`
+	Batch         int         `cbor:"batch"`
+	Depth         int         `cbor:"depth"`
+	Inputs        []Port      `cbor:"inputs"`
+	Outputs       []Port      `cbor:"outputs"`
+	ClientOps     []ClientOp  `cbor:"client_ops"`
+	Preprocess    *Preprocess `cbor:"preprocess"`
+	Layers        []Layer     `cbor:"layers"`
+	Counts        Counts      `cbor:"counts"`
+	Bytes         Bytes       `cbor:"bytes"`
+	Predicted     Predicted   `cbor:"predicted"`
+	OutputBits    float64     `cbor:"output_bits"`
+	Blobs         []string    `cbor:"blobs"` // names of the network's constants, in file order
+}
+
+// Client is what the client needs: parameters, where its numbers go, and which
+// keys to make. It holds no weights.
+type Client struct {
+	Model      string      `cbor:"model"`
+	Plan       string      `cbor:"plan"` // fingerprint of the plan
+	Params     ir.Params   `cbor:"params"`
+	Batch      int         `cbor:"batch"`
+	Inputs     []Port      `cbor:"inputs"`
+	Outputs    []Port      `cbor:"outputs"`
+	ClientOps  []ClientOp  `cbor:"client_ops"`
+	Preprocess *Preprocess `cbor:"preprocess"`
+	Keys       []KeyNeed   `cbor:"keys"`
+	Bits       float64     `cbor:"bits"`        // predicted precision relative to the largest output
+	OutputBits float64     `cbor:"output_bits"` // predicted absolute precision of the outputs
+	Warnings   []string    `cbor:"warnings"`
+}
+
+// KeyNeed is one evaluation key a plan uses: slots rotated to the left (0 is
+// relinearisation) and the highest level of its uses.
+type KeyNeed struct {
+	Rot   int `cbor:"rot"`
+	Level int `cbor:"level"`
+}
+
+// Keys lists the evaluation keys of a plan by rotation.
+func (p *Plan) Keys() []KeyNeed {
+	var k []KeyNeed
+	for _, o := range p.Objects {
+		if o.Role == RoleKey {
+			k = append(k, KeyNeed{o.Rot, o.Type.Level})
+		}
+	}
+	sort.Slice(k, func(i, j int) bool { return k[i].Rot < k[j].Rot })
+	return k
+}
+
+// Client returns the client's part of the plan.
+func (p *Plan) Client() (*Client, error) {
+	f, err := p.Fingerprint()
+	if err != nil {
+		return nil, err
+	}
+	return &Client{Model: p.Model, Plan: f, Params: p.Params, Batch: p.Batch, Inputs: p.Inputs, Outputs: p.Outputs,
+		ClientOps: p.ClientOps, Preprocess: p.Preprocess, Keys: p.Keys(), Bits: p.Predicted.Bits, OutputBits: p.OutputBits, Warnings: p.Warnings}, nil
+}
+
+// section is one named part of an encoded plan.
+type section struct {
+	name string
+	data []byte
+}
+
+// encode returns the sections of the plan, the tier plan last.
+func (p *Plan) encode() ([]section, error) {
+	m := meta{Model: p.Model, ModelDigest: p.ModelDigest, ProfileDigest: p.ProfileDigest, Warnings: p.Warnings, Notes: p.Notes,
+		Params: p.Params, Batch: p.Batch, Depth: p.Depth, Inputs: p.Inputs, Outputs: p.Outputs, ClientOps: p.ClientOps,
+		Preprocess: p.Preprocess, Layers: p.Layers, Counts: p.Counts, Bytes: p.Bytes, Predicted: p.Predicted, OutputBits: p.OutputBits}
+	blobs := ir.Blobs{}
+	var text bytes.Buffer
+	if err := ir.Print(&text, p.Network, blobs); err != nil {
+		return nil, err
+	}
+	var constants []byte
+	for name := range blobs {
+		m.Blobs = append(m.Blobs, name)
+	}
+	sort.Strings(m.Blobs)
+	for _, name := range m.Blobs {
+		constants = binary.LittleEndian.AppendUint64(constants, uint64(len(blobs[name])))
+		constants = append(constants, blobs[name]...)
+	}
+	var out []section
+	put := func(name string, raw []byte, err error) error {
+		if err == nil {
+			out = append(out, section{name, compress(raw)})
+		}
+		return err
+	}
+	obj := func(name string, v any) error {
+		b, err := Marshal(v)
+		return put(name, b, err)
+	}
+	if err := errors.Join(obj("meta", m), put("network", text.Bytes(), nil), put("constants", constants, nil),
+		obj("objects", p.Objects), obj("steps", p.Steps), put("plaintexts", encodePlains(p.Plains), nil), obj("tier", p.Tier)); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Fingerprint identifies the program: the SHA-256 of all sections but the tier
+// plan, which may be made again for another budget without changing results.
+func (p *Plan) Fingerprint() (string, error) {
+	if p.print == "" {
+		s, err := p.encode()
+		if err != nil {
+			return "", err
+		}
+		p.print = fingerprint(s)
+	}
+	return p.print, nil
+}
+
+func fingerprint(s []section) string {
+	h := sha256.New()
+	for _, x := range s {
+		if x.name != "tier" {
+			fmt.Fprintf(h, "%s %d\n", x.name, len(x.data))
+			h.Write(x.data)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Save writes the plan as .hplan. Equal plans give equal bytes.
+func (p *Plan) Save(path string) error {
+	s, err := p.encode()
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, Options{Magic: PlanMagic, Version: PlanVersion, Insecure: p.Params.Insecure}, func(w *Writer) error {
+		for _, x := range s {
+			if err := w.Section(x.name, x.data); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Load reads and verifies a plan.
+func Load(path string) (*Plan, error) {
+	r, err := OpenFile(path, PlanMagic, PlanVersion)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	p, err := decodePlan(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
+}
+
+func decodePlan(r *Reader) (*Plan, error) {
+	raw := func(name string) ([]byte, error) {
+		b, err := r.Section(name)
+		if err != nil {
+			return nil, err
+		}
+		return decompress(b)
+	}
+	obj := func(name string, v any) error {
+		b, err := raw(name)
+		if err != nil {
+			return err
+		}
+		if err := Unmarshal(b, v); err != nil {
+			return fmt.Errorf("section %q: %w", name, err)
+		}
+		return nil
+	}
+	var m meta
+	p := new(Plan)
+	if err := errors.Join(obj("meta", &m), obj("objects", &p.Objects), obj("steps", &p.Steps), obj("tier", &p.Tier)); err != nil {
+		return nil, err
+	}
+	p.Model, p.ModelDigest, p.ProfileDigest, p.Warnings, p.Notes = m.Model, m.ModelDigest, m.ProfileDigest, m.Warnings, m.Notes
+	p.Params, p.Batch, p.Depth, p.Inputs, p.Outputs, p.ClientOps = m.Params, m.Batch, m.Depth, m.Inputs, m.Outputs, m.ClientOps
+	p.Preprocess, p.Layers, p.Counts, p.Bytes, p.Predicted, p.OutputBits = m.Preprocess, m.Layers, m.Counts, m.Bytes, m.Predicted, m.OutputBits
+	constants, err := raw("constants")
+	if err != nil {
+		return nil, err
+	}
+	blobs := ir.Blobs{}
+	for _, name := range m.Blobs {
+		if len(constants) < 8 {
+			return nil, fmt.Errorf("%w: constants are cut", ErrCorrupt)
+		}
+		n := binary.LittleEndian.Uint64(constants)
+		constants = constants[8:]
+		if n > uint64(len(constants)) {
+			return nil, fmt.Errorf("%w: constants are cut", ErrCorrupt)
+		}
+		blobs[name], constants = constants[:n], constants[n:]
+	}
+	text, err := raw("network")
+	if err != nil {
+		return nil, err
+	}
+	if p.Network, err = ir.Parse(bytes.NewReader(text), blobs); err != nil {
+		return nil, fmt.Errorf("%w: network: %v", ErrCorrupt, err)
+	}
+	plains, err := raw("plaintexts")
+	if err != nil {
+		return nil, err
+	}
+	if p.Plains, err = decodePlains(plains); err != nil {
+		return nil, err
+	}
+	if r.Insecure != p.Params.Insecure {
+		return nil, fmt.Errorf("%w: the stamp for insecure parameters disagrees with the parameters", ErrCorrupt)
+	}
+	var all []section
+	for _, name := range r.Names() {
+		b, err := r.Section(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, section{name, b})
+	}
+	p.print = fingerprint(all)
+	return p, p.Verify()
+}
+
+// SaveClient writes the client's part as .hclient.
+func (c *Client) Save(path string) error {
+	return WriteFile(path, Options{Magic: ClientMagic, Version: ClientVersion, Insecure: c.Params.Insecure}, func(w *Writer) error {
+		b, err := Marshal(c)
+		if err != nil {
+			return err
+		}
+		return w.Section("client", compress(b))
+	})
+}
+
+// LoadClient reads a .hclient. It does not judge security: whoever makes keys or
+// encrypts calls Params.CheckSecurity.
+func LoadClient(path string) (*Client, error) {
+	r, err := OpenFile(path, ClientMagic, ClientVersion)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b, err := r.Section("client")
+	if err == nil {
+		b, err = decompress(b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := new(Client)
+	if err := Unmarshal(b, c); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := c.verify(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %v", path, ErrCorrupt, err)
+	}
+	return c, nil
+}
+
+func (c *Client) verify() error {
+	if err := c.Params.Check(); err != nil {
+		return err
+	}
+	for _, k := range c.Keys {
+		if k.Rot < 0 || k.Rot >= c.Params.Slots() || k.Level < 0 || k.Level > c.Params.MaxLevel() {
+			return fmt.Errorf("key for rotation %d at level %d", k.Rot, k.Level)
+		}
+	}
+	return errors.Join(verifyPorts(&c.Params, c.Inputs), verifyPorts(&c.Params, c.Outputs))
+}
+
+// most is the largest decompressed section: beyond it a file is refused.
+const most = 4 << 30
+
+func compress(raw []byte) []byte {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	defer e.Close()
+	return e.EncodeAll(raw, nil)
+}
+
+func decompress(b []byte) ([]byte, error) {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(most))
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	defer d.Close()
+	raw, err := d.DecodeAll(b, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	return raw, nil
+}
+
+// encodePlains writes slot vectors: a table of distinct values, then for each
+// vector its period and its entries as gaps and value numbers. Convolutions
+// repeat few values at regular gaps, which the compression of the section then
+// removes.
+func encodePlains(plains []ir.SlotData) []byte {
+	seen := map[uint64]bool{}
+	var values []uint64
+	for _, d := range plains {
+		for _, v := range d.Value {
+			if b := math.Float64bits(v); !seen[b] {
+				seen[b] = true
+				values = append(values, b)
+			}
+		}
+	}
+	slices.Sort(values)
+	index := make(map[uint64]uint64, len(values))
+	out := binary.AppendUvarint(nil, uint64(len(values)))
+	for i, v := range values {
+		index[v] = uint64(i)
+		out = binary.LittleEndian.AppendUint64(out, v)
+	}
+	out = binary.AppendUvarint(out, uint64(len(plains)))
+	for _, d := range plains {
+		out = binary.AppendUvarint(out, uint64(d.Period))
+		out = binary.AppendUvarint(out, uint64(len(d.Index)))
+		prev := int32(-1)
+		for i, s := range d.Index {
+			out = binary.AppendUvarint(out, uint64(s-prev-1))
+			out = binary.AppendUvarint(out, index[math.Float64bits(d.Value[i])])
+			prev = s
+		}
+	}
+	return out
+}
+
+func decodePlains(b []byte) ([]ir.SlotData, error) {
+	r := bytes.NewReader(b)
+	bad := func() ([]ir.SlotData, error) {
+		return nil, fmt.Errorf("%w: plaintexts are cut or out of range", ErrCorrupt)
+	}
+	n, err := binary.ReadUvarint(r)
+	if err != nil || n > uint64(r.Len())/8 {
+		return bad()
+	}
+	values := make([]float64, n)
+	var raw [8]byte
+	for i := range values {
+		if _, err := io.ReadFull(r, raw[:]); err != nil {
+			return bad()
+		}
+		values[i] = math.Float64frombits(binary.LittleEndian.Uint64(raw[:]))
+		if math.IsNaN(values[i]) || math.IsInf(values[i], 0) {
+			return bad()
+		}
+	}
+	count, err := binary.ReadUvarint(r)
+	if err != nil || count > uint64(r.Len()) {
+		return bad()
+	}
+	out := make([]ir.SlotData, count)
+	for i := range out {
+		period, err1 := binary.ReadUvarint(r)
+		entries, err2 := binary.ReadUvarint(r)
+		if err1 != nil || err2 != nil || period == 0 || period > 1<<17 || entries > period || entries > uint64(r.Len()) {
+			return bad()
+		}
+		d := ir.SlotData{Period: int(period), Index: make([]int32, entries), Value: make([]float64, entries)}
+		at := uint64(0)
+		for k := range d.Index {
+			gap, err1 := binary.ReadUvarint(r)
+			v, err2 := binary.ReadUvarint(r)
+			if err1 != nil || err2 != nil || gap >= period || v >= n || at+gap >= period {
+				return bad()
+			}
+			at += gap
+			d.Index[k], d.Value[k] = int32(at), values[v]
+			at++
+		}
+		out[i] = d
+	}
+	if r.Len() != 0 {
+		return bad()
+	}
+	return out, nil
+}
+
+// Verify checks the plan completely: parameters well formed, every operand
+// exists and is made before it is read, and every step's result has exactly the
+// type that the op table infers from its arguments. A plan that passes cannot
+// make the executor read what is not there, whatever bytes it came from.
+func (p *Plan) Verify() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
+	}
+	if err := p.Params.Check(); err != nil {
+		return fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	made := make([]bool, len(p.Objects))
+	values := make([]*ir.Value, len(p.Objects))
+	for i, o := range p.Objects {
+		if o.Type.Level < 0 || o.Type.Level > p.Params.MaxLevel() || o.Type.Kind.Vocab() != ir.Scheme || o.Type.Kind > ir.KeyKind || len(o.Type.Scale.Q) > len(p.Params.Q) {
+			return bad("object %d has type %v", i, o.Type)
+		}
+		if o.Layer < -1 || int(o.Layer) >= len(p.Layers) {
+			return bad("object %d belongs to layer %d of %d", i, o.Layer, len(p.Layers))
+		}
+		values[i] = &ir.Value{Type: o.Type}
+		switch o.Role {
+		case RoleInput:
+			made[i] = o.Type.Kind == ir.CipherKind
+		case RoleKey:
+			made[i] = o.Type.Kind == ir.KeyKind && o.Rot >= 0 && o.Rot < p.Params.Slots()
+			values[i].Op, values[i].Attrs = ir.OpHEKey, ir.Attrs{"rot": o.Rot, "level": o.Type.Level}
+		case RolePlain:
+			made[i] = (o.Type.Kind == ir.PlainKind || o.Type.Kind == ir.PlainQPKind) && o.Plain >= 0 && int(o.Plain) < len(p.Plains)
+		case RoleTemp, RoleOutput:
+			continue
+		}
+		if !made[i] {
+			return bad("object %d does not fit its role", i)
+		}
+	}
+	for i, d := range p.Plains {
+		if d.Period <= 0 || p.Params.Slots()%d.Period != 0 {
+			return bad("plaintext %d has period %d in %d slots", i, d.Period, p.Params.Slots())
+		}
+	}
+	for i, s := range p.Steps {
+		if err := p.verifyStep(i, s, made, values); err != nil {
+			return err
+		}
+		made[s.Out] = true
+	}
+	for i, o := range p.Objects {
+		if o.Role == RoleOutput && !made[i] {
+			return bad("output object %d is never made", i)
+		}
+	}
+	for _, ports := range [][]Port{p.Inputs, p.Outputs} {
+		if err := verifyPorts(&p.Params, ports); err != nil {
+			return fmt.Errorf("%w: %v", ErrCorrupt, err)
+		}
+		for _, port := range ports {
+			for _, id := range port.Objects {
+				if id < 0 || int(id) >= len(p.Objects) || p.Objects[id].Type.Level != port.Level || !p.Objects[id].Type.Scale.Equal(port.Scale) {
+					return bad("port %q names object %d", port.Name, id)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: step %d (%s): %s", ErrCorrupt, i, s.Op, fmt.Sprintf(format, args...))
+	}
+	if s.Op < ir.OpHEAdd || s.Op >= ir.OpHEOutput {
+		return fmt.Errorf("%w: step %d has op %d", ErrCorrupt, i, s.Op)
+	}
+	info := s.Op.Info()
+	if len(s.Args) < info.MinArgs || len(s.Args) > info.MaxArgs {
+		return bad("%d arguments", len(s.Args))
+	}
+	if s.Out < 0 || int(s.Out) >= len(p.Objects) || s.Layer < 0 || int(s.Layer) >= len(p.Layers) {
+		return bad("object %d, layer %d", s.Out, s.Layer)
+	}
+	v := &ir.Value{Op: s.Op, Attrs: ir.Attrs{}}
+	for _, a := range s.Args {
+		if a < 0 || int(a) >= len(p.Objects) || !made[a] {
+			return bad("reads object %d before it is made", a)
+		}
+		v.Args = append(v.Args, values[a])
+	}
+	out := p.Objects[s.Out]
+	if out.Role != RoleTemp && out.Role != RoleOutput {
+		return bad("writes object %d, which is read-only", s.Out)
+	}
+	if made[s.Out] && s.Out != s.Args[0] {
+		return bad("writes object %d again", s.Out)
+	}
+	for k, a := range s.Args {
+		if a == s.Out && (k > 0 || !slices.Contains(inPlaceOps, s.Op)) {
+			return bad("reads its result")
+		}
+	}
+	for _, a := range info.Attrs {
+		switch a.Name {
+		case "level":
+			v.Attrs["level"] = out.Type.Level
+		case "rot":
+			if s.Rot < 0 || s.Rot >= p.Params.Slots() {
+				return bad("rotates by %d", s.Rot)
+			}
+			v.Attrs["rot"] = s.Rot
+		case "scale":
+			v.Attrs["scale"] = s.Scale.String()
+		case "c":
+			if math.IsNaN(s.Const) || math.IsInf(s.Const, 0) {
+				return bad("constant %v", s.Const)
+			}
+			v.Attrs["c"] = s.Const
+		}
+	}
+	t, err := info.Infer(v)
+	if err != nil {
+		return bad("%v", err)
+	}
+	if !t.Equal(out.Type) {
+		return bad("result of type %v, object %d is %v", t, s.Out, out.Type)
+	}
+	return nil
+}
+
+// inPlaceOps may write their first argument.
+var inPlaceOps = []ir.Op{ir.OpHEAdd, ir.OpHEAddQP, ir.OpHEMacConst, ir.OpHEMacQP}
+
+// InPlace reports whether steps of an op may write their first argument.
+func InPlace(op ir.Op) bool { return slices.Contains(inPlaceOps, op) }
+
+func verifyPorts(par *ir.Params, ports []Port) error {
+	if len(ports) == 0 {
+		return errors.New("no inputs or no outputs")
+	}
+	for _, port := range ports {
+		n := 1
+		for _, d := range port.Shape {
+			if d <= 0 || n > 1<<31/d {
+				return fmt.Errorf("port %q has shape %v", port.Name, port.Shape)
+			}
+			n *= d
+		}
+		switch {
+		case port.Layout == nil:
+			return fmt.Errorf("port %q has no layout", port.Name)
+		case port.Layout.Slots != par.Slots():
+			return fmt.Errorf("port %q has %d slots, the parameters %d", port.Name, port.Layout.Slots, par.Slots())
+		case len(port.Objects) != port.Layout.Cts:
+			return fmt.Errorf("port %q names %d ciphertexts of %d", port.Name, len(port.Objects), port.Layout.Cts)
+		case port.Level < 0 || port.Level > par.MaxLevel() || len(port.Scale.Q) > len(par.Q):
+			return fmt.Errorf("port %q is at level %d", port.Name, port.Level)
+		}
+		if err := port.Layout.Check(n); err != nil {
+			return fmt.Errorf("port %q: %w", port.Name, err)
+		}
+		for _, v := range [][]float64{port.Center, port.Norm} {
+			if len(v) > 1 && len(v) != n {
+				return fmt.Errorf("port %q normalises %d of %d elements", port.Name, len(v), n)
+			}
+			for _, x := range v {
+				if math.IsNaN(x) || math.IsInf(x, 0) {
+					return fmt.Errorf("port %q normalises by %v", port.Name, x)
+				}
+			}
+		}
+		if slices.Contains(port.Norm, 0) {
+			return fmt.Errorf("port %q normalises by zero", port.Name)
+		}
+	}
+	return nil
+}
+
+// ClientPath returns the name of the .hclient that belongs to a .hplan.
+func ClientPath(planPath string) string {
+	return strings.TrimSuffix(planPath, ".hplan") + ".hclient"
+}

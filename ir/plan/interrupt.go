@@ -1,0 +1,55 @@
+package plan
+
+import (
+	"os"
+	"sync"
+)
+
+// Temporary files that an interrupt must remove. The set is a property of the
+// operating-system process, like the signal that empties it.
+var temps struct {
+	sync.Mutex
+	m map[string]bool
+}
+
+// CreateTemp is os.CreateTemp for a file that RemoveTemps removes: no interrupt
+// can fall between creation and registration. release takes it back.
+func CreateTemp(dir, pattern string) (f *os.File, release func(), err error) {
+	temps.Lock()
+	defer temps.Unlock()
+	if f, err = os.CreateTemp(dir, pattern); err != nil {
+		return nil, nil, err
+	}
+	return f, register(f.Name()), nil
+}
+
+// RemoveOnInterrupt registers a temporary file or folder for RemoveTemps and returns the
+// function that takes it back.
+func RemoveOnInterrupt(path string) (release func()) {
+	temps.Lock()
+	defer temps.Unlock()
+	return register(path)
+}
+
+// register is called with the lock held.
+func register(path string) (release func()) {
+	if temps.m == nil {
+		temps.m = map[string]bool{}
+	}
+	temps.m[path] = true
+	return func() {
+		temps.Lock()
+		defer temps.Unlock()
+		delete(temps.m, path)
+	}
+}
+
+// RemoveTemps removes every registered temporary file or folder and lets no other be
+// created: whoever tries waits for the end of the process. The command calls it
+// when it is interrupted, before it exits with 130.
+func RemoveTemps() {
+	temps.Lock() // for good
+	for p := range temps.m {
+		os.RemoveAll(p)
+	}
+}

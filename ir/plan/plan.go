@@ -1,0 +1,230 @@
+// Package plan holds the compiled form of a network: parameters, objects,
+// steps in their order of execution, layouts, the tier plan, and the file
+// formats .hplan (server) and .hclient (client).
+package plan
+
+import "github.com/home-fhe/home/ir"
+
+// ObjectID names an object of a plan. IDs are dense, 0..len(Objects)-1.
+type ObjectID = int32
+
+// NoObject marks an absent operand.
+const NoObject ObjectID = -1
+
+// Role says where an object comes from and how long it lives.
+type Role uint8
+
+// Roles of objects.
+const (
+	RoleInput  Role = iota // ciphertext from the client
+	RoleKey                // evaluation key, read-only, from the client's key set
+	RolePlain              // encoded weights, read-only, made by install
+	RoleTemp               // result of a step
+	RoleOutput             // result of a step that the client decrypts
+)
+
+// Object is one thing a step can touch: its type gives its size in slabs.
+type Object struct {
+	Role  Role    `cbor:"r"`
+	Type  ir.Type `cbor:"t"`
+	Rot   int     `cbor:"k,omitempty"` // keys: slots rotated to the left, 0 is relinearisation
+	Plain int32   `cbor:"p,omitempty"` // plaintexts: index into Plan.Plains
+	Layer int32   `cbor:"l"`           // index into Plan.Layers, -1 for none
+}
+
+// Step is one scheme operation. Out is a fresh object except for the
+// accumulating ops (OpHEMacConst, OpHEMacQP, OpHEAddQP, OpHEAdd), where Out may
+// equal Args[0]: then the step updates in place.
+type Step struct {
+	Op    ir.Op      `cbor:"o"`
+	Args  []ObjectID `cbor:"a"`
+	Out   ObjectID   `cbor:"d"`
+	Rot   int        `cbor:"k,omitempty"`
+	Const float64    `cbor:"c,omitempty"` // OpHEAddConst, OpHEMulConst, OpHEMacConst
+	Scale ir.Scale   `cbor:"s"`           // scale at which Const is encoded
+	Layer int32      `cbor:"l"`
+}
+
+// Port is an input or output of the network: where its elements sit in which
+// ciphertexts.
+type Port struct {
+	Name    string     `cbor:"name"`
+	Shape   []int      `cbor:"shape"`
+	Layout  *ir.Layout `cbor:"layout"`
+	Objects []ObjectID `cbor:"objects"` // one per ciphertext of the layout
+	Level   int        `cbor:"level"`
+	Scale   ir.Scale   `cbor:"scale"`
+	// Slots hold (x-Center)/Norm, per element or, with one entry, for all.
+	Center []float64 `cbor:"center"`
+	Norm   []float64 `cbor:"norm"`
+	// Limit bounds the magnitude of what an input slot may hold; the client
+	// refuses inputs beyond it.
+	Limit float64 `cbor:"limit"`
+}
+
+// Normalise maps an element of the tensor to what its slot holds.
+func (p *Port) Normalise(i int, x float64) float64 {
+	return (x - pick(p.Center, i, 0)) / pick(p.Norm, i, 1)
+}
+
+// Restore is the inverse of Normalise.
+func (p *Port) Restore(i int, u float64) float64 {
+	return u*pick(p.Norm, i, 1) + pick(p.Center, i, 0)
+}
+
+func pick(v []float64, i int, def float64) float64 {
+	switch len(v) {
+	case 0:
+		return def
+	case 1:
+		return v[0]
+	}
+	return v[i]
+}
+
+// ClientOp is a tensor op that was moved behind decryption.
+type ClientOp struct {
+	Op    string `cbor:"op"` // ONNX name: Softmax, LogSoftmax, ArgMax
+	Node  string `cbor:"node"`
+	Axis  int    `cbor:"axis"`
+	Keep  bool   `cbor:"keep"`        // ArgMax keepdims
+	Last  bool   `cbor:"last"`        // ArgMax select_last_index
+	Flat  bool   `cbor:"flat"`        // Softmax before opset 13: flattened from Axis on
+	Shape []int  `cbor:"shape"`       // shape of the result
+	Input []int  `cbor:"input_shape"` // shape of the operand
+}
+
+// Layer is a row of the report: a piece of the network as a person knows it.
+type Layer struct {
+	Name       string  `cbor:"name"`  // ONNX node names, joined
+	Kind       string  `cbor:"kind"`  // linear, poly, mul, ...
+	Level      int     `cbor:"level"` // of its result
+	Rotations  int     `cbor:"rotations"`
+	KeySwitch  int     `cbor:"key_switches"`
+	CtMults    int     `cbor:"ct_mults"`
+	Diagonals  int     `cbor:"diagonals"`
+	Steps      int     `cbor:"steps"`
+	WeightByte int64   `cbor:"weight_bytes"`
+	Degree     int     `cbor:"degree,omitempty"`
+	Bound      float64 `cbor:"bound,omitempty"`    // half width of the activation's range
+	Center     float64 `cbor:"center,omitempty"`   // its centre
+	PolyErr    float64 `cbor:"poly_err,omitempty"` // largest error of the polynomial on the range
+	Seconds    float64 `cbor:"seconds"`            // predicted
+	Cts        int     `cbor:"cts"`                // ciphertexts of its result
+	Shape      []int   `cbor:"shape"`
+}
+
+// Counts are the operation counts of a plan, taken from its steps.
+type Counts struct {
+	Bootstraps  int `cbor:"bootstraps" json:"bootstraps"`
+	Rotations   int `cbor:"rotations" json:"rotations"`
+	KeySwitches int `cbor:"key_switches" json:"key_switches"`
+	GaloisKeys  int `cbor:"galois_keys" json:"galois_keys"`
+	CtMults     int `cbor:"ct_mults" json:"ct_mults"`
+	Diagonals   int `cbor:"diagonals" json:"diagonals"`
+}
+
+// Bytes are the sizes of a plan's objects.
+type Bytes struct {
+	Keys            int64 `cbor:"keys" json:"keys"`
+	Weights         int64 `cbor:"weights" json:"weights"`
+	Matrices        int64 `cbor:"matrices" json:"matrices"`
+	CiphertextsPeak int64 `cbor:"ciphertexts_peak" json:"ciphertexts_peak"`
+	Footprint       int64 `cbor:"footprint" json:"footprint"`
+	DRAMMin         int64 `cbor:"dram_min" json:"dram_min"`
+}
+
+// Predicted is what the cost model says of a plan on one core.
+type Predicted struct {
+	CPUSeconds float64 `cbor:"cpu_seconds" json:"cpu_seconds"`
+	Seconds    float64 `cbor:"seconds" json:"seconds"`
+	Bits       float64 `cbor:"bits" json:"bits"` // -log2 of the expected output error relative to the largest output
+}
+
+// Plan is everything the server needs to run a network on ciphertexts.
+type Plan struct {
+	Model         string
+	ModelDigest   string // sha256 of the ONNX file
+	ProfileDigest string
+	Warnings      []string
+	Notes         []string
+	Params        ir.Params
+	Batch         int       // samples per run
+	Depth         int       // levels the program consumes
+	Network       *ir.Graph // tensor vocabulary, activations with their Approx; defines clear mode
+	Inputs        []Port
+	Outputs       []Port
+	ClientOps     []ClientOp
+	Preprocess    *Preprocess
+	Layers        []Layer
+	Objects       []Object
+	Steps         []Step
+	Plains        []ir.SlotData
+	Counts        Counts
+	Bytes         Bytes
+	Predicted     Predicted
+	OutputBits    float64 // predicted absolute precision of the outputs in bits, worst case
+	Tier          *Tier
+
+	print string // fingerprint, once known; a plan does not change after that
+}
+
+// Preprocess turns a picture or raw data-set bytes into the network's input. It
+// never applies to float .npy inputs.
+type Preprocess struct {
+	Resize   int       `cbor:"resize,omitempty" json:"resize,omitempty"` // short side in pixels, bilinear; 0 keeps
+	Crop     []int     `cbor:"crop,omitempty" json:"crop,omitempty"`     // centre crop height, width
+	Pad      []int     `cbor:"pad,omitempty" json:"pad,omitempty"`       // zero border top, left, bottom, right, after normalisation
+	Channels string    `cbor:"channels" json:"channels"`                 // gray, rgb or bgr
+	Order    string    `cbor:"order" json:"order"`                       // nchw or nhwc
+	Scale    float64   `cbor:"scale" json:"scale"`                       // pixel (0..255) is multiplied by this first
+	Mean     []float64 `cbor:"mean,omitempty" json:"mean,omitempty"`     // then this is subtracted, per channel or one
+	Std      []float64 `cbor:"std,omitempty" json:"std,omitempty"`       // then divided by this
+	Labels   []string  `cbor:"labels,omitempty" json:"labels,omitempty"` // names of the classes
+	Invert   bool      `cbor:"invert,omitempty" json:"invert,omitempty"` // pictures only: dark on light becomes light on dark
+}
+
+// ActionKind is what the tier plan does at a point of the program.
+type ActionKind uint8
+
+// Actions of the tier plan.
+const (
+	ActFetch ActionKind = iota // begin to read the object from the slow tier into free slabs
+	ActDrop                    // free the object's slabs; its content is not needed, or is still in the slow tier
+	ActSpill                   // write a ciphertext to the slow tier, then free its slabs
+)
+
+// Action happens before step Step is issued, in list order. Step may equal
+// len(Plan.Steps): then it happens after the last step, before the outputs are
+// read.
+type Action struct {
+	Step int32      `cbor:"s"`
+	Kind ActionKind `cbor:"k"`
+	Obj  ObjectID   `cbor:"o"`
+}
+
+// Tier is the residency plan for one budget: a section of its own in .hplan, so
+// that it can be made again when budget or profile differ.
+//
+// It says of every object, at every step, whether it is in DRAM. At first
+// nothing is. ActFetch makes an object resident: keys and plaintexts come from
+// the slow tier, inputs from the caller, temporaries and outputs from where
+// ActSpill wrote them since they were changed last. A step makes its result
+// resident where it does not update it in place. ActDrop and ActSpill end
+// residency; every temporary is dropped after its last use, nothing is dropped
+// implicitly. All operands of a step are resident when it is issued, and all
+// outputs at the end. In this order of events the slabs of resident objects
+// never exceed ArenaSlabs. passes.CheckTier verifies all of this.
+type Tier struct {
+	Budget     int64    `cbor:"budget"`      // --dram in bytes, the whole process
+	Reserve    int64    `cbor:"reserve"`     // part of the budget left to the runtime itself
+	ArenaSlabs int      `cbor:"arena_slabs"` // slabs of N*8 bytes that objects may occupy
+	Profile    string   `cbor:"profile"`     // digest of the cost profile it was made with
+	Actions    []Action `cbor:"actions"`
+	// Prediction for one core.
+	Seconds      float64 `cbor:"seconds"`
+	StallSeconds float64 `cbor:"stall_seconds"`
+	BytesRead    int64   `cbor:"bytes_read"`
+	BytesWritten int64   `cbor:"bytes_written"`
+	BytesLower   int64   `cbor:"bytes_lower"` // distinct read-only bytes: nothing can read less
+}

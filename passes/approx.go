@@ -1,0 +1,520 @@
+package passes
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/ir"
+)
+
+// Range is the interval a value was seen in, or provably lies in.
+type Range struct{ Lo, Hi float64 }
+
+func (r Range) join(s Range) Range { return Range{min(r.Lo, s.Lo), max(r.Hi, s.Hi)} }
+
+func (r Range) widen(margin float64) Range {
+	c, h := (r.Lo+r.Hi)/2, (r.Hi-r.Lo)/2*(1+margin)
+	return Range{c - h, c + h}
+}
+
+// ErrAccuracy marks an accuracy budget that no available polynomial meets.
+var ErrAccuracy = errors.New("accuracy budget cannot be met")
+
+// Levels a direct polynomial may take: degrees 3 to 255.
+const (
+	minPolyLevels = 2
+	maxPolyLevels = 8
+)
+
+// activations chooses, for every activation on encrypted values, a range and a
+// polynomial, within the accuracy budget. It writes Value.Approx and u.ranges.
+func activations(u *unit) error {
+	acts := encryptedActs(u.graph)
+	if len(u.opt.Calibrate) == 0 {
+		return u.intervalActs(acts)
+	}
+	c, err := newCalibration(u.graph, u.opt.Calibrate)
+	if err != nil {
+		return err
+	}
+	u.ranges = map[*ir.Value]Range{}
+	for v, r := range c.ranges {
+		u.ranges[v] = r.widen(u.opt.margin())
+	}
+	u.inputRanges = c.inputs
+	if len(acts) == 0 {
+		return nil
+	}
+	return u.searchDegrees(c, acts)
+}
+
+func encryptedActs(g *ir.Graph) []*ir.Value {
+	var acts []*ir.Value
+	for _, v := range g.Values {
+		if v.Op == ir.OpAct && v.Type.Encrypted {
+			acts = append(acts, v)
+		}
+	}
+	return acts
+}
+
+// calibration holds what the exact network did on the calibration samples.
+type calibration struct {
+	graph   *ir.Graph
+	samples []*ir.Array
+	ranges  map[*ir.Value]Range
+	values  map[*ir.Value][]float64 // a sample of each activation's arguments
+	inputs  []Range                 // per input element
+	outputs [][]float64             // exact outputs per sample
+}
+
+// perSample is how many argument values of an activation one sample contributes
+// to the fit.
+const perSample = 48
+
+func newCalibration(g *ir.Graph, samples []*ir.Array) (*calibration, error) {
+	if len(g.Inputs) != 1 {
+		return nil, fmt.Errorf("calibration needs a network with one input; this one has %d", len(g.Inputs))
+	}
+	shape := g.Inputs[0].Type.Shape
+	constant := true
+	for i, s := range samples {
+		if !slices.Equal(s.Shape, shape) {
+			return nil, fmt.Errorf("calibration sample %d has shape %v; the network's input %q has shape %v", i, s.Shape, g.Inputs[0].Name, shape)
+		}
+		for _, x := range s.Data {
+			if math.IsNaN(x) || math.IsInf(x, 0) {
+				return nil, fmt.Errorf("calibration sample %d holds %v", i, x)
+			}
+			constant = constant && x == samples[0].Data[0]
+		}
+	}
+	if constant {
+		return nil, fmt.Errorf("all %d calibration samples hold the same constant: give real inputs", len(samples))
+	}
+	c := &calibration{graph: g, samples: samples, outputs: make([][]float64, len(samples))}
+	type seen struct {
+		ranges map[*ir.Value]Range
+		values map[*ir.Value][]float64
+	}
+	all := make([]seen, len(samples))
+	acts := map[*ir.Value]bool{}
+	for _, a := range encryptedActs(g) {
+		acts[a.Args[0]] = true
+	}
+	err := c.each(0, len(samples), func(i int) error {
+		s := seen{map[*ir.Value]Range{}, map[*ir.Value][]float64{}}
+		out, _, err := clear.EvalTensor(g, []*ir.Array{samples[i]}, clear.Options{Observe: func(v *ir.Value, a *ir.Array) {
+			if !v.Type.Encrypted || len(a.Data) == 0 {
+				return
+			}
+			r := Range{a.Data[0], a.Data[0]}
+			for _, x := range a.Data {
+				if x < r.Lo {
+					r.Lo = x
+				} else if x > r.Hi {
+					r.Hi = x
+				}
+			}
+			s.ranges[v] = r
+			if acts[v] {
+				step := len(a.Data)/perSample + 1
+				for k := (i * 7) % step; k < len(a.Data); k += step {
+					s.values[v] = append(s.values[v], a.Data[k])
+				}
+			}
+		}})
+		if err != nil {
+			return err
+		}
+		all[i], c.outputs[i] = s, flatten(out)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.ranges, c.values = map[*ir.Value]Range{}, map[*ir.Value][]float64{}
+	for i, s := range all {
+		for v, r := range s.ranges {
+			if i > 0 {
+				r = r.join(c.ranges[v])
+			}
+			if math.IsNaN(r.Lo) || math.IsNaN(r.Hi) || math.IsInf(r.Lo, 0) || math.IsInf(r.Hi, 0) {
+				return nil, &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: fmt.Errorf("calibration sample %d makes it %v", i, r)}
+			}
+			c.ranges[v] = r
+		}
+		for v, xs := range s.values {
+			c.values[v] = append(c.values[v], xs...)
+		}
+	}
+	c.inputs = make([]Range, len(samples[0].Data))
+	for e := range c.inputs {
+		c.inputs[e] = Range{samples[0].Data[e], samples[0].Data[e]}
+		for _, s := range samples[1:] {
+			c.inputs[e] = c.inputs[e].join(Range{s.Data[e], s.Data[e]})
+		}
+	}
+	return c, nil
+}
+
+func flatten(arrays []*ir.Array) []float64 {
+	if len(arrays) == 1 {
+		return arrays[0].Data
+	}
+	var out []float64
+	for _, a := range arrays {
+		out = append(out, a.Data...)
+	}
+	return out
+}
+
+// each runs f on the samples from to to-1, on all cores, and returns the first
+// error in sample order.
+func (c *calibration) each(from, to int, f func(i int) error) error {
+	errs := make([]error, to-from)
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(runtime.GOMAXPROCS(0), to-from) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range next {
+				errs[i-from] = f(i)
+			}
+		}()
+	}
+	for i := from; i < to; i++ {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// quality is how an approximated network compares with the exact one on the
+// check half of the calibration samples.
+type quality struct {
+	disagree float64 // share of samples whose top-1 class changes
+	logit95  float64 // 95 % quantile of the largest output error of a sample
+	margin   float64 // median distance between the two largest exact outputs
+	largest  float64 // largest exact output
+}
+
+// ok applies the accuracy budget: few classes change, and output errors stay
+// well below the distances that decide a class.
+func (q quality) ok(drop float64) bool {
+	if q.margin > 0 {
+		return q.disagree <= drop && q.logit95 <= 0.25*q.margin
+	}
+	return q.logit95 <= drop*max(q.largest, 1e-9)
+}
+
+func (q quality) String() string {
+	if q.margin > 0 {
+		return fmt.Sprintf("%.2f %% of classes change, output error %.2g against a typical margin of %.2g", 100*q.disagree, q.logit95, q.margin)
+	}
+	return fmt.Sprintf("output error %.2g of %.2g", q.logit95, q.largest)
+}
+
+// check measures the graph's current polynomials on the check half: every
+// second sample; the fit used the others.
+func (c *calibration) check() (quality, error) {
+	n := len(c.samples)
+	errMax := make([]float64, n)
+	flips := make([]bool, n)
+	err := c.each(0, n, func(i int) error {
+		if n > 1 && i%2 == 0 {
+			return nil
+		}
+		out, _, err := clear.EvalTensor(c.graph, []*ir.Array{c.samples[i]}, clear.Options{Approx: true})
+		if err != nil {
+			return err
+		}
+		got, want := flatten(out), c.outputs[i]
+		for k := range got {
+			d := math.Abs(got[k] - want[k])
+			if !(d <= errMax[i]) {
+				errMax[i] = d
+			}
+		}
+		flips[i] = argmax(got) != argmax(want)
+		return nil
+	})
+	if err != nil {
+		return quality{}, err
+	}
+	var q quality
+	var errs, margins []float64
+	for i := range c.samples {
+		for _, x := range c.outputs[i] {
+			q.largest = max(q.largest, math.Abs(x))
+		}
+		if n > 1 && i%2 == 0 {
+			continue
+		}
+		if math.IsNaN(errMax[i]) {
+			errMax[i] = math.Inf(1)
+		}
+		errs = append(errs, errMax[i])
+		if flips[i] {
+			q.disagree++
+		}
+		margins = append(margins, topMargin(c.outputs[i]))
+	}
+	q.disagree /= float64(len(errs))
+	slices.Sort(errs)
+	slices.Sort(margins)
+	q.logit95 = errs[(len(errs)-1)*95/100]
+	q.margin = margins[len(margins)/2]
+	return q, nil
+}
+
+func argmax(x []float64) int {
+	b := 0
+	for i := range x {
+		if x[i] > x[b] {
+			b = i
+		}
+	}
+	return b
+}
+
+// topMargin is the distance between the two largest entries, 0 for fewer.
+func topMargin(x []float64) float64 {
+	if len(x) < 2 {
+		return 0
+	}
+	a, b := math.Inf(-1), math.Inf(-1)
+	for _, v := range x {
+		if v > a {
+			a, b = v, a
+		} else if v > b {
+			b = v
+		}
+	}
+	return a - b
+}
+
+// searchDegrees finds, for every activation, the number of levels that meets
+// the budget: first the smallest that does for all alike, then one by one lower
+// while it still does, last activations first.
+func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
+	fits := make([]map[int]*ir.Approx, len(acts))
+	for i := range fits {
+		fits[i] = map[int]*ir.Approx{}
+	}
+	set := func(i, levels int) error {
+		v := acts[i]
+		p := fits[i][levels]
+		if p == nil {
+			f, err := v.Activation()
+			if err != nil {
+				return err
+			}
+			shape, err := v.ActShape()
+			if err != nil {
+				return err
+			}
+			r := u.ranges[v.Args[0]]
+			if p, err = fitPolynomial(f, shape, r.Lo, r.Hi, quantiles(c.values[v.Args[0]], 1500), levels); err != nil {
+				return &ir.NodeError{Node: v.Name, Op: v.Attrs.Str("fn", ""), Err: err, Hint: "give calibration data on which the function is defined"}
+			}
+			fits[i][levels] = p
+		}
+		v.Approx = p
+		return nil
+	}
+	levels := make([]int, len(acts))
+	var q quality
+	found := false
+	for k := minPolyLevels; k <= maxPolyLevels && !found; k++ {
+		for i := range acts {
+			levels[i] = k
+			if err := set(i, k); err != nil {
+				return err
+			}
+		}
+		var err error
+		if q, err = c.check(); err != nil {
+			return err
+		}
+		found = q.ok(u.opt.drop())
+	}
+	if !found {
+		return fmt.Errorf("%w: with polynomials of degree %d (%d levels each), %v; the budget is %.3g %%: raise --accuracy-drop or give more calibration data",
+			ErrAccuracy, 1<<maxPolyLevels-1, maxPolyLevels, q, 100*u.opt.drop())
+	}
+	if !u.skip("activation-trim") {
+		for i := len(acts) - 1; i >= 0; i-- {
+			for levels[i] > minPolyLevels {
+				if err := set(i, levels[i]-1); err != nil {
+					return err
+				}
+				t, err := c.check()
+				if err != nil {
+					return err
+				}
+				if !t.ok(u.opt.drop()) {
+					if err := set(i, levels[i]); err != nil {
+						return err
+					}
+					break
+				}
+				levels[i]--
+				q = t
+			}
+		}
+	}
+	u.note("activations: %v on %d held-out calibration samples", q, (len(c.samples)+1)/2)
+	return nil
+}
+
+// intervalActs bounds every value by interval arithmetic and approximates on
+// those bounds. They hold for every input in range but are far wider than what
+// occurs.
+func (u *unit) intervalActs(acts []*ir.Value) error {
+	lo, hi := u.opt.InputLo, u.opt.InputHi
+	if lo == 0 && hi == 0 {
+		lo, hi = -1, 1
+		if p := u.opt.Preprocess; p != nil {
+			lo, hi = preprocessRange(p)
+		} else {
+			u.warn("no calibration data and no preprocessing: inputs are taken to lie in [-1, 1], and the client refuses others")
+		}
+	}
+	ranges, err := intervals(u.graph, Range{lo, hi})
+	if err != nil {
+		return err
+	}
+	u.ranges = ranges
+	u.inputRanges = []Range{{lo, hi}}
+	var worst []string
+	for _, v := range acts {
+		f, err := v.Activation()
+		if err != nil {
+			return err
+		}
+		shape, err := v.ActShape()
+		if err != nil {
+			return err
+		}
+		r := ranges[v.Args[0]]
+		goal := 0.01 * max(1, ranges[v].Hi-ranges[v].Lo)
+		for k := minPolyLevels; k <= maxPolyLevels; k++ {
+			if v.Approx, err = fitPolynomial(f, shape, r.Lo, r.Hi, nil, k); err != nil {
+				return &ir.NodeError{Node: v.Name, Op: v.Attrs.Str("fn", ""), Err: err, Hint: "give calibration data"}
+			}
+			if v.Approx.Err <= goal {
+				break
+			}
+		}
+		worst = append(worst, fmt.Sprintf("%s: |x| <= %.3g, error up to %.2g", v.Name, max(math.Abs(r.Lo), math.Abs(r.Hi)), v.Approx.Err))
+	}
+	if len(acts) > 0 {
+		u.warn("no calibration data: activations are approximated on interval bounds, which are wide, and accuracy is not checked (%s); give --calibrate", strings.Join(worst, "; "))
+	}
+	return nil
+}
+
+// intervals bounds every encrypted value, given the range of the inputs.
+func intervals(g *ir.Graph, in Range) (map[*ir.Value]Range, error) {
+	lo, hi := map[*ir.Value][]float64{}, map[*ir.Value][]float64{}
+	out := map[*ir.Value]Range{}
+	fill := func(n int, x float64) []float64 {
+		s := make([]float64, n)
+		for i := range s {
+			s[i] = x
+		}
+		return s
+	}
+	for _, v := range g.Values {
+		if !v.Type.Encrypted {
+			continue
+		}
+		n := v.Type.Elems()
+		switch {
+		case v.Op == ir.OpInput:
+			lo[v], hi[v] = fill(n, in.Lo), fill(n, in.Hi)
+		case v.Op == ir.OpAct:
+			f, err := v.Activation()
+			if err != nil {
+				return nil, err
+			}
+			l, h := slices.Clone(lo[v.Args[0]]), slices.Clone(hi[v.Args[0]])
+			r := joinAll(l, h)
+			a, b := f(r.Lo), f(r.Lo)
+			for i := range 2049 {
+				y := f(r.Lo + (r.Hi-r.Lo)*float64(i)/2048)
+				a, b = min(a, y), max(b, y)
+			}
+			lo[v], hi[v] = fill(n, a), fill(n, b)
+		case v.Op == ir.OpPow || v.Op == ir.OpMul && v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted:
+			x, y := v.Args[0], v.Args[0]
+			if v.Op == ir.OpMul {
+				y = v.Args[1]
+			}
+			a, b := joinAll(lo[x], hi[x]), joinAll(lo[y], hi[y])
+			m := max(math.Abs(a.Lo), math.Abs(a.Hi)) * max(math.Abs(b.Lo), math.Abs(b.Hi))
+			if x == y {
+				lo[v], hi[v] = fill(n, 0), fill(n, m)
+			} else {
+				lo[v], hi[v] = fill(n, -m), fill(n, m)
+			}
+		case v.Op.Info().Linear != nil && linearHere(v):
+			l, h := make([]float64, n), make([]float64, n)
+			err := v.Op.Info().Linear(v, func(o, arg, i int, c float64) {
+				a, b := lo[v.Args[arg]][i], hi[v.Args[arg]][i]
+				if c < 0 {
+					a, b = b, a
+				}
+				l[o] += c * a
+				h[o] += c * b
+			}, func(o int, c float64) { l[o] += c; h[o] += c })
+			if err != nil {
+				return nil, &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: err}
+			}
+			lo[v], hi[v] = l, h
+		default: // refused later by packing; any bound will do until then
+			lo[v], hi[v] = fill(n, -1), fill(n, 1)
+		}
+		r := joinAll(lo[v], hi[v])
+		if math.IsInf(r.Lo, 0) || math.IsInf(r.Hi, 0) || math.IsNaN(r.Lo) || math.IsNaN(r.Hi) {
+			return nil, &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: errors.New("its interval bound is not finite"), Hint: "give --calibrate"}
+		}
+		out[v] = r
+	}
+	return out, nil
+}
+
+// linearHere reports whether this use of a linear op has one encrypted side.
+func linearHere(v *ir.Value) bool {
+	switch v.Op {
+	case ir.OpConv, ir.OpMatMul, ir.OpDiv, ir.OpMul:
+		enc := 0
+		for _, a := range v.Args {
+			if a.Type.Encrypted {
+				enc++
+			}
+		}
+		return enc == 1 && !(v.Op == ir.OpDiv && v.Args[1].Type.Encrypted)
+	}
+	return true
+}
+
+func joinAll(lo, hi []float64) Range {
+	if len(lo) == 0 {
+		return Range{}
+	}
+	r := Range{lo[0], hi[0]}
+	for i := range lo {
+		r = r.join(Range{lo[i], hi[i]})
+	}
+	return r
+}

@@ -1,0 +1,665 @@
+package passes
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/home-fhe/home/ir"
+)
+
+// The fused form of a network: affine maps between nonlinear steps. Every
+// tensor op that is linear in its encrypted arguments (convolution, product
+// with a constant, normalisation, pooling, reshape, concatenation, sums of
+// branches) becomes a sparse matrix, and chains of them one matrix, so that
+// whatever lies between two nonlinear steps costs one level.
+
+type fusedKind uint8
+
+const (
+	fusedInput fusedKind = iota
+	fusedLinear
+	fusedPoly
+	fusedMul
+	fusedOutput
+)
+
+func (k fusedKind) String() string {
+	return [...]string{"input", "linear", "poly", "mul", "output"}[k]
+}
+
+// fusedNode is one step. Values are normalised: what the slots hold is
+// (true - center)/norm, of magnitude about one.
+type fusedNode struct {
+	kind   fusedKind
+	name   string
+	shape  []int
+	args   []*fusedNode
+	mats   []*ir.Sparse // linear: one for each argument, normalisation folded in
+	bias   []float64    // linear
+	approx *ir.Approx   // poly: on [-1,1], output normalised
+	orig   *ir.Approx   // poly: as chosen, for the report
+	norm   []float64    // per element; one entry means uniform
+	center []float64    // input only, like norm
+	value  *ir.Value    // the tensor value it computes
+	level  int          // of the result, set by assignLevels
+}
+
+func (n *fusedNode) elems() int { return ir.NumElems(n.shape) }
+
+// affine is a tensor value as a sum of matrices times roots, plus a constant.
+type affine struct {
+	roots []*fusedNode
+	mats  []*ir.Sparse
+	bias  []float64
+}
+
+type fuser struct {
+	ranges  map[*ir.Value]Range
+	uses    map[*ir.Value]int
+	nodes   []*fusedNode
+	roots   map[*ir.Value]*fusedNode
+	affines map[*ir.Value]*affine
+	input   func(v *ir.Value) (center, norm []float64)
+}
+
+// outputHeadroom is the factor between the calibrated range of an output and
+// the largest value that survives decryption.
+const outputHeadroom = 2
+
+// fuse turns a tensor graph into its fused form. Errors name the ONNX node that
+// cannot be computed on ciphertexts.
+func fuse(g *ir.Graph, ranges map[*ir.Value]Range, input func(v *ir.Value) (center, norm []float64)) ([]*fusedNode, error) {
+	f := &fuser{ranges: ranges, uses: g.Uses(), roots: map[*ir.Value]*fusedNode{}, affines: map[*ir.Value]*affine{}, input: input}
+	for _, v := range g.Values {
+		if err := f.visit(v); err != nil {
+			return nil, err
+		}
+	}
+	for i, o := range g.Outputs {
+		if !o.Type.Encrypted {
+			return nil, &ir.NodeError{Node: o.Name, Op: o.Op.String(), Err: errors.New("this output does not depend on the input"), Hint: "remove the constant output from the model"}
+		}
+		a, err := f.affineOf(o)
+		if err != nil {
+			return nil, err
+		}
+		norm := f.norm(o) * outputHeadroom
+		lin := f.linear(fmt.Sprintf("output %d %s", i, o.Name), o, a, 0, norm)
+		lin.name = o.Name
+		f.nodes = append(f.nodes, &fusedNode{kind: fusedOutput, name: o.Name, shape: o.Type.Shape, args: []*fusedNode{lin}, norm: lin.norm, value: o})
+	}
+	return f.live(), nil
+}
+
+// live drops nodes nothing uses (a root whose consumers were all folded away).
+func (f *fuser) live() []*fusedNode {
+	need := map[*fusedNode]bool{}
+	for i := len(f.nodes) - 1; i >= 0; i-- {
+		n := f.nodes[i]
+		if n.kind == fusedOutput || n.kind == fusedInput {
+			need[n] = true
+		}
+		if need[n] {
+			for _, a := range n.args {
+				need[a] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(f.nodes, func(n *fusedNode) bool { return !need[n] })
+}
+
+// norm returns the magnitude a value reaches, at least a tiny positive number.
+func (f *fuser) norm(v *ir.Value) float64 {
+	r, ok := f.ranges[v]
+	if !ok {
+		panic("BUG: no range for " + v.Name)
+	}
+	m := max(math.Abs(r.Lo), math.Abs(r.Hi))
+	if m < 1e-9 {
+		return 1
+	}
+	return m
+}
+
+func (f *fuser) visit(v *ir.Value) error {
+	if !v.Type.Encrypted {
+		return nil
+	}
+	refuse := func(why, hint string) error {
+		return &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: errors.New(why), Hint: hint}
+	}
+	switch v.Op {
+	case ir.OpInput:
+		c, n := f.input(v)
+		f.root(v, &fusedNode{kind: fusedInput, name: v.Name, shape: v.Type.Shape, center: c, norm: n, value: v})
+		return nil
+	case ir.OpAct:
+		if v.Approx == nil {
+			panic("BUG: activation " + v.Name + " reached packing without a polynomial")
+		}
+		a, err := f.affineOf(v.Args[0])
+		if err != nil {
+			return err
+		}
+		lin := f.linear(v.Args[0].Name, v.Args[0], a, v.Approx.Center, v.Approx.Bound)
+		p := &ir.Approx{Coef: slices.Clone(v.Approx.Coef), Bound: 1, Err: v.Approx.Err}
+		norm := polyMax(p)
+		for i := range p.Coef {
+			p.Coef[i] /= norm
+		}
+		f.root(v, &fusedNode{kind: fusedPoly, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{lin}, approx: p, orig: v.Approx, norm: []float64{norm}, value: v})
+		return nil
+	case ir.OpPow:
+		k := powExponent(v)
+		if k == 1 {
+			return nil
+		}
+		if k != 2 {
+			return refuse("only powers 1 and 2 of an encrypted value are supported", "write higher powers as products")
+		}
+		return f.product(v, v.Args[0], v.Args[0])
+	case ir.OpMul:
+		if v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted {
+			return f.product(v, v.Args[0], v.Args[1])
+		}
+	case ir.OpMatMul, ir.OpConv, ir.OpDiv:
+		enc := 0
+		for _, a := range v.Args {
+			if a.Type.Encrypted {
+				enc++
+			}
+		}
+		if enc > 1 || v.Op == ir.OpDiv && v.Args[1].Type.Encrypted {
+			return refuse("both operands are encrypted", "only products with a constant side can be computed here; run it with --mode clear")
+		}
+	case ir.OpMaxPool, ir.OpReduceMax:
+		return refuse("a maximum of encrypted values is not available yet", "use average pooling, or run it with --mode clear")
+	case ir.OpSoftmax, ir.OpLogSoftmax, ir.OpArgMax:
+		return refuse("available on the client only, as the last step of the network", "end the exported network before it, or run it with --mode clear")
+	}
+	if v.Op.Info().Linear == nil {
+		return refuse("cannot be computed on ciphertexts", "run it with --mode clear")
+	}
+	// A value that several others build upon is computed once where composing
+	// it again would be heavy.
+	if f.uses[v] > 1 && f.heavyPath(v) {
+		a, err := f.affineOf(v)
+		if err != nil {
+			return err
+		}
+		if !a.isView() {
+			f.roots[v] = f.linear(v.Name, v, a, 0, f.norm(v))
+		}
+	}
+	return nil
+}
+
+// heavyPath reports whether a product with weights lies between v and its roots.
+func (f *fuser) heavyPath(v *ir.Value) bool {
+	if f.roots[v] != nil || !v.Type.Encrypted {
+		return false
+	}
+	if v.Op == ir.OpConv || v.Op == ir.OpMatMul {
+		return true
+	}
+	return slices.ContainsFunc(v.Args, f.heavyPath)
+}
+
+func powExponent(v *ir.Value) float64 {
+	if c := v.Args[1]; c.Op == ir.OpConst && len(c.Array.Data) > 0 {
+		k := c.Array.Data[0]
+		for _, x := range c.Array.Data {
+			if x != k {
+				return math.NaN()
+			}
+		}
+		return k
+	}
+	return math.NaN()
+}
+
+func (f *fuser) product(v, a, b *ir.Value) error {
+	if !slices.Equal(v.Type.Shape, a.Type.Shape) || !slices.Equal(v.Type.Shape, b.Type.Shape) {
+		return f.broadcastProduct(v, a, b)
+	}
+	x, err := f.operand(a)
+	if err != nil {
+		return err
+	}
+	y := x
+	if a != b {
+		if y, err = f.operand(b); err != nil {
+			return err
+		}
+	}
+	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{x, y}, norm: []float64{x.norm[0] * y.norm[0]}, value: v})
+	return nil
+}
+
+// broadcastProduct expands the smaller operand by a 0/1 matrix first.
+func (f *fuser) broadcastProduct(v, a, b *ir.Value) error {
+	var nodes [2]*fusedNode
+	for i, x := range []*ir.Value{a, b} {
+		af, err := f.affineOf(x)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(x.Type.Shape, v.Type.Shape) {
+			idx := broadcastIndex(x.Type.Shape, v.Type.Shape)
+			af = af.rows(idx)
+		}
+		nodes[i] = f.linear(x.Name, &ir.Value{Name: x.Name, Type: v.Type}, af, 0, f.norm(x))
+	}
+	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: nodes[:], norm: []float64{nodes[0].norm[0] * nodes[1].norm[0]}, value: v})
+	return nil
+}
+
+// broadcastIndex maps each element of shape out to the element of shape in it
+// reads under numpy broadcasting.
+func broadcastIndex(in, out []int) []int32 {
+	st := ir.Strides(in)
+	idx := make([]int32, ir.NumElems(out))
+	os := ir.Strides(out)
+	for i := range idx {
+		e := 0
+		for d := range out {
+			k := d - (len(out) - len(in))
+			if k >= 0 && in[k] > 1 {
+				e += (i / os[d] % out[d]) * st[k]
+			}
+		}
+		idx[i] = int32(e)
+	}
+	return idx
+}
+
+// operand returns a normalised node for a factor of a product: the root itself
+// where it is one with uniform norm, else a linear step.
+func (f *fuser) operand(v *ir.Value) (*fusedNode, error) {
+	a, err := f.affineOf(v)
+	if err != nil {
+		return nil, err
+	}
+	if r := a.plainRoot(); r != nil && len(r.norm) == 1 && (r.center == nil || r.center[0] == 0) {
+		return r, nil
+	}
+	return f.linear(v.Name, v, a, 0, f.norm(v)), nil
+}
+
+func (f *fuser) root(v *ir.Value, n *fusedNode) {
+	f.nodes = append(f.nodes, n)
+	f.roots[v] = n
+}
+
+// linear appends the step (a - center)/norm.
+func (f *fuser) linear(name string, v *ir.Value, a *affine, center, norm float64) *fusedNode {
+	n := &fusedNode{kind: fusedLinear, name: name, shape: v.Type.Shape, args: a.roots, norm: []float64{norm}, value: v}
+	rows := n.elems()
+	n.bias = make([]float64, rows)
+	for i := range n.bias {
+		n.bias[i] = (a.biasAt(i) - center) / norm
+	}
+	for k, m := range a.mats {
+		r := a.roots[k]
+		s := &ir.Sparse{Rows: m.Rows, Cols: m.Cols, Ptr: m.Ptr, Col: m.Col, Val: make([]float64, len(m.Val))}
+		for i := range rows {
+			for e := m.Ptr[i]; e < m.Ptr[i+1]; e++ {
+				c := m.Col[e]
+				s.Val[e] = m.Val[e] * at(r.norm, c) / norm
+				if r.center != nil {
+					n.bias[i] += m.Val[e] * at(r.center, c) / norm
+				}
+			}
+		}
+		n.mats = append(n.mats, s)
+	}
+	if !slices.ContainsFunc(n.bias, func(b float64) bool { return b != 0 }) {
+		n.bias = nil
+	}
+	f.nodes = append(f.nodes, n)
+	return n
+}
+
+func at(v []float64, i int32) float64 {
+	if len(v) == 1 {
+		return v[0]
+	}
+	return v[i]
+}
+
+// affineOf returns the map from roots to v.
+func (f *fuser) affineOf(v *ir.Value) (*affine, error) {
+	if a := f.affines[v]; a != nil {
+		return a, nil
+	}
+	var a *affine
+	if r := f.roots[v]; r != nil {
+		a = &affine{roots: []*fusedNode{r}, mats: []*ir.Sparse{identity(r.elems())}}
+	} else if v.Op == ir.OpPow { // exponent 1
+		var err error
+		if a, err = f.affineOf(v.Args[0]); err != nil {
+			return nil, err
+		}
+	} else {
+		var err error
+		if a, err = f.compose(v); err != nil {
+			return nil, err
+		}
+	}
+	f.affines[v] = a
+	return a, nil
+}
+
+// wide is the number of entries up to which a composed matrix is always kept.
+const wide = 1 << 17
+
+func (f *fuser) compose(v *ir.Value) (*affine, error) {
+	own, bias, err := linearMap(v)
+	if err != nil {
+		return nil, err
+	}
+	out := &affine{bias: bias}
+	for k, arg := range v.Args {
+		if !arg.Type.Encrypted || own[k] == nil {
+			continue
+		}
+		in, err := f.affineOf(arg)
+		if err != nil {
+			return nil, err
+		}
+		if (v.Op == ir.OpConv || v.Op == ir.OpMatMul) && f.heavyPath(arg) {
+			// Two products with weights in a row: one matrix saves a level, but only
+			// where it stays small.
+			if est := estimate(own[k], in); est > wide && est > 2*(own[k].NNZ()+in.nnz()) {
+				n := f.linear(arg.Name, arg, in, 0, f.norm(arg))
+				f.roots[arg] = n
+				in = &affine{roots: []*fusedNode{n}, mats: []*ir.Sparse{identity(n.elems())}}
+				f.affines[arg] = in
+			}
+		}
+		out.add(own[k], in)
+	}
+	if len(out.roots) == 0 {
+		return nil, &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: errors.New("does not depend on the input although it is marked encrypted")}
+	}
+	return out, nil
+}
+
+func estimate(m *ir.Sparse, in *affine) int {
+	n := 0
+	for _, s := range in.mats {
+		n += int(float64(m.NNZ()) * float64(s.NNZ()) / float64(max(1, s.Rows)))
+	}
+	return n
+}
+
+// linearMap reads the affine map of one op from its table row.
+func linearMap(v *ir.Value) ([]*ir.Sparse, []float64, error) {
+	type entry struct {
+		row, col int32
+		val      float64
+	}
+	entries := make([][]entry, len(v.Args))
+	bias := make([]float64, v.Type.Elems())
+	err := v.Op.Info().Linear(v, func(out, arg, in int, coef float64) {
+		entries[arg] = append(entries[arg], entry{int32(out), int32(in), coef})
+	}, func(out int, c float64) { bias[out] += c })
+	if err != nil {
+		return nil, nil, &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: err}
+	}
+	mats := make([]*ir.Sparse, len(v.Args))
+	for k, es := range entries {
+		if !v.Args[k].Type.Encrypted || es == nil {
+			continue
+		}
+		less := func(a, b entry) int {
+			if a.row != b.row {
+				return int(a.row) - int(b.row)
+			}
+			return int(a.col) - int(b.col)
+		}
+		if !slices.IsSortedFunc(es, less) {
+			slices.SortStableFunc(es, less)
+		}
+		m := &ir.Sparse{Rows: len(bias), Cols: v.Args[k].Type.Elems(), Ptr: make([]int32, len(bias)+1)}
+		for i, e := range es {
+			if n := len(m.Col); i > 0 && es[i-1].row == e.row && es[i-1].col == e.col {
+				m.Val[n-1] += e.val
+				continue
+			}
+			m.Col = append(m.Col, e.col)
+			m.Val = append(m.Val, e.val)
+			m.Ptr[e.row+1]++
+		}
+		for i := range bias {
+			m.Ptr[i+1] += m.Ptr[i]
+		}
+		mats[k] = m
+	}
+	return mats, bias, nil
+}
+
+func identity(n int) *ir.Sparse {
+	m := &ir.Sparse{Rows: n, Cols: n, Ptr: make([]int32, n+1), Col: make([]int32, n), Val: make([]float64, n)}
+	for i := range n {
+		m.Ptr[i+1], m.Col[i], m.Val[i] = int32(i+1), int32(i), 1
+	}
+	return m
+}
+
+func (a *affine) biasAt(i int) float64 {
+	if a.bias == nil {
+		return 0
+	}
+	return a.bias[i]
+}
+
+func (a *affine) nnz() int {
+	n := 0
+	for _, m := range a.mats {
+		n += m.NNZ()
+	}
+	return n
+}
+
+// plainRoot returns the root if the map is its identity.
+func (a *affine) plainRoot() *fusedNode {
+	if len(a.roots) != 1 || slices.ContainsFunc(a.bias, func(b float64) bool { return b != 0 }) {
+		return nil
+	}
+	m := a.mats[0]
+	if m.Rows != m.Cols || m.NNZ() != m.Rows {
+		return nil
+	}
+	for i := range m.Rows {
+		if int(m.Ptr[i+1]) != i+1 || int(m.Col[i]) != i || m.Val[i] != 1 {
+			return nil
+		}
+	}
+	return a.roots[0]
+}
+
+// isView reports whether the map only selects elements of one root.
+func (a *affine) isView() bool { return a.plainRoot() != nil }
+
+// add accumulates m applied to in.
+func (a *affine) add(m *ir.Sparse, in *affine) {
+	for k, r := range in.roots {
+		p := product(m, in.mats[k])
+		if i := slices.Index(a.roots, r); i >= 0 {
+			a.mats[i] = sum(a.mats[i], p)
+		} else {
+			a.roots = append(a.roots, r)
+			a.mats = append(a.mats, p)
+		}
+	}
+	if in.bias != nil {
+		if a.bias == nil {
+			a.bias = make([]float64, m.Rows)
+		}
+		for i := range m.Rows {
+			cols, vals := m.Row(i)
+			for e, c := range cols {
+				a.bias[i] += vals[e] * in.bias[c]
+			}
+		}
+	}
+}
+
+// rows returns the map whose row i is row idx[i] of a.
+func (a *affine) rows(idx []int32) *affine {
+	sel := &ir.Sparse{Rows: len(idx), Cols: a.mats[0].Rows, Ptr: make([]int32, len(idx)+1), Col: idx, Val: make([]float64, len(idx))}
+	for i := range idx {
+		sel.Ptr[i+1], sel.Val[i] = int32(i+1), 1
+	}
+	out := &affine{}
+	out.add(sel, a)
+	return out
+}
+
+// product returns a*b by Gustavson's row algorithm (ACM TOMS 4(3), 1978).
+func product(a, b *ir.Sparse) *ir.Sparse {
+	if isIdentity(b) {
+		return a
+	}
+	if isIdentity(a) {
+		return b
+	}
+	out := &ir.Sparse{Rows: a.Rows, Cols: b.Cols, Ptr: make([]int32, a.Rows+1)}
+	acc := make([]float64, b.Cols)
+	mark := make([]int32, b.Cols)
+	var touched []int32
+	for i := range a.Rows {
+		touched = touched[:0]
+		cols, vals := a.Row(i)
+		for e, c := range cols {
+			bc, bv := b.Row(int(c))
+			for x, j := range bc {
+				if mark[j] != int32(i+1) {
+					mark[j] = int32(i + 1)
+					acc[j] = 0
+					touched = append(touched, j)
+				}
+				acc[j] += vals[e] * bv[x]
+			}
+		}
+		slices.Sort(touched)
+		for _, j := range touched {
+			if acc[j] != 0 {
+				out.Col = append(out.Col, j)
+				out.Val = append(out.Val, acc[j])
+			}
+		}
+		out.Ptr[i+1] = int32(len(out.Col))
+	}
+	return out
+}
+
+func isIdentity(m *ir.Sparse) bool {
+	if m.Rows != m.Cols || m.NNZ() != m.Rows {
+		return false
+	}
+	for i := range m.Rows {
+		if m.Ptr[i+1] != int32(i+1) || m.Col[i] != int32(i) || m.Val[i] != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+func sum(a, b *ir.Sparse) *ir.Sparse {
+	out := &ir.Sparse{Rows: a.Rows, Cols: a.Cols, Ptr: make([]int32, a.Rows+1)}
+	for i := range a.Rows {
+		ac, av := a.Row(i)
+		bc, bv := b.Row(i)
+		for x, y := 0, 0; x < len(ac) || y < len(bc); {
+			switch {
+			case y == len(bc) || x < len(ac) && ac[x] < bc[y]:
+				out.Col, out.Val = append(out.Col, ac[x]), append(out.Val, av[x])
+				x++
+			case x == len(ac) || bc[y] < ac[x]:
+				out.Col, out.Val = append(out.Col, bc[y]), append(out.Val, bv[y])
+				y++
+			default:
+				out.Col, out.Val = append(out.Col, ac[x]), append(out.Val, av[x]+bv[y])
+				x, y = x+1, y+1
+			}
+		}
+		out.Ptr[i+1] = int32(len(out.Col))
+	}
+	return out
+}
+
+// polyMax returns the largest magnitude of a polynomial on [-1,1], from a grid
+// finer than its oscillations.
+func polyMax(a *ir.Approx) float64 {
+	m, n := 0.0, 32*len(a.Coef)+64
+	for i := range n + 1 {
+		m = max(m, math.Abs(ir.Clenshaw(a.Coef, -math.Cos(math.Pi*float64(i)/float64(n)))))
+	}
+	if m < 1e-12 {
+		return 1
+	}
+	return m
+}
+
+// depthOf returns the levels a step consumes.
+func (n *fusedNode) depth() int {
+	switch n.kind {
+	case fusedLinear, fusedMul:
+		return 1
+	case fusedPoly:
+		return polyDepth(n.approx.Degree())
+	}
+	return 0
+}
+
+// assignLevels gives every step the lowest level that its users allow (outputs
+// end at level 0) and returns the level of the input, the depth of the network.
+func assignLevels(nodes []*fusedNode) int {
+	for _, n := range nodes {
+		n.level = 0
+	}
+	depth := 0
+	for i := len(nodes) - 1; i >= 0; i-- {
+		n := nodes[i]
+		for _, a := range n.args {
+			a.level = max(a.level, n.level+n.depth())
+		}
+		depth = max(depth, n.level)
+	}
+	for _, n := range nodes {
+		if n.kind == fusedInput {
+			n.level = depth
+		}
+	}
+	return depth
+}
+
+// describeDepth says, for a message, where the levels go.
+func describeDepth(nodes []*fusedNode) string {
+	type part struct {
+		name  string
+		depth int
+	}
+	var parts []part
+	for _, n := range nodes {
+		if n.kind == fusedPoly {
+			parts = append(parts, part{n.name, n.depth()})
+		}
+	}
+	sort.SliceStable(parts, func(i, j int) bool { return parts[i].depth > parts[j].depth })
+	var s []string
+	for i, p := range parts {
+		if i == 3 {
+			s = append(s, fmt.Sprintf("and %d more activations", len(parts)-3))
+			break
+		}
+		s = append(s, fmt.Sprintf("%s takes %d", p.name, p.depth))
+	}
+	return strings.Join(s, ", ")
+}

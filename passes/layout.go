@@ -1,0 +1,305 @@
+package passes
+
+import (
+	"math/bits"
+	"slices"
+
+	"github.com/home-fhe/home/ir"
+)
+
+// grid describes how a [C,H,W] tensor lies in planes of one size: element
+// (c,h,w) sits in plane block(c) at row h*gap+i and column w*gap+j of a row
+// stride, with (i,j) the place of channel c inside the gap (multiplexed packing:
+// Lee et al., ICML 2022; as one matrix per layer: Ebel et al., ASPLOS 2025).
+type grid struct {
+	row, plane int // slots from row to row, from plane to plane
+	gap        int
+	chanIn     int // consecutive planes that hold the same channel block
+}
+
+// packed is a layout with what the packing pass knows about it.
+type packed struct {
+	layout *ir.Layout
+	grid   *grid
+	period int // the content repeats with this many slots; Slots if it does not
+	// bounded says that every slot, gaps included, holds a value of the tensor
+	// or one no larger, so that a polynomial may be applied.
+	bounded bool
+}
+
+func nextPow2(n int) int {
+	if n <= 1 {
+		return 1
+	}
+	return 1 << bits.Len(uint(n-1))
+}
+
+// spatial reads a shape as [C,H,W] with leading ones removed; H is 1 for 1-D
+// signals. ok is false for tensors without spatial axes.
+func spatial(shape []int) (c, h, w int, ok bool) {
+	s := shape
+	for len(s) > 0 && s[0] == 1 && len(s) > 2 {
+		s = s[1:]
+	}
+	switch len(s) {
+	case 3:
+		return s[0], s[1], s[2], true
+	case 2:
+		if len(shape) >= 4 { // one channel
+			return 1, s[0], s[1], true
+		}
+		if len(shape) == 3 {
+			return s[0], 1, s[1], true
+		}
+	}
+	return 0, 0, 0, false
+}
+
+// flatLayout places n elements one after the other from slot 0 and repeats them
+// with the given period. Zeros fill the period.
+func flatLayout(slots, n, period int) *packed {
+	cts := (n + slots - 1) / slots
+	l := ir.NewLayout(slots, cts, 1)
+	if cts > 1 {
+		period = slots
+		for i := range n {
+			l.Map[i] = int32(i)
+		}
+		return &packed{layout: l, period: slots, bounded: true}
+	}
+	for base := 0; base+period <= slots; base += period {
+		for i := range n {
+			l.Map[base+i] = int32(i)
+		}
+	}
+	return &packed{layout: l, period: period, bounded: true}
+}
+
+// skewedLayout repeats n elements with the given period, each copy rotated by a
+// further shift slots: copy r holds element (t - r*shift) mod period at place t.
+// A dense layer that follows needs shift diagonals instead of period/copies
+// times as many.
+func skewedLayout(slots, n, period, shift int) *packed {
+	l := ir.NewLayout(slots, 1, 1)
+	for r := 0; r*period < slots; r++ {
+		for i := range n {
+			l.Map[r*period+(i+r*shift)%period] = int32(i)
+		}
+	}
+	return &packed{layout: l, period: slots, bounded: true}
+}
+
+// gridLayout places a [C,H,W] tensor on planes, mux channels to a plane. copies
+// says what the planes beyond those needed hold: 0 zeros, 1 the whole pattern
+// again (period), 2 each plane several times in a row. It returns nil where the
+// tensor does not fit the grid.
+func gridLayout(slots, c, h, w int, g grid, copies, mux int) *packed {
+	need := nextPow2((c + mux - 1) / mux)
+	planes := slots / g.plane
+	if planes == 0 {
+		return nil
+	}
+	cts, chanIn, period := 1, 1, slots
+	if need > planes {
+		cts, copies = (need+planes-1)/planes, 0
+	}
+	last := min(mux, c) - 1
+	di, dj := last/g.gap, g.gap-1
+	if h == 1 {
+		di, dj = 0, last
+	} else if mux == 1 {
+		dj = 0
+	}
+	if ((h-1)*g.gap+di)*g.row+(w-1)*g.gap+dj >= g.plane || (w-1)*g.gap+dj >= g.row {
+		return nil
+	}
+	total := planes * cts
+	l := ir.NewLayout(slots, cts, 1)
+	for p := range total {
+		b := p
+		switch copies {
+		case 1:
+			b, period = p%need, need*g.plane
+		case 2:
+			chanIn = planes / need
+			b = p / chanIn
+		}
+		for s := range mux {
+			ch := b*mux + s
+			if ch >= c {
+				break
+			}
+			di, dj := s/g.gap, s%g.gap
+			if h == 1 {
+				di, dj = 0, s
+			}
+			for y := range h {
+				for x := range w {
+					a := p*g.plane + (y*g.gap+di)*g.row + x*g.gap + dj
+					l.Map[a] = int32((ch*h+y)*w + x)
+				}
+			}
+		}
+	}
+	g.chanIn = chanIn
+	return &packed{layout: l, grid: &g, period: period, bounded: true}
+}
+
+// inputLayouts returns the layouts a client may pack the input in.
+func inputLayouts(slots int, shape []int, firstRows []int) []*packed {
+	n := ir.NumElems(shape)
+	var out []*packed
+	if c, h, w, ok := spatial(shape); ok && h*w <= slots {
+		g := grid{row: w, plane: nextPow2(h * w), gap: 1}
+		if nextPow2(c)*g.plane <= slots {
+			out = append(out, gridLayout(slots, c, h, w, g, 1, 1), gridLayout(slots, c, h, w, g, 2, 1))
+		} else {
+			out = append(out, gridLayout(slots, c, h, w, g, 0, 1))
+		}
+	}
+	if n > slots {
+		return append(out, flatLayout(slots, n, slots))
+	}
+	period := nextPow2(n)
+	for _, rows := range firstRows {
+		p := nextPow2(rows)
+		copies := slots / period
+		for r := copies; r > 1; r /= 2 {
+			if p/r >= 1 && p <= period {
+				out = append(out, skewedLayout(slots, n, period, p/r))
+				break
+			}
+		}
+	}
+	return append(out, flatLayout(slots, n, period))
+}
+
+// placement is a way to compute a linear layer: where its result lies, and how
+// partial sums are folded. The result y is the sum over k < count of the
+// partial vector rotated by k*unit; count is a power of two.
+type placement struct {
+	out         *packed
+	unit, count int
+	// blocks: the partial sums of an element lie in a block of their own, so the
+	// fold leaves garbage in the block's other slots. Otherwise the fold is
+	// cyclic and every slot ends up with a valid sum.
+	blocks bool
+}
+
+// placements lists ways to place the result of a linear layer with the given
+// argument layouts. next tells whether a polynomial follows, which needs every
+// slot bounded.
+func placements(slots int, args []*packed, shape []int, polyNext bool) []placement {
+	n := ir.NumElems(shape)
+	var out []placement
+	keep := func(p placement) {
+		if p.out == nil || polyNext && !p.out.bounded {
+			return
+		}
+		out = append(out, p)
+	}
+	in := args[0]
+	if c, h, w, ok := spatial(shape); ok && h*w > 1 {
+		for _, a := range args {
+			if a.grid == nil {
+				continue
+			}
+			for _, g := range gapChoices(*a.grid, h, w) {
+				for _, mux := range muxChoices(g, h) {
+					for copies := range 3 {
+						keep(placement{gridLayout(slots, c, h, w, g, copies, mux), slots, 1, false})
+					}
+					// Sum over the channel planes of a channel-major argument.
+					if ci := a.grid.chanIn; ci > 1 && a.layout.Cts == 1 {
+						need := nextPow2((c + mux - 1) / mux)
+						span := ci * g.plane
+						if need <= ci && span < slots {
+							p := gridLayout(span, c, h, w, g, 1, mux)
+							if p != nil && p.layout.Cts == 1 {
+								keep(placement{repeat(p, slots), span, slots / span, false})
+							}
+						}
+					}
+				}
+			}
+			break
+		}
+	}
+	rows := nextPow2(n)
+	if n <= slots {
+		// Diagonals modulo the number of rows, folded over the argument's period.
+		period := slots
+		if len(args) == 1 && in.layout.Cts == 1 {
+			period = in.period
+		}
+		if rows <= period {
+			out2 := flatLayout(slots, n, rows)
+			keep(placement{out2, rows, period / rows, false})
+		} else {
+			keep(placement{flatLayout(slots, n, rows), slots, 1, false})
+		}
+		// One block per row: a product and a sum inside each block.
+		if len(args) == 1 && in.layout.Cts == 1 && in.period < slots && n <= slots/in.period {
+			l := ir.NewLayout(slots, 1, 1)
+			for i := range l.Map {
+				l.Map[i] = ir.SlotUnknown
+			}
+			for i := range n {
+				l.Map[i*in.period] = int32(i)
+			}
+			keep(placement{&packed{layout: l, period: slots}, 1, in.period, true})
+		}
+	} else {
+		keep(placement{flatLayout(slots, n, slots), slots, 1, false})
+	}
+	// In place: a layer that only scales its argument's slots.
+	for _, a := range args {
+		if slices.Contains(a.layout.Map, int32(n-1)) && maxElem(a.layout) == n-1 {
+			keep(placement{a, slots, 1, false})
+			break
+		}
+	}
+	return out
+}
+
+func maxElem(l *ir.Layout) int { return int(slices.Max(l.Map)) }
+
+// repeat extends a layout to more slots by repeating it.
+func repeat(p *packed, slots int) *packed {
+	l := ir.NewLayout(slots, 1, 1)
+	n := len(p.layout.Map)
+	for i := range l.Map {
+		l.Map[i] = p.layout.Map[i%n]
+	}
+	return &packed{layout: l, grid: p.grid, period: min(p.period, n), bounded: p.bounded}
+}
+
+// gapChoices returns the grids on which an h x w result may lie on the planes of
+// an argument: the gap grows with the stride.
+func gapChoices(g grid, h, w int) []grid {
+	var out []grid
+	rows := g.plane / g.row
+	for gap := g.gap; gap <= 16*g.gap; gap *= 2 {
+		if (h-1)*gap+1 <= rows+gap-1 && (w-1)*gap < g.row && ((h-1)*gap*g.row+(w-1)*gap) < g.plane {
+			out = append(out, grid{row: g.row, plane: g.plane, gap: gap, chanIn: 1})
+		}
+	}
+	// Keep the widest fit and the next: those that follow the stride.
+	if len(out) > 2 {
+		out = out[len(out)-2:]
+	}
+	return out
+}
+
+// muxChoices returns how many channels share a plane: none, or as many as the
+// gap has room for.
+func muxChoices(g grid, h int) []int {
+	if g.gap == 1 {
+		return []int{1}
+	}
+	m := g.gap * g.gap
+	if h == 1 {
+		m = g.gap
+	}
+	return []int{1, m}
+}

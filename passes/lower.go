@@ -1,0 +1,310 @@
+package passes
+
+import (
+	"math/bits"
+	"slices"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
+)
+
+// lowering turns a packed program into scheme operations. Every linear layer
+// ends at scale exactly 2^LogScale: its weights are encoded at
+// target*q/scale(argument), which undoes whatever drift products before it left.
+type lowering struct {
+	b      *builder
+	par    *ir.Params
+	prof   *backend.Profile
+	target ir.Scale
+	nodes  []*fusedNode
+	state  *packState
+	index  map[*fusedNode]int
+	cts    map[*fusedNode][]*ir.Value
+	diags  map[*fusedNode]int // for the report
+}
+
+func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params, prof *backend.Profile) *lowering {
+	lw := &lowering{b: newBuilder(&ir.Graph{Name: name}), par: par, prof: prof, target: ir.ScaleTwo(par.LogScale),
+		nodes: nodes, state: st, index: map[*fusedNode]int{}, cts: map[*fusedNode][]*ir.Value{}, diags: map[*fusedNode]int{}}
+	for i, n := range nodes {
+		lw.index[n] = i
+		lw.b.cur, lw.b.name = i, n.name
+		lw.cts[n] = lw.node(n)
+	}
+	lw.b.finish()
+	return lw
+}
+
+func (lw *lowering) place(n *fusedNode) *placement { return &lw.state.places[lw.index[n]] }
+
+func (lw *lowering) node(n *fusedNode) []*ir.Value {
+	b := lw.b
+	var out []*ir.Value
+	switch n.kind {
+	case fusedInput:
+		for range lw.place(n).out.layout.Cts {
+			v := b.emit(ir.OpHEInput, ir.Attrs{"level": n.level, "scale": lw.target.String()})
+			b.g.Inputs = append(b.g.Inputs, v)
+			out = append(out, v)
+		}
+	case fusedLinear:
+		return lw.linear(n)
+	case fusedPoly:
+		for _, x := range lw.cts[n.args[0]] {
+			out = append(out, b.polynomial(x, n.approx.Coef, lw.target))
+		}
+	case fusedMul:
+		x, y := lw.cts[n.args[0]], lw.cts[n.args[1]]
+		for i := range x {
+			out = append(out, b.rescale(b.mulAt(x[i], y[i], n.level+1)))
+		}
+	case fusedOutput:
+		for _, x := range lw.cts[n.args[0]] {
+			v := b.emit(ir.OpHEOutput, nil, x)
+			b.g.Outputs = append(b.g.Outputs, v)
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// diagData gathers the entries of one diagonal.
+type diagData struct {
+	key diagKey
+	to  []int32
+	val []float64
+}
+
+func (lw *lowering) linear(n *fusedNode) []*ir.Value {
+	b, p := lw.b, lw.place(n)
+	slots := lw.par.Slots()
+	level := n.level + 1
+	product := lw.target.Mul(ir.ScalePrime(level))
+
+	var args []*packed
+	for _, a := range n.args {
+		args = append(args, lw.place(a).out)
+	}
+	byKey := map[diagKey]*diagData{}
+	period := make([]int, len(args))
+	for k, m := range n.mats {
+		period[k] = commonPeriod(args[k], p)
+		p.eachEntry(args[k], m, nil, func(in, out, to, rot int, val float64) {
+			key := diagKey{k, in, out, rot}
+			d := byKey[key]
+			if d == nil {
+				d = &diagData{key: key}
+				byKey[key] = d
+			}
+			d.to = append(d.to, int32(to))
+			d.val = append(d.val, val)
+		})
+	}
+	var diags []*diagData
+	for _, d := range byKey {
+		diags = append(diags, d)
+	}
+	slices.SortFunc(diags, func(x, y *diagData) int { return compareDiag(x.key, y.key) })
+
+	acc := make([]*ir.Value, p.out.layout.Cts) // modulo Q, at scale product
+	join := func(j int, v *ir.Value) {
+		if acc[j] == nil {
+			acc[j] = v
+		} else {
+			acc[j] = b.add(acc[j], v)
+		}
+	}
+	// Arguments that are only scaled, all slots alike, need no plaintext.
+	var rest []*diagData
+	for _, d := range diags {
+		if c, ok := lw.uniform(n, d, args[d.key.arg], p, diags); ok {
+			x := lw.cts[n.args[d.key.arg]][d.key.in]
+			join(d.key.out, b.mulConst(x, c, product.Div(x.Type.Scale), level))
+			continue
+		}
+		rest = append(rest, d)
+	}
+	lw.products(n, rest, args, period, p, level, product, join)
+
+	for j := range acc {
+		if acc[j] == nil { // an output ciphertext that depends on nothing
+			x := lw.cts[n.args[0]][0]
+			acc[j] = b.mulConst(x, 0, product.Div(x.Type.Scale), level)
+		}
+		for k := p.unit; k < p.unit*p.count; k *= 2 {
+			acc[j] = b.add(acc[j], b.rotate(acc[j], mod(k, slots)))
+		}
+		acc[j] = b.rescale(acc[j])
+	}
+	if n.bias != nil {
+		lw.addBias(n, p, acc)
+	}
+	return acc
+}
+
+// uniform reports whether a diagonal multiplies every element of an argument in
+// place by one constant.
+func (lw *lowering) uniform(n *fusedNode, d *diagData, a *packed, p *placement, all []*diagData) (float64, bool) {
+	if d.key.rot != 0 || d.key.in != d.key.out || p.count != 1 || !a.layout.Equal(p.out.layout) {
+		return 0, false
+	}
+	for _, v := range d.val {
+		if v != d.val[0] {
+			return 0, false
+		}
+	}
+	m := n.mats[d.key.arg]
+	if m.Rows != m.Cols || m.NNZ() != m.Rows { // covers all elements, nothing else
+		return 0, false
+	}
+	for _, e := range all {
+		if e.key.arg == d.key.arg && (e.key.rot != 0 || e.key.in != e.key.out) {
+			return 0, false
+		}
+	}
+	return d.val[0], true
+}
+
+// products emits the baby-step giant-step sum of diagonals with double hoisting
+// (Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, EUROCRYPT 2021): each
+// argument is decomposed once, baby steps and inner sums stay modulo QP, and one
+// ModDown per output ciphertext ends the layer.
+func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, period []int, p *placement, level int, product ir.Scale, join func(int, *ir.Value)) {
+	if len(diags) == 0 {
+		return
+	}
+	b, slots := lw.b, lw.par.Slots()
+	lw.diags[n] += len(diags)
+	keys := make([]diagKey, len(diags))
+	rotates := false
+	for i, d := range diags {
+		keys[i] = d.key
+		rotates = rotates || d.key.rot != 0
+	}
+	if !rotates {
+		for _, d := range diags {
+			x := lw.cts[n.args[d.key.arg]][d.key.in]
+			pt := b.plain(d.slots(period[d.key.arg], 0), level, product.Div(x.Type.Scale), false)
+			join(d.key.out, b.emit(ir.OpHEMulPlain, ir.Attrs{"level": level}, x, pt))
+		}
+		return
+	}
+	base, ins := inBases(args)
+	r := chooseSplit(keys, base, ins, p.out.layout.Cts, splitWidths(slots, args), lw.par, lw.prof, level)
+
+	type babyKey struct{ arg, in, rot int }
+	babies := map[babyKey]*ir.Value{}
+	digits := map[[2]int]*ir.Value{}
+	baby := func(k babyKey) *ir.Value {
+		if v := babies[k]; v != nil {
+			return v
+		}
+		x := lw.cts[n.args[k.arg]][k.in]
+		var v *ir.Value
+		if k.rot == 0 {
+			v = b.emit(ir.OpHELift, ir.Attrs{"level": level}, x)
+		} else {
+			d := digits[[2]int{k.arg, k.in}]
+			if d == nil {
+				d = b.emit(ir.OpHEDecompose, ir.Attrs{"level": level}, x)
+				digits[[2]int{k.arg, k.in}] = d
+			}
+			rot := mod(k.rot, slots)
+			v = b.emit(ir.OpHEHoistRot, ir.Attrs{"rot": rot}, x, d, b.key(rot, level))
+		}
+		babies[k] = v
+		return v
+	}
+	// Group by output ciphertext and giant step, in order.
+	type group struct{ out, giant int }
+	groups := map[group][]*diagData{}
+	var order []group
+	for _, d := range diags {
+		_, g := r.split.of(d.key.rot)
+		k := group{d.key.out, g}
+		if groups[k] == nil {
+			order = append(order, k)
+		}
+		groups[k] = append(groups[k], d)
+	}
+	slices.SortFunc(order, func(x, y group) int {
+		if x.out != y.out {
+			return x.out - y.out
+		}
+		return x.giant - y.giant
+	})
+	sums := make([]*ir.Value, p.out.layout.Cts)
+	for _, gr := range order {
+		var inner *ir.Value
+		for _, d := range groups[gr] {
+			bb, _ := r.split.of(d.key.rot)
+			x := baby(babyKey{d.key.arg, d.key.in, bb})
+			pt := b.plain(d.slots(period[d.key.arg], gr.giant), level, product.Div(x.Type.Scale), true)
+			if inner == nil {
+				inner = b.emit(ir.OpHEMulQP, nil, x, pt)
+			} else {
+				inner = b.emit(ir.OpHEMacQP, nil, inner, x, pt)
+			}
+		}
+		if rot := mod(gr.giant, slots); rot != 0 {
+			inner = b.emit(ir.OpHEGiant, ir.Attrs{"rot": rot}, inner, b.key(rot, level))
+		}
+		if sums[gr.out] == nil {
+			sums[gr.out] = inner
+		} else {
+			sums[gr.out] = b.add(sums[gr.out], inner)
+		}
+	}
+	for j, s := range sums {
+		if s != nil {
+			join(j, b.emit(ir.OpHEModDown, nil, s))
+		}
+	}
+}
+
+// slots returns the diagonal as slot values, rotated to the right by giant so
+// that the giant step brings them back.
+func (d *diagData) slots(period, giant int) *ir.SlotData {
+	out := &ir.SlotData{Period: period, Index: make([]int32, len(d.to)), Value: make([]float64, len(d.to))}
+	perm := make([]int, len(d.to))
+	at := make([]int32, len(d.to))
+	for i, t := range d.to {
+		perm[i] = i
+		at[i] = int32(mod(int(t)+giant, period))
+	}
+	slices.SortFunc(perm, func(x, y int) int { return int(at[x]) - int(at[y]) })
+	for i, k := range perm {
+		out.Index[i], out.Value[i] = at[k], d.val[k]
+	}
+	return out
+}
+
+func (lw *lowering) addBias(n *fusedNode, p *placement, acc []*ir.Value) {
+	l := p.out.layout
+	uniform := !slices.Contains(l.Map, ir.SlotZero)
+	for _, x := range n.bias {
+		uniform = uniform && x == n.bias[0]
+	}
+	for j := range acc {
+		if uniform {
+			acc[j] = lw.b.addConst(acc[j], n.bias[0])
+			continue
+		}
+		d := &ir.SlotData{Period: l.Slots}
+		if l.Cts == 1 {
+			d.Period = p.out.period
+		}
+		for s := range d.Period {
+			if e := l.Map[j*l.Slots+s]; e >= 0 && n.bias[e] != 0 {
+				d.Index = append(d.Index, int32(s))
+				d.Value = append(d.Value, n.bias[e])
+			}
+		}
+		if len(d.Index) > 0 {
+			acc[j] = lw.b.addPlain(acc[j], lw.b.plain(d, acc[j].Type.Level, acc[j].Type.Scale, false))
+		}
+	}
+}
+
+// foldSteps is the number of rotations a placement folds with.
+func (p *placement) foldSteps() int { return bits.Len(uint(p.count)) - 1 }

@@ -1,0 +1,291 @@
+// Package passes turns a network into a plan: it approximates activations,
+// packs tensors into slots, chooses parameters, lowers to CKKS operations,
+// schedules them and plans where every byte lives.
+//
+// The pipeline is the literal list Passes, read top to bottom; Order says why
+// one pass must come before another. Each pass is a function in a file of its
+// own name.
+package passes
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// Pass is a row of the pipeline.
+type Pass struct {
+	Name     string
+	Doc      string
+	Reads    ir.Vocab // vocabulary of the graph it reads
+	Writes   ir.Vocab // vocabulary of the graph it leaves
+	Optional bool     // may be left out: it only makes the result faster
+	run      func(*unit) error
+}
+
+// Passes is the pipeline in order.
+var Passes = []Pass{
+	{"fold", "evaluate what is constant and drop what is unused", ir.Tensor, ir.Tensor, false, fold},
+	{"activations", "choose a range and a polynomial for every activation, within the accuracy budget", ir.Tensor, ir.Tensor, false, activations},
+	{"activation-trim", "lower the degrees of single activations while the budget still holds (part of activations)", ir.Tensor, ir.Tensor, true, nil},
+	{"fuse", "turn everything between two nonlinear steps into one sparse matrix", ir.Tensor, ir.Tensor, false, fusePass},
+	{"levels", "give every step the lowest level that its users allow", ir.Tensor, ir.Tensor, false, levelsPass},
+	{"parameters", "take the cheapest parameters that are deep enough and reach 128 bits", ir.Tensor, ir.Tensor, false, parameters},
+	{"packing", "place every tensor in slots, by cost", ir.Tensor, ir.Packed, false, packPass},
+	{"lowering", "write CKKS operations: diagonals by baby and giant steps, polynomials, exact scales, keys at the level of use", ir.Packed, ir.Scheme, false, lowerPass},
+	{"schedule", "number the objects and order the steps", ir.Scheme, ir.Scheme, false, schedule},
+	{"precision", "simulate the noise; go back to parameters where it is too large", ir.Scheme, ir.Scheme, false, precision},
+	{"tiering", "plan residency and prefetch under the byte budget, and check the plan", ir.Scheme, ir.Scheme, false, tieringPass},
+}
+
+// Order lists pairs of passes and the reason why the first comes before the
+// second; a test holds the list of passes against it.
+var Order = [][3]string{
+	{"fold", "activations", "constants must not count as activations"},
+	{"activations", "fuse", "the range of an activation is folded into the matrix before it"},
+	{"activations", "activation-trim", "degrees are lowered from ones that meet the budget"},
+	{"fuse", "levels", "levels are consumed by fused steps"},
+	{"levels", "parameters", "the chain must have as many levels as the network is deep"},
+	{"parameters", "packing", "the number of slots comes from the ring degree"},
+	{"packing", "lowering", "diagonals follow from the layouts"},
+	{"lowering", "schedule", "steps are scheme operations"},
+	{"schedule", "precision", "the simulator runs the steps"},
+	{"precision", "tiering", "residency is planned for the parameters that are kept"},
+}
+
+// Source is a network as the front end delivers it.
+type Source struct {
+	Graph  *ir.Graph // tensor vocabulary, one sample (or the model's own fixed batch)
+	Client []plan.ClientOp
+	Digest string // of the model file
+}
+
+// unit is the state of one compilation.
+type unit struct {
+	opt   *Options
+	graph *ir.Graph // tensor vocabulary
+
+	ranges      map[*ir.Value]Range
+	inputRanges []Range // per element of the input, or one for all
+
+	nodes []*fusedNode
+	depth int
+
+	par      *ir.Params
+	next     int // catalogue entry to try next
+	attempt  int
+	lastMiss error
+
+	state  *packState
+	packed *ir.Graph
+	lw     *lowering
+	scheme *ir.Graph
+
+	plan     *plan.Plan
+	notes    []string
+	warnings []string
+}
+
+func (u *unit) warn(format string, args ...any) {
+	u.warnings = append(u.warnings, fmt.Sprintf(format, args...))
+}
+
+func (u *unit) note(format string, args ...any) {
+	u.notes = append(u.notes, fmt.Sprintf(format, args...))
+}
+
+func (u *unit) skip(pass string) bool { return slices.Contains(u.opt.Skip, pass) }
+
+// errImprecise sends the pipeline back to the choice of parameters.
+var errImprecise = errors.New("parameters are not precise enough")
+
+// Compile runs the pipeline. Errors wrap ir.ErrUnsupported where the model
+// cannot be run on ciphertexts, and *BudgetError where it does not fit.
+func Compile(src Source, opt Options) (*plan.Plan, error) {
+	if err := checkSkips(opt.Skip, opt.StopAfter); err != nil {
+		return nil, err
+	}
+	u := &unit{opt: &opt, graph: src.Graph}
+	restart := slices.IndexFunc(Passes, func(p Pass) bool { return p.Name == "parameters" })
+	for i := 0; i < len(Passes); i++ {
+		p := &Passes[i]
+		if p.run == nil {
+			continue
+		}
+		if p.Name == "packing" {
+			u.plan = &plan.Plan{Model: u.graph.Name, ModelDigest: src.Digest, ProfileDigest: opt.profile().Digest(),
+				Params: *u.par, Depth: u.depth, Network: u.graph, ClientOps: src.Client, Preprocess: opt.Preprocess, Batch: 1}
+		}
+		err := p.run(u)
+		if errors.Is(err, errImprecise) {
+			u.attempt++
+			u.lastMiss = err
+			i = restart - 1
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if g := u.current(); g != nil {
+			if err := ir.Verify(g, p.Writes, ir.Tensor); err != nil {
+				return nil, fmt.Errorf("BUG: after pass %s: %w", p.Name, err)
+			}
+			if opt.Observe != nil {
+				if err := opt.Observe(p.Name, g); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if p.Name == opt.StopAfter {
+			break
+		}
+	}
+	if u.plan != nil {
+		u.plan.Warnings = u.warnings
+		u.plan.Notes = u.notes
+	}
+	return u.plan, nil
+}
+
+func checkSkips(skip []string, stop string) error {
+	find := func(name string) *Pass {
+		for i := range Passes {
+			if Passes[i].Name == name {
+				return &Passes[i]
+			}
+		}
+		return nil
+	}
+	for _, s := range skip {
+		p := find(s)
+		if p == nil {
+			return fmt.Errorf("there is no pass %q; --passes help lists them", s)
+		}
+		if !p.Optional {
+			return fmt.Errorf("pass %q is required for a correct result and cannot be left out", s)
+		}
+	}
+	if stop != "" && find(stop) == nil {
+		return fmt.Errorf("there is no pass %q; --passes help lists them", stop)
+	}
+	return nil
+}
+
+// current is the graph in its newest vocabulary.
+func (u *unit) current() *ir.Graph {
+	switch {
+	case u.scheme != nil:
+		return u.scheme
+	case u.packed != nil:
+		return u.packed
+	}
+	return u.graph
+}
+
+// fold evaluates values whose arguments are constant and drops unused ones.
+func fold(u *unit) error {
+	for _, v := range u.graph.Values {
+		if v.Op == ir.OpConst || v.Op == ir.OpInput || v.Type.Encrypted {
+			continue
+		}
+		a, ok, err := ir.Fold(v)
+		if err != nil {
+			return &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: err}
+		}
+		if ok {
+			t := v.Type
+			*v = ir.Value{ID: v.ID, Op: ir.OpConst, Name: v.Name, Array: a, Type: t}
+			if t.DType != ir.Real {
+				v.Attrs = ir.Attrs{"dtype": t.DType.String()}
+			}
+		}
+	}
+	u.graph.Prune()
+	return nil
+}
+
+func fusePass(u *unit) error {
+	nodes, err := fuse(u.graph, u.ranges, u.inputNorm)
+	u.nodes = nodes
+	return err
+}
+
+// inputNorm chooses how the client scales an input: one number for all elements
+// where they share a range (pictures), else one for each element (features of
+// different units).
+func (u *unit) inputNorm(v *ir.Value) (center, norm []float64) {
+	r := u.inputRanges
+	lo, hi := r[0].Lo, r[0].Hi
+	least, most := math.Inf(1), 0.0
+	for _, x := range r {
+		lo, hi = min(lo, x.Lo), max(hi, x.Hi)
+		if w := x.Hi - x.Lo; w > 0 {
+			least, most = min(least, w), max(most, w)
+		}
+	}
+	// Few elements: features. Many: a picture, whose borders are often constant.
+	if len(r) > 1 && len(r) <= 256 && most > 16*least {
+		for _, x := range r {
+			c, h := (x.Lo+x.Hi)/2, (x.Hi-x.Lo)/2
+			if h <= 1e-12*max(1, math.Abs(c)) {
+				h = max(1e-6, math.Abs(c))
+			}
+			center, norm = append(center, c), append(norm, h)
+		}
+		return center, norm
+	}
+	m := max(math.Abs(lo), math.Abs(hi))
+	if m == 0 {
+		m = 1
+	}
+	return nil, []float64{m}
+}
+
+func levelsPass(u *unit) error {
+	u.depth = assignLevels(u.nodes)
+	return nil
+}
+
+func packPass(u *unit) error {
+	st, err := packing(u.nodes, u.par, u.opt.profile())
+	if err != nil {
+		return err
+	}
+	u.state = st
+	u.packed, _, err = packedGraph(u.graph.Name, u.nodes, st)
+	u.scheme = nil
+	return err
+}
+
+func lowerPass(u *unit) error {
+	u.lw = lowerScheme(u.graph.Name, u.nodes, u.state, u.par, u.opt.profile())
+	u.scheme = u.lw.b.g
+	return nil
+}
+
+// preprocessRange is the range of the network's input when pixels are 0..255.
+func preprocessRange(p *plan.Preprocess) (lo, hi float64) {
+	lo, hi = math.Inf(1), math.Inf(-1)
+	n := max(1, len(p.Mean), len(p.Std))
+	for i := range n {
+		mean, std := 0.0, 1.0
+		if len(p.Mean) > 0 {
+			mean = p.Mean[i%len(p.Mean)]
+		}
+		if len(p.Std) > 0 {
+			std = p.Std[i%len(p.Std)]
+		}
+		for _, px := range []float64{0, 255} {
+			x := (px*p.Scale - mean) / std
+			lo, hi = min(lo, x), max(hi, x)
+		}
+	}
+	if len(p.Pad) > 0 {
+		lo, hi = min(lo, 0), max(hi, 0)
+	}
+	return lo, hi
+}

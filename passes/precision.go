@@ -1,0 +1,143 @@
+package passes
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/backend/sim"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// wantBits is the output precision parameters must reach in simulation: errors
+// below 2^-wantBits of the largest output. One bit more than the 1e-3 that
+// encrypted runs are held to.
+const wantBits = 11.0
+
+// precisionSamples is how many inputs the prediction simulates.
+const precisionSamples = 2
+
+// precision simulates the plan with noise and compares it with the approximated
+// network in the clear.
+func precision(u *unit) error {
+	samples := u.opt.Calibrate
+	if len(samples) > precisionSamples {
+		samples = samples[:precisionSamples]
+	}
+	if len(samples) == 0 {
+		r := rand.New(rand.NewPCG(1, 2))
+		in := ir.NewArray(u.graph.Inputs[0].Type.Shape...)
+		for i := range in.Data {
+			x := u.inputRanges[0]
+			if len(u.inputRanges) > 1 {
+				x = u.inputRanges[i]
+			}
+			in.Data[i] = x.Lo + (x.Hi-x.Lo)*r.Float64()
+		}
+		samples = []*ir.Array{in}
+	}
+	e, err := sim.New(u.par, u.opt.profile(), 1)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	worst, largest := 0.0, 0.0
+	for _, x := range samples {
+		want, _, err := clear.EvalTensor(u.graph, []*ir.Array{x}, clear.Options{Approx: true})
+		if err != nil {
+			return err
+		}
+		got, err := Simulate(u.plan, e, x)
+		if err != nil {
+			return err
+		}
+		for o := range want {
+			for i, w := range want[o].Data {
+				d := math.Abs(got[o].Data[i] - w)
+				if !(d <= worst) {
+					worst = d
+				}
+				largest = max(largest, math.Abs(w))
+			}
+		}
+	}
+	if largest == 0 {
+		largest = 1
+	}
+	u.plan.Predicted.Bits = -math.Log2(max(worst, 1e-300) / max(1, largest))
+	u.plan.OutputBits = -math.Log2(max(worst, 1e-300)) - 1 // a few samples: one bit of care
+	if !(u.plan.Predicted.Bits >= wantBits) {
+		u.lastMiss = fmt.Errorf("%w: %q reaches %.1f bits of the outputs, %.0f are wanted; give --calibrate so that ranges are tighter", errImprecise, u.par.Name, u.plan.Predicted.Bits, wantBits)
+		return u.lastMiss
+	}
+	return nil
+}
+
+// Simulate runs a plan on the simulated engine for one sample and returns the
+// outputs as tensors.
+func Simulate(p *plan.Plan, e *sim.Engine, x *ir.Array) ([]*ir.Array, error) {
+	if len(p.Inputs) != 1 {
+		return nil, fmt.Errorf("%d inputs", len(p.Inputs))
+	}
+	in := &p.Inputs[0]
+	u := make([]float64, len(x.Data))
+	for i, v := range x.Data {
+		u[i] = in.Normalise(i, v)
+	}
+	packed := in.Layout.Pack(u)
+	slots := map[plan.ObjectID][]float64{}
+	for c, id := range in.Objects {
+		slots[id] = packed[c]
+	}
+	results := map[plan.ObjectID][]float64{}
+	err := backend.Interpret(p, e,
+		func(id plan.ObjectID, o backend.Operand) error { return e.Encrypt(slots[id], o) }, nil,
+		func(id plan.ObjectID, o backend.Operand) error {
+			z, _ := clear.Slots(o)
+			results[id] = append([]float64{}, z...)
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	var out []*ir.Array
+	for i := range p.Outputs {
+		port := &p.Outputs[i]
+		var cts [][]float64
+		for _, id := range port.Objects {
+			cts = append(cts, results[id])
+		}
+		a := ir.ArrayOf(port.Layout.Unpack(cts, 0, ir.NumElems(port.Shape)), port.Shape...)
+		for k, v := range a.Data {
+			a.Data[k] = port.Restore(k, v)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// tieringPass plans residency for the budget and has the plan checked.
+func tieringPass(u *unit) error {
+	return Retier(u.plan, u.opt.DRAM, u.opt.profile(), 1)
+}
+
+// Retier makes the tier plan again for a budget (0: no bound), a profile and a
+// number of threads, and checks it.
+func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error {
+	slow := prof.Slow()
+	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: TierReserve(&p.Params, threads), Profile: prof.Digest(),
+		StepSeconds: func(i int) float64 { return StepSeconds(p, prof, i) },
+		ReadBps:     slow.ReadBps, WriteBps: slow.WritBps, Latency: slow.Latency})
+	if err != nil {
+		return err
+	}
+	if err := CheckTier(p, t); err != nil {
+		return fmt.Errorf("BUG: the tier plan fails its check: %w", err)
+	}
+	p.Tier = t
+	p.Bytes.DRAMMin = TierLeast(p, TierReserve(&p.Params, threads))
+	return nil
+}

@@ -1,0 +1,198 @@
+package passes
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// schedule writes the scheme graph as a list of steps on numbered objects. The
+// order is the graph's: inputs, then layer by layer, each baby step just before
+// its first use. Accumulations whose accumulator has no other use happen in
+// place.
+func schedule(u *unit) error {
+	p := u.plan
+	g := u.scheme
+	uses := g.Uses()
+	id := make(map[*ir.Value]plan.ObjectID, len(g.Values))
+	object := func(v *ir.Value, o plan.Object) {
+		o.Type = v.Type
+		o.Layer = int32(u.lw.b.layer[v])
+		id[v] = plan.ObjectID(len(p.Objects))
+		p.Objects = append(p.Objects, o)
+	}
+	for _, v := range g.Values {
+		switch v.Op {
+		case ir.OpHEInput:
+			object(v, plan.Object{Role: plan.RoleInput})
+		case ir.OpHEKey:
+			object(v, plan.Object{Role: plan.RoleKey, Rot: v.Attrs.Int("rot", 0)})
+		case ir.OpHEPlain:
+			object(v, plan.Object{Role: plan.RolePlain, Plain: int32(len(p.Plains))})
+			p.Plains = append(p.Plains, *v.Slots)
+		case ir.OpHEOutput:
+			o := id[v.Args[0]]
+			if p.Objects[o].Role != plan.RoleTemp {
+				return fmt.Errorf("output %s is no result of a step", v.Name)
+			}
+			p.Objects[o].Role = plan.RoleOutput
+			id[v] = o
+		default:
+			s := plan.Step{Op: v.Op, Layer: int32(u.lw.b.layer[v]), Rot: v.Attrs.Int("rot", 0), Const: v.Attrs.Float("c", 0)}
+			if t := v.Attrs.Str("scale", ""); t != "" {
+				sc, err := ir.ParseScale(t)
+				if err != nil {
+					return err
+				}
+				s.Scale = sc
+			}
+			for _, a := range v.Args {
+				s.Args = append(s.Args, id[a])
+			}
+			if a := v.Args[0]; accumulates(v.Op) && uses[a] == 1 && a.Type.Level == v.Type.Level && p.Objects[id[a]].Role == plan.RoleTemp && !slices.Contains(v.Args[1:], a) {
+				id[v] = id[a]
+				p.Objects[id[a]].Type = v.Type
+			} else {
+				object(v, plan.Object{Role: plan.RoleTemp})
+			}
+			s.Out = id[v]
+			p.Steps = append(p.Steps, s)
+		}
+	}
+	for i, n := range u.nodes {
+		switch n.kind {
+		case fusedInput:
+			port := u.port(n, i, id)
+			port.Limit = inputLimit
+			p.Inputs = append(p.Inputs, port)
+		case fusedOutput:
+			p.Outputs = append(p.Outputs, u.port(n, i, id))
+		}
+	}
+	u.describe(id)
+	return nil
+}
+
+// inputLimit is how far beyond its expected range an input may go before the
+// client refuses it: linear layers carry it, activations may not.
+const inputLimit = 4
+
+func accumulates(op ir.Op) bool {
+	switch op {
+	case ir.OpHEAdd, ir.OpHEAddQP, ir.OpHEMacConst, ir.OpHEMacQP:
+		return true
+	}
+	return false
+}
+
+func (u *unit) port(n *fusedNode, i int, id map[*ir.Value]plan.ObjectID) plan.Port {
+	port := plan.Port{Name: n.name, Shape: n.shape, Layout: u.state.places[i].out.layout, Center: n.center, Norm: n.norm}
+	for _, v := range u.lw.cts[n] {
+		port.Objects = append(port.Objects, id[v])
+		port.Level, port.Scale = v.Type.Level, v.Type.Scale
+	}
+	return port
+}
+
+// describe fills the report: layers, counts and bytes.
+func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
+	p := u.plan
+	prof := u.opt.profile()
+	for i, n := range u.nodes {
+		l := plan.Layer{Name: n.name, Kind: n.kind.String(), Level: n.level, Shape: n.shape, Cts: u.state.places[i].out.layout.Cts}
+		if n.orig != nil {
+			l.Degree, l.Bound, l.Center, l.PolyErr = n.orig.Degree(), n.orig.Bound, n.orig.Center, n.orig.Err
+		}
+		p.Layers = append(p.Layers, l)
+	}
+	slab := int64(p.Params.SlabBytes())
+	size := func(o plan.Object) int64 { return slab * int64(p.Params.Slabs(o.Type.Kind, o.Type.Level)) }
+	for _, o := range p.Objects {
+		switch o.Role {
+		case plan.RoleKey:
+			p.Bytes.Keys += size(o)
+			if o.Rot != 0 {
+				p.Counts.GaloisKeys++
+			}
+		case plan.RolePlain:
+			p.Bytes.Weights += size(o)
+			if o.Layer >= 0 {
+				p.Layers[o.Layer].WeightByte += size(o)
+			}
+		}
+	}
+	p.Counts = CountSteps(p.Steps, p.Counts.GaloisKeys)
+	last := make([]int, len(p.Objects))
+	for i, s := range p.Steps {
+		for _, a := range s.Args {
+			last[a] = i
+		}
+		last[s.Out] = i
+		l := &p.Layers[s.Layer]
+		l.Steps++
+		c := CountSteps(p.Steps[i:i+1], 0)
+		l.Rotations += c.Rotations
+		l.KeySwitch += c.KeySwitches
+		l.CtMults += c.CtMults
+		l.Diagonals += c.Diagonals
+		sec := StepSeconds(p, prof, i)
+		l.Seconds += sec
+		p.Predicted.CPUSeconds += sec
+	}
+	p.Predicted.Seconds = p.Predicted.CPUSeconds
+	live, born := int64(0), make([]bool, len(p.Objects))
+	for o, x := range p.Objects {
+		if x.Role == plan.RoleInput {
+			live += size(x)
+			born[o] = true
+		}
+	}
+	p.Bytes.CiphertextsPeak = live
+	for i, s := range p.Steps {
+		if !born[s.Out] {
+			born[s.Out] = true
+			live += size(p.Objects[s.Out])
+		}
+		p.Bytes.CiphertextsPeak = max(p.Bytes.CiphertextsPeak, live)
+		done := append(slices.Clone(s.Args), s.Out)
+		slices.Sort(done)
+		for _, a := range slices.Compact(done) {
+			if r := p.Objects[a].Role; last[a] == i && (r == plan.RoleTemp || r == plan.RoleInput) {
+				live -= size(p.Objects[a])
+			}
+		}
+	}
+	p.Bytes.Footprint = p.Bytes.Keys + p.Bytes.Weights + p.Bytes.CiphertextsPeak
+}
+
+// CountSteps counts operations as the field reports them.
+func CountSteps(steps []plan.Step, galois int) plan.Counts {
+	c := plan.Counts{GaloisKeys: galois}
+	for _, s := range steps {
+		switch s.Op {
+		case ir.OpHERotate, ir.OpHEHoistRot, ir.OpHEGiant:
+			c.Rotations++
+			c.KeySwitches++
+		case ir.OpHEMul:
+			c.CtMults++
+			c.KeySwitches++
+		case ir.OpHEMulPlain, ir.OpHEMulQP, ir.OpHEMacQP:
+			c.Diagonals++
+		}
+	}
+	return c
+}
+
+// StepSeconds predicts the time of step i of a plan on one core.
+func StepSeconds(p *plan.Plan, prof interface {
+	Seconds(par *ir.Params, op ir.Op, level int) float64
+}, i int) float64 {
+	s := &p.Steps[i]
+	level := p.Objects[s.Out].Type.Level
+	if s.Op == ir.OpHERescale {
+		level++
+	}
+	return prof.Seconds(&p.Params, s.Op, level)
+}

@@ -1,0 +1,494 @@
+package passes
+
+import (
+	"container/heap"
+	"fmt"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// BudgetError says that a plan cannot run within a budget. The command turns
+// it into exit code 4.
+type BudgetError struct {
+	Budget int64 // bytes that were given
+	Least  int64 // bytes that would do
+}
+
+func (e *BudgetError) Error() string {
+	return fmt.Sprintf("a budget of %s of DRAM cannot hold this plan: the least that works is %s (--dram %d)", tierSize(e.Budget), tierSize(e.Least), e.Least)
+}
+
+func tierSize(b int64) string {
+	switch {
+	case b >= 1<<30:
+		return fmt.Sprintf("%.2f GiB", float64(b)/(1<<30))
+	case b >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(b)/(1<<20))
+	}
+	return fmt.Sprintf("%d bytes", b)
+}
+
+// TierOptions are the budget and the costs that Tiering plans with.
+type TierOptions struct {
+	// DRAM bounds the whole process in bytes; 0 means no bound.
+	DRAM int64
+	// Reserve is the part of DRAM that the runtime needs for itself; 0 means
+	// TierReserve for one thread.
+	Reserve int64
+	// Profile is the digest of the cost profile, recorded in the result.
+	Profile string
+	// StepSeconds predicts the time of step i on one core.
+	StepSeconds func(i int) float64
+	// ReadBps and WriteBps are the bandwidths of the slow tier in bytes per
+	// second, Latency the seconds from asking to the first byte.
+	ReadBps, WriteBps, Latency float64
+}
+
+// tierReserveMost is the most DRAM that is kept from objects.
+const tierReserveMost = 512 << 20
+
+// TierReserve returns the bytes of a budget that are left to the runtime
+// itself: code and Go heap, the tables of the NTT and the encoder, and the
+// scratch of one evaluator per thread.
+func TierReserve(p *ir.Params, threads int) int64 {
+	slab := int64(p.SlabBytes())
+	limbs := int64(len(p.Q) + len(p.P))
+	// Per thread: accumulators and digits of a key switch, buffers of a
+	// rescale and a basis extension, each a few polynomials modulo QP.
+	scratch := int64(max(threads, 1)) * (limbs*int64(p.Digits(p.MaxLevel())) + 12*limbs) * slab
+	tables := 4*limbs*slab + 8*slab // forward and inverse roots with their quotients; roots of the encoder
+	return min(tierReserveMost, 96<<20+tables+scratch)
+}
+
+// tierTrace is the access trace of a plan: which objects each step touches,
+// and when each object is touched.
+type tierTrace struct {
+	p     *plan.Plan
+	n     int // steps; n is also the moment after the last one, when outputs are read
+	size  []int32
+	ptr   []int32 // touched objects of step s: obj[ptr[s]:ptr[s+1]], distinct
+	obj   []plan.ObjectID
+	next  []int32 // next touch of the same object after this entry, n+1 for none
+	write []bool  // per step entry: the step writes the object
+	least int32   // slabs of the neediest step
+}
+
+// tierFixed reports whether the object comes from outside and is only read.
+func tierFixed(r plan.Role) bool {
+	return r == plan.RoleKey || r == plan.RolePlain || r == plan.RoleInput
+}
+
+func newTierTrace(p *plan.Plan) *tierTrace {
+	n := len(p.Steps)
+	t := &tierTrace{p: p, n: n, size: make([]int32, len(p.Objects)), ptr: make([]int32, 0, n+2)}
+	for i := range p.Objects {
+		t.size[i] = int32(p.Params.Slabs(p.Objects[i].Type.Kind, p.Objects[i].Type.Level))
+	}
+	seen := make([]int32, len(p.Objects)) // step + 1 at which it was listed last
+	put := func(o plan.ObjectID, s int, write bool) {
+		if seen[o] == int32(s)+1 {
+			return
+		}
+		seen[o] = int32(s) + 1
+		t.obj = append(t.obj, o)
+		t.write = append(t.write, write)
+	}
+	for s := range n {
+		t.ptr = append(t.ptr, int32(len(t.obj)))
+		st := &p.Steps[s]
+		put(st.Out, s, true)
+		for _, a := range st.Args {
+			put(a, s, false)
+		}
+	}
+	t.ptr = append(t.ptr, int32(len(t.obj)))
+	for _, port := range p.Outputs {
+		for _, o := range port.Objects {
+			put(o, n, false)
+		}
+	}
+	t.ptr = append(t.ptr, int32(len(t.obj)))
+	after := make([]int32, len(p.Objects))
+	for i := range after {
+		after[i] = int32(n) + 1
+	}
+	t.next = make([]int32, len(t.obj))
+	for s := n; s >= 0; s-- {
+		need := int32(0)
+		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
+			o := t.obj[i]
+			t.next[i], after[o] = after[o], int32(s)
+			need += t.size[o]
+		}
+		t.least = max(t.least, need)
+	}
+	return t
+}
+
+// TierLeast returns the smallest budget in bytes with which the plan can run,
+// given the reserve: what the neediest step touches at once, or all outputs.
+func TierLeast(p *plan.Plan, reserve int64) int64 {
+	return reserve + int64(newTierTrace(p).least)*int64(p.Params.SlabBytes())
+}
+
+// tierStay is one stay of an object in DRAM, from the step before which it
+// must be there to the last step that uses it.
+type tierStay struct {
+	obj      plan.ObjectID
+	from, to int32
+	issue    int32 // step before which the fetch is issued, <= from
+	fetch    bool
+	spill    bool  // write it back when the stay ends
+	final    bool  // ends with the object's last use
+	before   int32 // index of the stay before, -1 for none
+	merged   bool  // continues the stay before: no end there, no fetch here
+}
+
+// Tiering decides for one budget which objects are in DRAM when, and returns
+// the plan for it together with the predicted time and traffic.
+//
+// Residency is decided object by object with Belady's rule (evict what is
+// needed furthest in the future; Belady, IBM Systems Journal 1966) over the
+// exact trace. Keys, weights and inputs are dropped, for they are still in the
+// slow tier; ciphertexts are written back only where nothing else can go.
+// Every stay ends right after its last use, and fetches are then issued, in
+// order of their deadlines, as early as free slabs allow. How much room to
+// keep free for this double buffering is chosen by the predicted time.
+//
+// The error is a *BudgetError where the budget is below the least possible.
+func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
+	if !(o.ReadBps > 0) || !(o.WriteBps > 0) || !(o.Latency >= 0) {
+		return nil, fmt.Errorf("tiering: the profile gives the slow tier %v B/s reading, %v B/s writing and %v s latency", o.ReadBps, o.WriteBps, o.Latency)
+	}
+	if o.Reserve == 0 {
+		o.Reserve = TierReserve(&p.Params, 1)
+	}
+	slab := int64(p.Params.SlabBytes())
+	t := newTierTrace(p)
+	total := int64(0)
+	for _, s := range t.size {
+		total += int64(s)
+	}
+	room := max(total, 1)
+	if o.DRAM > 0 {
+		room = min(room, (o.DRAM-o.Reserve)/slab)
+		if room < int64(t.least) {
+			return nil, &BudgetError{Budget: o.DRAM, Least: o.Reserve + int64(t.least)*slab}
+		}
+	}
+	if room > 1<<31-1 {
+		return nil, fmt.Errorf("tiering: %d slabs are more than a plan can address", room)
+	}
+	var best *plan.Tier
+	for _, share := range []int64{0, 16, 8, 4, 2} { // part of the room kept free for prefetching
+		soft := room
+		if share > 0 {
+			soft -= (room - int64(t.least)) / share
+		}
+		stays, evictions := t.belady(int32(soft), int32(room))
+		t.prefetch(stays, int32(room))
+		tier := &plan.Tier{Budget: o.DRAM, Reserve: o.Reserve, ArenaSlabs: int(room), Profile: o.Profile, Actions: t.actions(stays)}
+		t.predict(tier, o)
+		if best == nil || tier.Seconds < best.Seconds*(1-1e-9) || tier.Seconds <= best.Seconds*(1+1e-9) && tierTraffic(tier) < tierTraffic(best) {
+			best = tier
+		}
+		if evictions == 0 {
+			break // all fits: less room cannot help
+		}
+	}
+	return best, nil
+}
+
+func tierTraffic(t *plan.Tier) int64 { return t.BytesRead + t.BytesWritten }
+
+// tierCand is an object that may leave DRAM; a larger next use goes first.
+type tierCand struct {
+	next int32
+	obj  plan.ObjectID
+}
+
+type tierHeap []tierCand
+
+func (h tierHeap) Len() int { return len(h) }
+func (h tierHeap) Less(i, j int) bool {
+	return h[i].next > h[j].next || h[i].next == h[j].next && h[i].obj < h[j].obj
+}
+func (h tierHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *tierHeap) Push(x any)   { *h = append(*h, x.(tierCand)) }
+func (h *tierHeap) Pop() any {
+	old := *h
+	c := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return c
+}
+
+// belady walks the trace and returns the stays in order of their first step,
+// and how many of them ended before the object's last use. Read-only objects
+// leave when more than soft slabs are taken, ciphertexts only when it is more
+// than hard.
+func (t *tierTrace) belady(soft, hard int32) (stays []tierStay, evictions int) {
+	const none = int32(-1)
+	stay := make([]int32, len(t.size)) // current stay of an object
+	last := make([]int32, len(t.size)) // last stay
+	next := make([]int32, len(t.size)) // next use of a resident object
+	clean := make([]bool, len(t.size)) // the slow tier holds the present content
+	for i := range stay {
+		stay[i], last[i] = none, none
+		clean[i] = tierFixed(t.p.Objects[i].Role)
+	}
+	var fixed, made tierHeap
+	used := int32(0)
+	leave := func(o plan.ObjectID) {
+		s := &stays[stay[o]]
+		if !clean[o] {
+			s.spill, clean[o] = true, true
+		}
+		stay[o] = none
+		used -= t.size[o]
+		evictions++
+	}
+	// evict removes the candidate needed last, unless this step needs it.
+	evict := func(h *tierHeap, step int32) bool {
+		for h.Len() > 0 {
+			c := heap.Pop(h).(tierCand)
+			if stay[c.obj] == none || next[c.obj] != c.next {
+				continue // stale: it left, or was used since
+			}
+			if c.next <= step {
+				heap.Push(h, c)
+				return false
+			}
+			leave(c.obj)
+			return true
+		}
+		return false
+	}
+	for s := int32(0); int(s) <= t.n; s++ {
+		need := int32(0)
+		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
+			if o := t.obj[i]; stay[o] == none {
+				need += t.size[o]
+			}
+		}
+		for used+need > soft && evict(&fixed, s) {
+		}
+		for used+need > hard && evict(&made, s) {
+		}
+		if used+need > hard {
+			panic(fmt.Sprintf("BUG: step %d needs %d slabs, %d are taken of %d", s, need, used, hard))
+		}
+		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
+			o := t.obj[i]
+			if stay[o] == none {
+				first := !clean[o] && last[o] == none // computed here for the first time
+				stays = append(stays, tierStay{obj: o, from: s, issue: s, fetch: !first, before: last[o]})
+				stay[o] = int32(len(stays) - 1)
+				last[o] = stay[o]
+				used += t.size[o]
+			}
+			stays[stay[o]].to = s
+			if int(s) < t.n && t.write[i] {
+				clean[o] = false
+			}
+			next[o] = t.next[i]
+			switch {
+			case int(next[o]) > t.n:
+				stays[stay[o]].final = true
+				stay[o] = none
+				used -= t.size[o]
+			case tierFixed(t.p.Objects[o].Role):
+				heap.Push(&fixed, tierCand{next[o], o})
+			default:
+				heap.Push(&made, tierCand{next[o], o})
+			}
+		}
+	}
+	return stays, evictions
+}
+
+// prefetch moves every fetch, in order of deadlines, to the earliest step from
+// which its slabs are free without a break until they are needed. A fetch that
+// could follow the end of the object's last stay at once is no fetch: the
+// object stays.
+func (t *tierTrace) prefetch(stays []tierStay, room int32) {
+	used := newTierTree(t.n + 1)
+	for i := range stays {
+		used.add(int(stays[i].from), int(stays[i].to), t.size[stays[i].obj])
+	}
+	front := int32(0) // fetches are issued in the order of their deadlines
+	for i := range stays {
+		s := &stays[i]
+		if !s.fetch {
+			continue
+		}
+		size := t.size[s.obj]
+		lo := front
+		if s.before >= 0 {
+			lo = stays[s.before].to + 1
+		}
+		q := s.from
+		if q > lo {
+			q = int32(used.after(int(lo), int(q)-1, room-size))
+		}
+		if s.before >= 0 && q == lo {
+			used.add(int(q), int(s.from)-1, size)
+			// What would have been written back at the end of the stay before
+			// has to be at the end of this one.
+			prev := &stays[s.before]
+			s.merged, s.spill, prev.spill = true, !s.final && (s.spill || prev.spill), false
+			continue
+		}
+		q = min(max(q, front), s.from)
+		if q < s.from {
+			used.add(int(q), int(s.from)-1, size)
+		}
+		s.issue, front = q, q
+	}
+}
+
+// actions lists what happens before each step: first everything that leaves,
+// then the fetches in order of their deadlines.
+func (t *tierTrace) actions(stays []tierStay) []plan.Action {
+	extended := make([]bool, len(stays)) // a later stay continues this one
+	for i := range stays {
+		if stays[i].merged {
+			extended[stays[i].before] = true
+		}
+	}
+	// Counting sort by step, leaving before arriving.
+	count := make([]int32, 2*(t.n+3))
+	each := func(f func(slot int32, a plan.Action)) {
+		for i := range stays {
+			s := &stays[i]
+			if !extended[i] && int(s.to) < t.n {
+				kind := plan.ActDrop
+				if s.spill {
+					kind = plan.ActSpill
+				}
+				f(2*(s.to+1), plan.Action{Step: s.to + 1, Kind: kind, Obj: s.obj})
+			}
+			if s.fetch && !s.merged {
+				f(2*s.issue+1, plan.Action{Step: s.issue, Kind: plan.ActFetch, Obj: s.obj})
+			}
+		}
+	}
+	total := int32(0)
+	each(func(slot int32, _ plan.Action) { count[slot]++; total++ })
+	at := int32(0)
+	for i := range count {
+		count[i], at = at, at+count[i]
+	}
+	out := make([]plan.Action, total)
+	each(func(slot int32, a plan.Action) { out[count[slot]] = a; count[slot]++ })
+	return out
+}
+
+// predict fills in the time, the stalls and the traffic of one run on one core,
+// with one channel to the slow tier that serves transfers in the order they
+// are issued.
+func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) {
+	slab := float64(t.p.Params.SlabBytes())
+	arrival := make([]float64, len(t.size))
+	now, free, compute := 0.0, 0.0, 0.0
+	next := 0
+	touched := make([]bool, len(t.size))
+	for s := 0; s <= t.n; s++ {
+		for next < len(tier.Actions) && int(tier.Actions[next].Step) == s {
+			a := tier.Actions[next]
+			next++
+			bytes := float64(t.size[a.Obj]) * slab
+			switch a.Kind {
+			case plan.ActFetch:
+				if t.p.Objects[a.Obj].Role == plan.RoleInput {
+					continue // comes from the caller
+				}
+				free = max(free, now) + bytes/o.ReadBps
+				arrival[a.Obj] = free + o.Latency
+				tier.BytesRead += int64(bytes)
+			case plan.ActSpill:
+				free = max(free, now) + bytes/o.WriteBps
+				tier.BytesWritten += int64(bytes)
+			}
+		}
+		ready := now
+		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
+			obj := t.obj[i]
+			ready = max(ready, arrival[obj])
+			if role := t.p.Objects[obj].Role; !touched[obj] && (role == plan.RoleKey || role == plan.RolePlain) {
+				touched[obj] = true
+				tier.BytesLower += int64(t.size[obj]) * int64(slab)
+			}
+		}
+		now = ready
+		if s < t.n && o.StepSeconds != nil {
+			d := o.StepSeconds(s)
+			now, compute = now+d, compute+d
+		}
+	}
+	tier.Seconds, tier.StallSeconds = now, now-compute
+	if tier.StallSeconds < 1e-12*now {
+		tier.StallSeconds = 0
+	}
+}
+
+// tierTree holds a number per step and answers range additions and searches in
+// logarithmic time. Each node holds the maximum of its range, without what was
+// added to the ranges above it.
+type tierTree struct {
+	width int
+	max   []int32
+	lazy  []int32 // added to the whole range of the node, contained in max
+}
+
+func newTierTree(n int) *tierTree {
+	w := 1
+	for w < n {
+		w *= 2
+	}
+	return &tierTree{width: w, max: make([]int32, 2*w), lazy: make([]int32, 2*w)}
+}
+
+// add adds v to the steps lo..hi.
+func (t *tierTree) add(lo, hi int, v int32) { t.addAt(1, 0, t.width-1, lo, hi, v) }
+
+func (t *tierTree) addAt(node, l, r, lo, hi int, v int32) {
+	if lo <= l && r <= hi {
+		t.max[node] += v
+		t.lazy[node] += v
+		return
+	}
+	m := (l + r) / 2
+	if lo <= m {
+		t.addAt(2*node, l, m, lo, hi, v)
+	}
+	if hi > m {
+		t.addAt(2*node+1, m+1, r, lo, hi, v)
+	}
+	t.max[node] = max(t.max[2*node], t.max[2*node+1]) + t.lazy[node]
+}
+
+// after returns the first step q in lo..hi+1 such that no step in q..hi holds
+// more than limit.
+func (t *tierTree) after(lo, hi int, limit int32) int {
+	if p := t.lastOver(1, 0, t.width-1, lo, hi, limit); p >= 0 {
+		return p + 1
+	}
+	return lo
+}
+
+// lastOver returns the last step in lo..hi that holds more than limit, or -1.
+func (t *tierTree) lastOver(node, l, r, lo, hi int, limit int32) int {
+	if t.max[node] <= limit || r < lo || hi < l {
+		return -1
+	}
+	if l == r {
+		return l
+	}
+	limit -= t.lazy[node]
+	m := (l + r) / 2
+	if p := t.lastOver(2*node+1, m+1, r, lo, hi, limit); p >= 0 {
+		return p
+	}
+	return t.lastOver(2*node, l, m, lo, hi, limit)
+}

@@ -1,0 +1,379 @@
+package passes
+
+import (
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/ir/plan/plantest"
+)
+
+// tierOpts is a machine whose steps take as long as reading eight slabs.
+func tierOpts(p *plan.Plan, dram int64) TierOptions {
+	slab := float64(p.Params.SlabBytes())
+	return TierOptions{
+		DRAM: dram, Reserve: 1 << 20, Profile: "test",
+		StepSeconds: func(int) float64 { return 8e-3 },
+		ReadBps:     slab * 1e3, WriteBps: slab * 500, Latency: 1e-4,
+	}
+}
+
+// Every budget from the least possible to one that holds everything yields a
+// valid tier plan, the same each time, whose traffic does not grow with the
+// budget beyond what prefetching trades for time.
+func TestTieringBudgetSweep(t *testing.T) {
+	for seed := range uint64(25) {
+		p := plantest.Random(seed, plantest.Config{Steps: 150, Keys: 12, Special: 2})
+		slab := int64(p.Params.SlabBytes())
+		least := TierLeast(p, 1<<20)
+		all, err := Tiering(p, tierOpts(p, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all.BytesRead != all.BytesLower || all.BytesWritten != 0 {
+			t.Errorf("seed %d: without a bound %d bytes are read and %d written, the lower bound is %d", seed, all.BytesRead, all.BytesWritten, all.BytesLower)
+		}
+		for _, extra := range []int64{0, 1, 2, 5, 10, 20, 50, 100, 500, 5000} {
+			tier, err := Tiering(p, tierOpts(p, least+extra*slab))
+			if err != nil {
+				t.Fatalf("seed %d, least + %d: %v", seed, extra, err)
+			}
+			if err := CheckTier(p, tier); err != nil {
+				t.Fatalf("seed %d, least + %d: %v", seed, extra, err)
+			}
+			if tier.BytesRead < tier.BytesLower || tier.Seconds < all.Seconds-1e-9 {
+				t.Errorf("seed %d, least + %d: reads %d of at least %d in %.4f s, without a bound %.4f s", seed, extra, tier.BytesRead, tier.BytesLower, tier.Seconds, all.Seconds)
+			}
+			again, err := Tiering(p, tierOpts(p, least+extra*slab))
+			if err != nil || !reflect.DeepEqual(tier, again) {
+				t.Fatalf("seed %d, least + %d: planned twice, two results", seed, extra)
+			}
+		}
+	}
+}
+
+// One byte below the least budget is refused, and the message names the budget
+// that works.
+func TestTieringLeastBudgetIsExact(t *testing.T) {
+	for seed := range uint64(20) {
+		p := plantest.Random(seed, plantest.Config{})
+		least := TierLeast(p, 1<<20)
+		if _, err := Tiering(p, tierOpts(p, least)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Tiering(p, tierOpts(p, least-1))
+		var be *BudgetError
+		if !errors.As(err, &be) || be.Least != least {
+			t.Fatalf("seed %d: %v, want a least budget of %d", seed, err, least)
+		}
+		if _, err := Tiering(p, tierOpts(p, 1)); !errors.As(err, &be) || be.Least != least {
+			t.Fatalf("seed %d: a budget of one byte: %v", seed, err)
+		}
+	}
+}
+
+// Belady's rule is optimal for objects of one size, so no other policy reads
+// less; least-recently-used must read at least as much.
+func TestTieringReadsNoMoreThanLRU(t *testing.T) {
+	for seed := range uint64(20) {
+		p := plantest.Random(seed, plantest.Config{Levels: 1, Steps: 200, Keys: 30, Plains: 1, OneShot: 0, Live: 3})
+		tr := newTierTrace(p)
+		room := tr.least + 40
+		stays, _ := tr.belady(room, room)
+		read := int32(0)
+		for _, s := range stays {
+			if s.fetch {
+				read += tr.size[s.obj]
+			}
+		}
+		if lru := tierLRU(tr, room); read > lru {
+			t.Errorf("seed %d: Belady reads %d slabs, LRU %d", seed, read, lru)
+		}
+	}
+}
+
+// tierLRU counts the slabs that a least-recently-used cache reads.
+func tierLRU(t *tierTrace, room int32) int32 {
+	var order []plan.ObjectID // least recent first
+	used, read := int32(0), int32(0)
+	seen := map[plan.ObjectID]bool{}
+	for s := 0; s <= t.n; s++ {
+		now := t.obj[t.ptr[s]:t.ptr[s+1]]
+		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
+			o := t.obj[i]
+			if k := slices.Index(order, o); k >= 0 {
+				order = slices.Delete(order, k, k+1)
+			} else {
+				used += t.size[o]
+				if tierFixed(t.p.Objects[o].Role) || seen[o] {
+					read += t.size[o]
+				}
+				seen[o] = true
+			}
+			order = append(order, o)
+		}
+		for k := 0; used > room && k < len(order); {
+			if o := order[k]; !slices.Contains(now, o) {
+				order = slices.Delete(order, k, k+1)
+				used -= t.size[o]
+				continue
+			}
+			k++
+		}
+		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
+			if int(t.next[i]) > t.n {
+				if k := slices.Index(order, t.obj[i]); k >= 0 {
+					order = slices.Delete(order, k, k+1)
+					used -= t.size[t.obj[i]]
+				}
+			}
+		}
+	}
+	return read
+}
+
+// Streaming diagonals must overlap with computing: with room for a few of them
+// a run that computes for longer than it reads hardly stalls.
+func TestTieringDoubleBuffers(t *testing.T) {
+	p := tierStream(400)
+	o := tierOpts(p, 0)
+	slab := int64(p.Params.SlabBytes())
+	size := float64(p.Params.Slabs(ir.PlainQPKind, 0))
+	o.StepSeconds = func(int) float64 { return 1.2 * size * 1e-3 } // reading takes 1/1.2 of that
+	o.DRAM = TierLeast(p, o.Reserve) + 4*int64(size)*slab
+	tier, err := Tiering(p, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckTier(p, tier); err != nil {
+		t.Fatal(err)
+	}
+	if tier.StallSeconds > 0.02*tier.Seconds {
+		t.Errorf("stalls %.3f s of %.3f s", tier.StallSeconds, tier.Seconds)
+	}
+	if tier.BytesRead != tier.BytesLower {
+		t.Errorf("reads %d bytes, needs %d", tier.BytesRead, tier.BytesLower)
+	}
+}
+
+// tierStream is a plan that multiplies one ciphertext by many diagonals, each
+// used once.
+func tierStream(n int) *plan.Plan {
+	p := plantest.Random(1, plantest.Config{Levels: 1, Steps: 1, Keys: 1, Plains: 1, Outputs: 1})
+	in, out := p.Inputs[0].Objects[0], p.Outputs[0].Objects[0]
+	p.Steps = nil
+	op := ir.OpHEMulQP
+	for i := range n {
+		p.Plains = append(p.Plains, ir.SlotData{Period: 1})
+		p.Objects = append(p.Objects, plan.Object{Role: plan.RolePlain, Plain: int32(len(p.Plains) - 1), Type: ir.Type{Kind: ir.PlainQPKind}, Layer: -1})
+		d := plan.ObjectID(len(p.Objects) - 1)
+		args := []plan.ObjectID{in, d}
+		if i > 0 {
+			op, args = ir.OpHEMacQP, []plan.ObjectID{out, in, d}
+		}
+		p.Steps = append(p.Steps, plan.Step{Op: op, Args: args, Out: out, Layer: -1})
+	}
+	return p
+}
+
+// The checker must find every way in which a tier plan can be wrong.
+func TestCheckTierFindsBrokenPlans(t *testing.T) {
+	p := plantest.Random(9, plantest.Config{Steps: 150, Keys: 12})
+	least := TierLeast(p, 1<<20)
+	good, err := Tiering(p, tierOpts(p, least+2*int64(p.Params.SlabBytes())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if good.BytesWritten == 0 || good.BytesRead == good.BytesLower {
+		t.Fatal("the plan neither spills nor fetches twice: choose another seed")
+	}
+	find := func(kind plan.ActionKind, temp bool) int {
+		for i, a := range good.Actions {
+			if a.Kind == kind && (p.Objects[a.Obj].Role == plan.RoleTemp) == temp {
+				return i
+			}
+		}
+		t.Fatalf("no action of kind %d", kind)
+		return -1
+	}
+	fetch, refetch, drop, spill := find(plan.ActFetch, false), find(plan.ActFetch, true), find(plan.ActDrop, false), find(plan.ActSpill, true)
+	for _, tc := range []struct {
+		name string
+		edit func(t *plan.Tier)
+		want string
+	}{
+		{"fetch left out", func(t *plan.Tier) { t.Actions = slices.Delete(t.Actions, fetch, fetch+1) }, "not resident"},
+		{"refetch left out", func(t *plan.Tier) { t.Actions = slices.Delete(t.Actions, refetch, refetch+1) }, "not resident"},
+		{"drop left out", func(t *plan.Tier) { t.Actions = slices.Delete(t.Actions, drop, drop+1) }, ""},
+		{"spill becomes drop", func(t *plan.Tier) { t.Actions[spill].Kind = plan.ActDrop }, "no copy is kept"},
+		{"spill left out", func(t *plan.Tier) { t.Actions = slices.Delete(t.Actions, spill, spill+1) }, ""},
+		{"key spilled", func(t *plan.Tier) { t.Actions[drop].Kind = plan.ActSpill }, "read-only"},
+		{"fetched twice", func(t *plan.Tier) { t.Actions = slices.Insert(t.Actions, fetch, t.Actions[fetch]) }, "while it is resident"},
+		{"arena too small", func(t *plan.Tier) { t.ArenaSlabs -= 3 }, "raises the arena"},
+		{"budget too small", func(t *plan.Tier) { t.Budget-- }, "exceed the budget"},
+		{"unknown object", func(t *plan.Tier) { t.Actions[fetch].Obj = 1 << 20 }, "object 1048576"},
+		{"unknown action", func(t *plan.Tier) { t.Actions[fetch].Kind = 9 }, "kind 9"},
+		{"action after the end", func(t *plan.Tier) {
+			t.Actions = append(t.Actions, plan.Action{Step: int32(len(p.Steps)) + 1, Kind: plan.ActDrop})
+		}, "is for step"},
+		{"out of order", func(t *plan.Tier) {
+			t.Actions = append(t.Actions, plan.Action{Step: 3, Kind: plan.ActDrop, Obj: t.Actions[0].Obj})
+		}, "out of order"},
+		{"output dropped", func(t *plan.Tier) {
+			t.Actions = append(t.Actions, plan.Action{Step: int32(len(p.Steps)), Kind: plan.ActDrop, Obj: p.Outputs[0].Objects[0]})
+		}, "no copy is kept"},
+		{"output spilled at the end", func(t *plan.Tier) {
+			t.Actions = append(t.Actions, plan.Action{Step: int32(len(p.Steps)), Kind: plan.ActSpill, Obj: p.Outputs[0].Objects[0]})
+		}, "not resident at the end"},
+		{"no arena", func(t *plan.Tier) { t.ArenaSlabs = 0 }, "arena"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			broken := *good
+			broken.Actions = slices.Clone(good.Actions)
+			tc.edit(&broken)
+			err := CheckTier(p, &broken)
+			if !errors.Is(err, ErrTier) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// Damaging a tier plan at random must be found, or leave a plan that another,
+// slower replay finds valid as well.
+func TestCheckTierOnRandomDamage(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	found := 0
+	const rounds = 300
+	for i := range uint64(rounds) {
+		p := plantest.Random(i%10, plantest.Config{Steps: 60})
+		tier, err := Tiering(p, tierOpts(p, TierLeast(p, 1<<20)+4*int64(p.Params.SlabBytes())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := rng.IntN(len(tier.Actions))
+		switch rng.IntN(4) {
+		case 0:
+			tier.Actions = slices.Delete(tier.Actions, k, k+1)
+		case 1:
+			tier.Actions[k].Kind = plan.ActionKind(rng.IntN(3))
+		case 2:
+			tier.Actions[k].Obj = plan.ObjectID(rng.IntN(len(p.Objects)))
+		case 3:
+			j := rng.IntN(len(tier.Actions))
+			tier.Actions[k].Obj, tier.Actions[j].Obj = tier.Actions[j].Obj, tier.Actions[k].Obj
+		}
+		got, want := CheckTier(p, tier) == nil, tierReplay(p, tier)
+		if got != want {
+			t.Fatalf("round %d: the checker says %v, the replay %v", i, got, want)
+		}
+		if !got {
+			found++
+		}
+	}
+	if found < rounds/3 {
+		t.Errorf("only %d of %d damaged plans are invalid: the test is too gentle", found, rounds)
+	}
+}
+
+// tierReplay is a naive replay with maps and contents: every object has a
+// version that writing advances, and using it wants the newest.
+func tierReplay(p *plan.Plan, t *plan.Tier) bool {
+	newest, dram, slow := map[plan.ObjectID]int{}, map[plan.ObjectID]int{}, map[plan.ObjectID]int{}
+	for i := range p.Objects {
+		if tierFixed(p.Objects[i].Role) {
+			newest[plan.ObjectID(i)], slow[plan.ObjectID(i)] = 1, 1
+		}
+	}
+	needed := func(o plan.ObjectID, s int) bool {
+		for _, st := range p.Steps[s:] {
+			if slices.Contains(st.Args, o) {
+				return true
+			}
+		}
+		return slices.Contains(p.Outputs[0].Objects, o)
+	}
+	fits := func() bool {
+		sum := 0
+		for o := range dram {
+			sum += p.Params.Slabs(p.Objects[o].Type.Kind, p.Objects[o].Type.Level)
+		}
+		return sum <= t.ArenaSlabs
+	}
+	k := 0
+	for s := 0; s <= len(p.Steps); s++ {
+		for ; k < len(t.Actions) && int(t.Actions[k].Step) == s; k++ {
+			o := t.Actions[k].Obj
+			switch t.Actions[k].Kind {
+			case plan.ActFetch:
+				if dram[o] > 0 || slow[o] == 0 || slow[o] != newest[o] {
+					return false
+				}
+				dram[o] = slow[o]
+			case plan.ActSpill:
+				if dram[o] == 0 || tierFixed(p.Objects[o].Role) {
+					return false
+				}
+				slow[o] = dram[o]
+				delete(dram, o)
+			case plan.ActDrop:
+				if dram[o] == 0 || needed(o, s) && slow[o] != newest[o] {
+					return false
+				}
+				delete(dram, o)
+			}
+			if !fits() {
+				return false
+			}
+		}
+		if s == len(p.Steps) {
+			break
+		}
+		st := p.Steps[s]
+		for _, a := range st.Args {
+			if dram[a] == 0 || dram[a] != newest[a] {
+				return false
+			}
+		}
+		newest[st.Out]++
+		dram[st.Out] = newest[st.Out]
+		if !fits() {
+			return false
+		}
+	}
+	for _, o := range p.Outputs[0].Objects {
+		if dram[o] == 0 || dram[o] != newest[o] {
+			return false
+		}
+	}
+	return k == len(t.Actions)
+}
+
+// A plan of 100,000 steps is tiered in about a second.
+func TestTieringIsFast(t *testing.T) {
+	if testing.Short() {
+		t.Skip("times a large plan")
+	}
+	p := plantest.Random(1, plantest.Config{Steps: 100_000, Keys: 200, Plains: 2000, Live: 40})
+	o := tierOpts(p, 0)
+	o.DRAM = TierLeast(p, o.Reserve) + 800*int64(p.Params.SlabBytes())
+	began := time.Now()
+	tier, err := Tiering(p, o)
+	took := time.Since(began)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckTier(p, tier); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d steps, %d objects, %d actions in %v", len(p.Steps), len(p.Objects), len(tier.Actions), took)
+	if took > 20*time.Second {
+		t.Errorf("tiering took %v", took)
+	}
+}

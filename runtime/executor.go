@@ -1,0 +1,523 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	goruntime "runtime"
+	"sync"
+	"time"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/runtime/store"
+)
+
+// KeySource expands evaluation keys of one key set into memory. Key may be
+// called from several goroutines at once.
+type KeySource interface {
+	// ID identifies the key set and the secret key it belongs to.
+	ID() string
+	// Key writes the key that rotates by rot slots to the left (0 is the
+	// relinearisation key), cut to the level, into dst: as many slabs as the
+	// engine wants for a key of that level.
+	Key(rot, level int, dst [][]byte) error
+}
+
+// Inputs fills the slabs of one input ciphertext. It may be called from several
+// goroutines, and more than once for the same object: under a small budget an
+// input is dropped and read again.
+type Inputs func(obj plan.ObjectID, dst [][]byte) error
+
+// InputSlabs returns Inputs that copy from memory.
+func InputSlabs(in map[plan.ObjectID][][]byte) Inputs {
+	return func(obj plan.ObjectID, dst [][]byte) error {
+		src, ok := in[obj]
+		if !ok {
+			return fmt.Errorf("input object %d is missing", obj)
+		}
+		if len(src) != len(dst) {
+			return fmt.Errorf("input object %d has %d slabs, want %d", obj, len(src), len(dst))
+		}
+		for i := range dst {
+			if copy(dst[i], src[i]) != len(dst[i]) || len(src[i]) != len(dst[i]) {
+				return fmt.Errorf("input object %d: slab %d has %d bytes, want %d", obj, i, len(src[i]), len(dst[i]))
+			}
+		}
+		return nil
+	}
+}
+
+// Outputs holds the output ciphertexts of a run, on the Go heap.
+type Outputs map[plan.ObjectID][][]byte
+
+// Slow is a slow tier as the executor sees it: keys and weights that were
+// installed, and room for ciphertexts that must leave DRAM for a while. Both
+// methods may be called from several goroutines for different slabs.
+type Slow interface {
+	// Read fills dst with the slabs of the object from slab first on, and
+	// fails if they are not what was written.
+	Read(obj plan.ObjectID, first int, dst [][]byte) error
+	// Write stores slabs of a ciphertext from slab first on.
+	Write(obj plan.ObjectID, first int, src [][]byte) error
+	// Technology says what the tier is made of, for people.
+	Technology() string
+}
+
+// Options of an executor.
+type Options struct {
+	// Threads is the number of steps that run at once; 0 means 1.
+	Threads int
+	// Slow is the slow tier that keys and weights are read from as Plan.Tier
+	// says. Without it everything is made at set-up and stays in DRAM.
+	Slow Slow
+	// QueueDepth is the number of transfers in flight; 0 means 4.
+	QueueDepth int
+	// Keys is where keys come from without a slow tier. It may be nil for
+	// engines whose keys take no memory.
+	Keys KeySource
+	// Events receives what happens; may be nil.
+	Events Listener
+	// Start is the zero of the event times; the zero time means now.
+	Start time.Time
+	// Admission guards the arena; may be nil.
+	Admission store.Admission
+}
+
+// Report says what a run did.
+type Report struct {
+	SetupSeconds float64      `json:"setup_seconds"`
+	Seconds      float64      `json:"seconds"`
+	CPUSeconds   float64      `json:"cpu_seconds"`
+	Counts       plan.Counts  `json:"counts"`
+	PeakRSSBytes int64        `json:"peak_rss_bytes"`
+	ArenaPeak    int64        `json:"arena_peak_bytes"` // most bytes the arena held at once
+	Tiers        []TierReport `json:"tiers"`
+}
+
+// TierReport says what moved through one tier.
+type TierReport struct {
+	Name         string  `json:"name"`
+	Technology   string  `json:"technology"`
+	BytesRead    int64   `json:"bytes_read"`
+	BytesWritten int64   `json:"bytes_written"`
+	StallSeconds float64 `json:"stall_seconds"` // no step ran because one waited for this tier
+}
+
+// transferBytes is the size of the pieces that large objects are read in, so
+// that several workers share one object.
+const transferBytes = 2 << 20
+
+// windowPerThread bounds how many steps are issued and not yet done, per
+// thread: enough to find independent work, few enough to keep temporaries few.
+const windowPerThread = 16
+
+// Executor runs one plan on one engine, any number of times. Run may be called
+// by one goroutine at a time; make one executor per run to run at once.
+type Executor struct {
+	p       *plan.Plan
+	e       backend.Engine
+	o       Options
+	start   time.Time
+	arena   *store.Arena
+	actions []plan.Action
+	slabs   []int32
+	fixed   []*residence // keys and weights that stay in DRAM
+	perLay  []int32      // steps per layer
+	setup   float64
+}
+
+// NewExecutor checks the plan against the engine and does the set-up that its
+// residency asks for: without a slow tier every key is expanded and every
+// weight encoded into DRAM, in parallel. The caller closes the executor.
+func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options) (*Executor, error) {
+	o.Threads = max(o.Threads, 1)
+	if o.QueueDepth <= 0 {
+		o.QueueDepth = 4
+	}
+	if o.Start.IsZero() {
+		o.Start = time.Now()
+	}
+	x := &Executor{p: p, e: e, o: o, start: o.Start, slabs: make([]int32, len(p.Objects)), fixed: make([]*residence, len(p.Objects))}
+	if err := checkSteps(p); err != nil {
+		return nil, err
+	}
+	for i := range p.Objects {
+		x.slabs[i] = int32(e.Slabs(p.Objects[i].Type))
+	}
+	x.perLay = make([]int32, len(p.Layers))
+	for i := range p.Steps {
+		if l := p.Steps[i].Layer; l >= 0 && int(l) < len(x.perLay) {
+			x.perLay[l]++
+		}
+	}
+	limit := 0
+	if o.Slow != nil {
+		if p.Tier == nil {
+			return nil, errors.New("the plan has no tier plan: make one for the budget first")
+		}
+		if e.SlabBytes() != p.Params.SlabBytes() {
+			return nil, fmt.Errorf("the %s engine has slabs of %d bytes, the tier plan of %d: run without a slow tier", e.Name(), e.SlabBytes(), p.Params.SlabBytes())
+		}
+		for i := range p.Objects {
+			t := &p.Objects[i].Type
+			if want := p.Params.Slabs(t.Kind, t.Level); int(x.slabs[i]) != want {
+				return nil, fmt.Errorf("object %d (%s): the %s engine wants %d slabs, the tier plan %d: run without a slow tier", i, t.Kind, e.Name(), x.slabs[i], want)
+			}
+		}
+		x.actions, limit = p.Tier.Actions, p.Tier.ArenaSlabs
+		if limit <= 0 {
+			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
+		}
+	} else {
+		x.actions = keepAll(p)
+	}
+	var err error
+	if x.arena, err = store.NewArena(e.SlabBytes(), limit, o.Admission); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	if err := x.makeFixed(ctx); err != nil {
+		return nil, errors.Join(err, x.Close())
+	}
+	if o.Slow == nil {
+		x.setup = time.Since(began).Seconds()
+	}
+	return x, nil
+}
+
+// SetupSeconds returns how long NewExecutor took to expand keys and encode
+// weights; 0 with a slow tier.
+func (x *Executor) SetupSeconds() float64 { return x.setup }
+
+// Close frees everything the executor holds. No run may be in progress.
+func (x *Executor) Close() error {
+	for i, r := range x.fixed {
+		if r != nil && r.block != nil {
+			r.block.Free()
+		}
+		x.fixed[i] = nil
+	}
+	return x.arena.Close()
+}
+
+func (x *Executor) emit(e Event) {
+	if x.o.Events != nil {
+		e.At = time.Since(x.start)
+		x.o.Events.Event(e)
+	}
+}
+
+// purpose says what the arena counts an object as.
+func purpose(r plan.Role) store.Purpose {
+	switch r {
+	case plan.RoleKey:
+		return store.Keys
+	case plan.RolePlain:
+		return store.Weights
+	}
+	return store.Ciphertexts
+}
+
+// keepAll returns the actions of a run in which keys and weights are resident
+// from the start: inputs arrive before their first use, and what is not
+// needed any more is dropped after its last.
+func keepAll(p *plan.Plan) []plan.Action {
+	n := int32(len(p.Steps))
+	first := make([]int32, len(p.Objects))
+	last := make([]int32, len(p.Objects))
+	for i := range first {
+		first[i], last[i] = -1, -1
+	}
+	use := func(o plan.ObjectID, s int32) {
+		if first[o] < 0 {
+			first[o] = s
+		}
+		last[o] = s
+	}
+	for s := range p.Steps {
+		for _, a := range p.Steps[s].Args {
+			use(a, int32(s))
+		}
+		use(p.Steps[s].Out, int32(s))
+	}
+	for _, port := range p.Outputs {
+		for _, o := range port.Objects {
+			use(o, n)
+		}
+	}
+	at := make([][]plan.Action, n+1)
+	for i := range p.Objects {
+		o := plan.ObjectID(i)
+		role := p.Objects[i].Role
+		if first[i] < 0 || role == plan.RoleKey || role == plan.RolePlain {
+			continue
+		}
+		if role == plan.RoleInput {
+			at[first[i]] = append(at[first[i]], plan.Action{Step: first[i], Kind: plan.ActFetch, Obj: o})
+		}
+		if last[i] < n {
+			s := last[i] + 1
+			at[s] = append(at[s], plan.Action{Step: s, Kind: plan.ActDrop, Obj: o})
+		}
+	}
+	var out []plan.Action
+	for _, a := range at {
+		out = append(out, a...)
+	}
+	return out
+}
+
+// inPlace lists the ops that may update their first argument.
+func inPlace(op ir.Op) bool {
+	switch op {
+	case ir.OpHEMacConst, ir.OpHEMacQP, ir.OpHEAddQP, ir.OpHEAdd:
+		return true
+	}
+	return false
+}
+
+// checkSteps verifies that a plan can be executed at all: ids in range, every
+// operand defined before it is used and defined once, results in objects that
+// may be written.
+func checkSteps(p *plan.Plan) error {
+	if len(p.Objects) > 1<<30 || len(p.Steps) > 1<<30 {
+		return errors.New("the plan is too large")
+	}
+	defined := make([]bool, len(p.Objects))
+	for i := range p.Objects {
+		o := &p.Objects[i]
+		defined[i] = o.Role == plan.RoleInput || o.Role == plan.RoleKey || o.Role == plan.RolePlain
+		if o.Role == plan.RolePlain && (o.Plain < 0 || len(p.Plains) > 0 && int(o.Plain) >= len(p.Plains)) {
+			return fmt.Errorf("object %d refers to plaintext %d of %d", i, o.Plain, len(p.Plains))
+		}
+	}
+	inRange := func(o plan.ObjectID) bool { return o >= 0 && int(o) < len(p.Objects) }
+	for s := range p.Steps {
+		st := &p.Steps[s]
+		for _, a := range st.Args {
+			if !inRange(a) {
+				return fmt.Errorf("step %d (%s) refers to object %d of %d", s, st.Op, a, len(p.Objects))
+			}
+			if !defined[a] {
+				return fmt.Errorf("step %d (%s) uses object %d before it is computed", s, st.Op, a)
+			}
+		}
+		if !inRange(st.Out) {
+			return fmt.Errorf("step %d (%s) refers to object %d of %d", s, st.Op, st.Out, len(p.Objects))
+		}
+		update := len(st.Args) > 0 && st.Args[0] == st.Out
+		switch role := p.Objects[st.Out].Role; {
+		case role != plan.RoleTemp && role != plan.RoleOutput:
+			return fmt.Errorf("step %d (%s) writes object %d, which is read-only", s, st.Op, st.Out)
+		case update && !inPlace(st.Op):
+			return fmt.Errorf("step %d: %s cannot update its argument in place", s, st.Op)
+		case !update && defined[st.Out]:
+			return fmt.Errorf("step %d (%s) computes object %d a second time", s, st.Op, st.Out)
+		}
+		for i, a := range st.Args {
+			if i > 0 && a == st.Out {
+				return fmt.Errorf("step %d (%s): argument %d is its own result", s, st.Op, i)
+			}
+		}
+		defined[st.Out] = true
+	}
+	for _, port := range p.Outputs {
+		for _, o := range port.Objects {
+			if !inRange(o) || !defined[o] {
+				return fmt.Errorf("output %s refers to object %d, which is never computed", port.Name, o)
+			}
+		}
+	}
+	return nil
+}
+
+// makeFixed makes operands that stay: those that need no memory and, without a
+// slow tier, all keys and weights.
+func (x *Executor) makeFixed(ctx context.Context) error {
+	type job struct{ obj plan.ObjectID }
+	var keys, weights []job
+	for i := range x.p.Objects {
+		o := &x.p.Objects[i]
+		if o.Role != plan.RoleKey && o.Role != plan.RolePlain || x.o.Slow != nil && x.slabs[i] > 0 {
+			continue
+		}
+		if o.Role == plan.RoleKey {
+			keys = append(keys, job{plan.ObjectID(i)})
+		} else {
+			weights = append(weights, job{plan.ObjectID(i)})
+		}
+	}
+	for _, part := range []struct {
+		label string
+		jobs  []job
+	}{{"keys", keys}, {"weights", weights}} {
+		if len(part.jobs) == 0 {
+			continue
+		}
+		x.emit(Event{Kind: SetupBegin, Label: part.label, Total: len(part.jobs)})
+		var mu sync.Mutex
+		done := 0
+		err := parallel(ctx, x.o.Threads, len(part.jobs), func(i int) error {
+			obj := part.jobs[i].obj
+			if err := x.makeOne(obj); err != nil {
+				return err
+			}
+			mu.Lock()
+			done++
+			n := done
+			mu.Unlock()
+			x.emit(Event{Kind: SetupDone, Label: part.label, Obj: obj, Done: n, Total: len(part.jobs), Bytes: int64(x.slabs[obj]) * int64(x.e.SlabBytes())})
+			return nil
+		})
+		x.emit(Event{Kind: SetupEnd, Label: part.label, Err: err})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeOne expands one key or encodes one weight into DRAM.
+func (x *Executor) makeOne(obj plan.ObjectID) error {
+	o := &x.p.Objects[obj]
+	block, err := x.arena.Alloc(int(x.slabs[obj]), purpose(o.Role), owner)
+	if err != nil {
+		return err
+	}
+	r := &residence{obj: obj, block: block}
+	x.fixed[obj] = r
+	if o.Role == plan.RoleKey && x.slabs[obj] > 0 {
+		if x.o.Keys == nil {
+			return fmt.Errorf("the %s engine needs the key for rotation %d at level %d, and no keys were given", x.e.Name(), o.Rot, o.Type.Level)
+		}
+		if err := x.o.Keys.Key(o.Rot, o.Type.Level, block.Slabs); err != nil {
+			return fmt.Errorf("%s: %w", describe(x.p, obj), err)
+		}
+	}
+	if r.op, err = x.e.Bind(o.Type, block.Slabs); err != nil {
+		return fmt.Errorf("%s: %w", describe(x.p, obj), err)
+	}
+	if o.Role == plan.RolePlain {
+		if int(o.Plain) >= len(x.p.Plains) {
+			return fmt.Errorf("%s: the plan was read without its weights", describe(x.p, obj))
+		}
+		if err := x.e.Encode(&x.p.Plains[o.Plain], r.op); err != nil {
+			return fmt.Errorf("%s: %w", describe(x.p, obj), err)
+		}
+	}
+	return nil
+}
+
+// owner is who the executor's memory belongs to.
+const owner store.Owner = "run"
+
+// parallel calls f for 0..n-1 from a number of goroutines and returns the
+// error of the smallest index that failed, or that of the context.
+func parallel(ctx context.Context, threads, n int, f func(i int) error) error {
+	var (
+		mu    sync.Mutex
+		next  int
+		first error
+		at    = n
+		wg    sync.WaitGroup
+	)
+	for range min(max(threads, 1), n) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for {
+				mu.Lock()
+				i := next
+				next++
+				stop := i >= n || first != nil
+				mu.Unlock()
+				if stop || ctx.Err() != nil {
+					return
+				}
+				if err := f(i); err != nil {
+					mu.Lock()
+					if i < at {
+						first, at = err, i
+					}
+					mu.Unlock()
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	if first != nil {
+		return first
+	}
+	return ctx.Err()
+}
+
+// describe names an object for people.
+func describe(p *plan.Plan, id plan.ObjectID) string {
+	if id < 0 || int(id) >= len(p.Objects) {
+		return fmt.Sprintf("object %d", id)
+	}
+	o := &p.Objects[id]
+	name := ""
+	if o.Layer >= 0 && int(o.Layer) < len(p.Layers) {
+		name = p.Layers[o.Layer].Name + ": "
+	}
+	switch o.Role {
+	case plan.RoleInput:
+		return fmt.Sprintf("input ciphertext %d", id)
+	case plan.RoleKey:
+		if o.Rot == 0 {
+			return fmt.Sprintf("relinearisation key at level %d", o.Type.Level)
+		}
+		return fmt.Sprintf("key for rotation %d at level %d", o.Rot, o.Type.Level)
+	case plan.RolePlain:
+		return fmt.Sprintf("%sweight %d at level %d", name, o.Plain, o.Type.Level)
+	case plan.RoleOutput:
+		return fmt.Sprintf("%soutput ciphertext %d", name, id)
+	}
+	return fmt.Sprintf("%s%s %d at level %d", name, o.Type.Kind, id, o.Type.Level)
+}
+
+// Run executes the plan once on a fresh executor; see Executor.Run.
+func Run(ctx context.Context, p *plan.Plan, e backend.Engine, in Inputs, o Options) (Outputs, Report, error) {
+	x, err := NewExecutor(ctx, p, e, o)
+	if err != nil {
+		return nil, Report{}, err
+	}
+	out, rep, err := x.Run(ctx, in)
+	return out, rep, errors.Join(err, x.Close())
+}
+
+// Run executes the plan once. Steps are issued in the order of the plan and
+// complete in any order that respects their operands, so the result is the
+// same bit for bit whatever the number of threads and the budget. When the
+// context is cancelled, steps in progress finish, everything is released and
+// the error is that of the context.
+func (x *Executor) Run(ctx context.Context, in Inputs) (Outputs, Report, error) {
+	rep := Report{SetupSeconds: x.setup}
+	cpu0, began := cpuSeconds(), time.Now()
+	x.emit(Event{Kind: RunBegin, Label: x.e.Name(), Total: len(x.p.Steps)})
+	r := newRun(x, in)
+	out, err := r.do(ctx)
+	x.emit(Event{Kind: RunEnd, Err: err})
+	rep.Seconds, rep.CPUSeconds = time.Since(began).Seconds(), cpuSeconds()-cpu0
+	rep.Counts = r.counts()
+	rep.PeakRSSBytes = peakRSS()
+	rep.ArenaPeak = int64(x.arena.Usage().Peak) * int64(x.e.SlabBytes())
+	rep.Tiers = []TierReport{{Name: "dram", Technology: "heap"}}
+	if x.o.Slow != nil {
+		rep.Tiers = append(rep.Tiers, TierReport{
+			Name: "slow", Technology: x.o.Slow.Technology(),
+			BytesRead: r.bytesRead, BytesWritten: r.bytesWritten, StallSeconds: r.stall.Seconds(),
+		})
+	}
+	if err != nil {
+		return nil, rep, err
+	}
+	return out, rep, nil
+}
+
+// Threads returns how many threads to use where the user named none: one per
+// processor the process may run on.
+func Threads() int { return goruntime.GOMAXPROCS(0) }

@@ -1,0 +1,612 @@
+package runtime
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/runtime/store"
+)
+
+// residence is one stay of an object in DRAM. An object that is dropped and
+// fetched again has a new one, while steps in flight may still use the old.
+type residence struct {
+	obj     plan.ObjectID
+	block   *store.Block
+	op      backend.Operand
+	pins    int     // unfinished nodes that use the memory
+	dropped bool    // the plan has let go; freed when the last pin goes
+	writer  *node   // last node that writes it
+	readers []*node // nodes that read it since, ciphertexts only
+}
+
+type nodeKind uint8
+
+const (
+	stepNode nodeKind = iota
+	fetchNode
+	spillNode
+)
+
+// node is a unit of work on the scoreboard: a step or a transfer. It becomes
+// ready when the nodes it depends on are done.
+type node struct {
+	kind    nodeKind
+	step    int32 // the step, or the step before which the transfer was ordered
+	res     *residence
+	deps    int
+	pending int // pieces of a transfer that are not done
+	done    bool
+	next    []*node
+	pins    []*residence
+	args    []backend.Operand
+	out     backend.Operand
+}
+
+// readyHeap orders ready steps by their place in the plan.
+type readyHeap []*node
+
+func (h readyHeap) Len() int           { return len(h) }
+func (h readyHeap) Less(i, j int) bool { return h[i].step < h[j].step }
+func (h readyHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *readyHeap) Push(x any)        { *h = append(*h, x.(*node)) }
+func (h *readyHeap) Pop() any {
+	old := *h
+	n := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return n
+}
+
+// run is one execution of a plan. One goroutine issues actions and steps in
+// order; workers execute steps; a queue executes transfers. Waiting cannot
+// deadlock: only the issuer waits for memory, and what is in flight already
+// has all the memory it needs.
+type run struct {
+	x     *Executor
+	in    Inputs
+	queue *store.Queue
+
+	mu       sync.Mutex
+	progress *sync.Cond // something finished, or the run failed
+	work     *sync.Cond // a step is ready, or the run is over
+	ready    readyHeap
+	cur      []*residence // per object, nil where it is not resident
+	live     map[*residence]struct{}
+	spills   map[plan.ObjectID]*node // last spill of an object
+	issued   int                     // steps issued and not done
+	flying   int                     // nodes of any kind issued and not done
+	running  int                     // steps being executed
+	jobs     int                     // transfer pieces queued or running
+	reading  int                     // fetches from the slow tier not done
+	err      error
+	over     bool
+
+	begun, ended []int32 // steps per layer
+	executed     []bool
+	doneSteps    int
+	bytesRead    int64
+	bytesWritten int64
+	stalledSince time.Time
+	stall        time.Duration
+}
+
+func newRun(x *Executor, in Inputs) *run {
+	r := &run{
+		x: x, in: in, cur: make([]*residence, len(x.p.Objects)), live: map[*residence]struct{}{},
+		spills: map[plan.ObjectID]*node{}, begun: make([]int32, len(x.perLay)), ended: make([]int32, len(x.perLay)), executed: make([]bool, len(x.p.Steps)),
+	}
+	r.progress, r.work = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
+	copy(r.cur, x.fixed)
+	return r
+}
+
+// do runs the plan and releases everything, whatever happens.
+func (r *run) do(ctx context.Context) (Outputs, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r.queue = store.NewQueue(r.x.o.QueueDepth)
+	var workers sync.WaitGroup
+	for w := range r.x.o.Threads {
+		workers.Add(1)
+		go func() {
+			defer workers.Done()
+			r.worker(w)
+		}()
+	}
+	stop := context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.fail(ctx.Err())
+	})
+	r.mu.Lock()
+	r.issueAll()
+	for r.err == nil && r.flying > 0 {
+		r.progress.Wait()
+	}
+	out := r.collect()
+	r.over = true
+	r.work.Broadcast()
+	for r.running > 0 || r.jobs > 0 { // after a failure: memory is in use until these end
+		r.progress.Wait()
+	}
+	r.endStall()
+	for res := range r.live {
+		res.block.Free()
+	}
+	r.live = nil
+	err := r.err
+	r.mu.Unlock()
+	stop()
+	workers.Wait()
+	r.queue.Close()
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// fail records the first error and wakes everybody. r.mu is held.
+func (r *run) fail(err error) {
+	if r.err == nil && err != nil {
+		r.err = err
+		r.ready = nil
+		r.progress.Broadcast()
+		r.work.Broadcast()
+	}
+}
+
+// issueAll issues actions and steps in order. r.mu is held, except while
+// waiting.
+func (r *run) issueAll() {
+	steps, acts, next := r.x.p.Steps, r.x.actions, 0
+	window := windowPerThread * r.x.o.Threads
+	for s := int32(0); int(s) <= len(steps) && r.err == nil; s++ {
+		for next < len(acts) && acts[next].Step <= s && r.err == nil {
+			if acts[next].Step < s {
+				r.fail(fmt.Errorf("the tier plan is out of order at step %d", s))
+				return
+			}
+			if err := r.act(acts[next]); err != nil {
+				r.fail(err)
+				return
+			}
+			next++
+		}
+		if int(s) == len(steps) {
+			break
+		}
+		for r.issued >= window && r.err == nil {
+			r.progress.Wait()
+		}
+		if r.err != nil {
+			return
+		}
+		if err := r.issue(s); err != nil {
+			r.fail(err)
+			return
+		}
+	}
+	if r.err == nil && next < len(acts) {
+		r.fail(fmt.Errorf("the tier plan acts at step %d of %d", acts[next].Step, len(steps)))
+	}
+}
+
+// alloc waits for slabs. Memory that the plan has let go comes back when the
+// steps in flight that use it are done; if none is in flight and the slabs are
+// still not there, the plan asks for more than the arena has.
+func (r *run) alloc(obj plan.ObjectID, step int32) (*store.Block, error) {
+	for {
+		b, err := r.x.arena.Alloc(int(r.x.slabs[obj]), purpose(r.x.p.Objects[obj].Role), owner)
+		if err == nil || !errors.Is(err, store.ErrFull) {
+			return b, err
+		}
+		if r.flying == 0 {
+			return nil, fmt.Errorf("the tier plan does not fit its arena at step %d, %s: %w", step, describe(r.x.p, obj), err)
+		}
+		r.progress.Wait()
+		if r.err != nil {
+			return nil, r.err
+		}
+	}
+}
+
+// reside allocates memory for an object and makes it resident.
+func (r *run) reside(obj plan.ObjectID, step int32) (*residence, error) {
+	b, err := r.alloc(obj, step)
+	if err != nil {
+		return nil, err
+	}
+	res := &residence{obj: obj, block: b}
+	r.live[res] = struct{}{}
+	if res.op, err = r.x.e.Bind(r.x.p.Objects[obj].Type, b.Slabs); err != nil {
+		return nil, fmt.Errorf("%s: %w", describe(r.x.p, obj), err)
+	}
+	r.cur[obj] = res
+	return res, nil
+}
+
+// act obeys one action of the tier plan.
+func (r *run) act(a plan.Action) error {
+	if a.Obj < 0 || int(a.Obj) >= len(r.cur) {
+		return fmt.Errorf("the tier plan refers to object %d of %d", a.Obj, len(r.cur))
+	}
+	if r.x.fixed[a.Obj] != nil {
+		return nil // needs no memory here
+	}
+	res := r.cur[a.Obj]
+	switch a.Kind {
+	case plan.ActFetch:
+		if res != nil {
+			return fmt.Errorf("the tier plan fetches %s at step %d, which is resident", describe(r.x.p, a.Obj), a.Step)
+		}
+		written := r.x.p.Objects[a.Obj].Role == plan.RoleTemp || r.x.p.Objects[a.Obj].Role == plan.RoleOutput
+		spill := r.spills[a.Obj]
+		if written && spill == nil {
+			return fmt.Errorf("the tier plan fetches %s at step %d, which was not spilled", describe(r.x.p, a.Obj), a.Step)
+		}
+		res, err := r.reside(a.Obj, a.Step)
+		if err != nil {
+			return err
+		}
+		n := &node{kind: fetchNode, step: a.Step, res: res}
+		if written {
+			r.after(n, spill)
+		}
+		res.writer = n
+		r.launch(n, res)
+	case plan.ActDrop:
+		if res == nil {
+			return fmt.Errorf("the tier plan drops %s at step %d, which is not resident", describe(r.x.p, a.Obj), a.Step)
+		}
+		r.drop(res)
+	case plan.ActSpill:
+		if res == nil || r.x.o.Slow == nil {
+			return fmt.Errorf("the tier plan spills %s at step %d, which is not resident", describe(r.x.p, a.Obj), a.Step)
+		}
+		n := &node{kind: spillNode, step: a.Step, res: res}
+		r.after(n, res.writer)
+		r.spills[a.Obj] = n
+		r.launch(n, res)
+		r.drop(res)
+	default:
+		return fmt.Errorf("the tier plan has an action of kind %d", a.Kind)
+	}
+	return nil
+}
+
+// after makes n wait for m, if m is there and not done.
+func (r *run) after(n, m *node) {
+	if m != nil && !m.done {
+		m.next = append(m.next, n)
+		n.deps++
+	}
+}
+
+// launch pins what a node uses and makes it ready if nothing holds it back.
+func (r *run) launch(n *node, uses ...*residence) {
+	for _, u := range uses {
+		u.pins++
+	}
+	n.pins = uses
+	r.flying++
+	if n.kind == fetchNode && r.fromSlow(n) {
+		r.reading++
+	}
+	if n.deps == 0 {
+		r.start(n)
+	}
+}
+
+// fromSlow reports whether a fetch reads the slow tier rather than the caller's
+// inputs.
+func (r *run) fromSlow(n *node) bool { return r.x.p.Objects[n.res.obj].Role != plan.RoleInput }
+
+// drop lets go of a stay in DRAM.
+func (r *run) drop(res *residence) {
+	res.dropped = true
+	r.cur[res.obj] = nil
+	r.release(res)
+}
+
+func (r *run) release(res *residence) {
+	if res.dropped && res.pins == 0 {
+		res.block.Free()
+		delete(r.live, res)
+	}
+}
+
+// issue puts one step on the scoreboard.
+func (r *run) issue(s int32) error {
+	st := &r.x.p.Steps[s]
+	n := &node{kind: stepNode, step: s, args: make([]backend.Operand, len(st.Args))}
+	uses := make([]*residence, 0, len(st.Args)+1)
+	update := len(st.Args) > 0 && st.Args[0] == st.Out
+	for i, a := range st.Args {
+		res := r.cur[a]
+		if res == nil {
+			return fmt.Errorf("the tier plan leaves %s out of memory at step %d (%s)", describe(r.x.p, a), s, st.Op)
+		}
+		r.after(n, res.writer)
+		n.args[i] = res.op
+		uses = append(uses, res)
+		if !update || i > 0 {
+			if role := r.x.p.Objects[a].Role; role == plan.RoleTemp || role == plan.RoleOutput {
+				res.readers = append(res.readers, n)
+			}
+		}
+	}
+	out := r.cur[st.Out]
+	if update {
+		for _, m := range out.readers {
+			if m != n {
+				r.after(n, m)
+			}
+		}
+	} else {
+		var err error
+		if out, err = r.reside(st.Out, s); err != nil {
+			return err
+		}
+		uses = append(uses, out)
+	}
+	out.writer, out.readers = n, nil
+	n.out = out.op
+	r.issued++
+	r.launch(n, uses...)
+	return nil
+}
+
+// start hands a node whose dependencies are done to those who execute it.
+func (r *run) start(n *node) {
+	if n.kind == stepNode {
+		heap.Push(&r.ready, n)
+		r.work.Signal()
+		return
+	}
+	slabs := n.res.block.Slabs
+	per := max(1, transferBytes/r.x.e.SlabBytes())
+	if n.kind == fetchNode && !r.fromSlow(n) {
+		per = max(1, len(slabs)) // the caller fills an input as a whole
+	}
+	if len(slabs) == 0 {
+		n.pending = 1
+		r.jobs++
+		r.queue.Submit(func(int) { r.pieceDone(n, 0, nil) })
+		return
+	}
+	n.pending = (len(slabs) + per - 1) / per
+	for first := 0; first < len(slabs); first += per {
+		part := slabs[first:min(first+per, len(slabs))]
+		r.jobs++
+		r.queue.Submit(func(w int) { r.transfer(n, w, first, part) })
+	}
+	if r.running == 0 && len(r.ready) == 0 {
+		r.beginStall()
+	}
+}
+
+// transfer moves one piece of an object. It runs on the queue.
+func (r *run) transfer(n *node, worker, first int, part [][]byte) {
+	r.mu.Lock()
+	failed := r.err != nil
+	r.mu.Unlock()
+	if failed {
+		r.pieceDone(n, 0, nil)
+		return
+	}
+	obj := n.res.obj
+	e := Event{Kind: FetchBegin, Step: n.step, Obj: obj, Worker: worker, Bytes: int64(len(part)) * int64(r.x.e.SlabBytes())}
+	if n.kind == spillNode {
+		e.Kind = SpillBegin
+	}
+	r.x.emit(e)
+	var err error
+	switch {
+	case n.kind == spillNode:
+		err = r.x.o.Slow.Write(obj, first, part)
+	case r.fromSlow(n):
+		err = r.x.o.Slow.Read(obj, first, part)
+	case r.in == nil:
+		err = errors.New("the run was given no inputs")
+	default:
+		err = r.in(obj, part)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", describe(r.x.p, obj), err)
+	}
+	e.Kind++ // the matching end
+	e.Err = err
+	r.x.emit(e)
+	r.pieceDone(n, e.Bytes, err)
+}
+
+// pieceDone counts one finished piece of a transfer.
+func (r *run) pieceDone(n *node, bytes int64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.jobs--
+	switch {
+	case n.kind == spillNode:
+		r.bytesWritten += bytes
+	case r.fromSlow(n):
+		r.bytesRead += bytes
+	}
+	r.fail(err)
+	if n.pending--; n.pending == 0 {
+		r.finish(n)
+	}
+	r.progress.Broadcast()
+}
+
+// finish marks a node as done, starts what waited for it and lets go of its
+// memory.
+func (r *run) finish(n *node) {
+	n.done = true
+	r.flying--
+	if n.kind == fetchNode && r.fromSlow(n) {
+		r.reading--
+	}
+	if r.err == nil {
+		for _, m := range n.next {
+			if m.deps--; m.deps == 0 {
+				r.start(m)
+			}
+		}
+	}
+	n.next = nil
+	for _, u := range n.pins {
+		u.pins--
+		r.release(u)
+	}
+	n.pins, n.args, n.out = nil, nil, nil
+	r.progress.Broadcast()
+}
+
+// worker executes ready steps, the earliest first.
+func (r *run) worker(w int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		for len(r.ready) == 0 && !r.over {
+			r.work.Wait()
+		}
+		if r.over {
+			return
+		}
+		n := heap.Pop(&r.ready).(*node)
+		st := &r.x.p.Steps[n.step]
+		r.endStall()
+		r.running++
+		firstOfLayer, lastOfLayer := false, false
+		layered := st.Layer >= 0 && int(st.Layer) < len(r.begun)
+		if layered {
+			firstOfLayer = r.begun[st.Layer] == 0
+			r.begun[st.Layer]++
+		}
+		args, out := n.args, n.out
+		r.mu.Unlock()
+		if firstOfLayer {
+			r.x.emit(Event{Kind: LayerBegin, Layer: st.Layer, Label: r.x.p.Layers[st.Layer].Name})
+		}
+		r.x.emit(Event{Kind: StepBegin, Step: n.step, Op: st.Op, Layer: st.Layer, Worker: w})
+		err := r.x.e.Exec(st, args, out)
+		if err != nil {
+			err = r.stepError(n.step, err)
+		}
+		r.mu.Lock()
+		r.running--
+		r.issued--
+		if err == nil {
+			r.executed[n.step] = true
+			r.doneSteps++
+			if layered {
+				r.ended[st.Layer]++
+				lastOfLayer = r.ended[st.Layer] == r.x.perLay[st.Layer]
+			}
+		}
+		done := r.doneSteps
+		r.fail(err)
+		r.finish(n)
+		if r.running == 0 && len(r.ready) == 0 {
+			r.beginStall()
+		}
+		if r.x.o.Events != nil {
+			r.mu.Unlock()
+			r.x.emit(Event{Kind: StepEnd, Step: n.step, Op: st.Op, Layer: st.Layer, Worker: w, Done: done, Total: len(r.x.p.Steps), Err: err})
+			if lastOfLayer {
+				r.x.emit(Event{Kind: LayerEnd, Layer: st.Layer, Label: r.x.p.Layers[st.Layer].Name})
+			}
+			r.mu.Lock()
+		}
+	}
+}
+
+// stepError names the step, its layer and its op.
+func (r *run) stepError(s int32, err error) error {
+	st := &r.x.p.Steps[s]
+	if st.Layer >= 0 && int(st.Layer) < len(r.x.p.Layers) {
+		return fmt.Errorf("%s: step %d (%s): %w", r.x.p.Layers[st.Layer].Name, s, st.Op, err)
+	}
+	return fmt.Errorf("step %d (%s): %w", s, st.Op, err)
+}
+
+// beginStall starts the clock of a stall: no step is running or ready, and a
+// read from the slow tier is under way.
+func (r *run) beginStall() {
+	if r.reading > 0 && r.stalledSince.IsZero() {
+		r.stalledSince = time.Now()
+		r.x.emit(Event{Kind: StallBegin})
+	}
+}
+
+// endStall stops the clock of a stall, if one is running.
+func (r *run) endStall() {
+	if !r.stalledSince.IsZero() {
+		d := time.Since(r.stalledSince)
+		r.stall += d
+		r.stalledSince = time.Time{}
+		r.x.emit(Event{Kind: StallEnd, Seconds: d.Seconds()})
+	}
+}
+
+// collect copies the outputs out of the arena.
+func (r *run) collect() Outputs {
+	if r.err != nil {
+		return nil
+	}
+	out := Outputs{}
+	for _, port := range r.x.p.Outputs {
+		for _, o := range port.Objects {
+			res := r.cur[o]
+			if res == nil {
+				r.fail(fmt.Errorf("the tier plan leaves %s out of memory at the end", describe(r.x.p, o)))
+				return nil
+			}
+			if out[o] == nil {
+				c := make([][]byte, len(res.block.Slabs))
+				for i, s := range res.block.Slabs {
+					c[i] = append([]byte(nil), s...)
+				}
+				out[o] = c
+			}
+		}
+	}
+	return out
+}
+
+// counts counts the operations of the steps that were executed.
+func (r *run) counts() plan.Counts {
+	var c plan.Counts
+	keys := map[int]bool{}
+	for s, done := range r.executed {
+		if !done {
+			continue
+		}
+		st := &r.x.p.Steps[s]
+		switch st.Op {
+		case ir.OpHERotate, ir.OpHEHoistRot, ir.OpHEGiant:
+			c.Rotations++
+			c.KeySwitches++
+			for _, a := range st.Args {
+				if o := &r.x.p.Objects[a]; o.Role == plan.RoleKey {
+					keys[o.Rot] = true
+				}
+			}
+		case ir.OpHEMul:
+			c.CtMults++
+			c.KeySwitches++
+		case ir.OpHEMulQP, ir.OpHEMacQP, ir.OpHEMulPlain:
+			c.Diagonals++
+		}
+	}
+	c.GaloisKeys = len(keys)
+	return c
+}

@@ -1,0 +1,247 @@
+// Package store owns the memory a plan runs in. Its Arena holds objects in
+// DRAM outside the Go heap, in slabs of one limb each; its tier files hold
+// keys and encoded weights in a slow tier (persistent memory, or an ordinary
+// file that stands in for it) and bring them into the arena by planned copies,
+// never by page faults.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// ErrFull says that the arena has too few free slabs at the moment. Callers
+// wait for a Free and try again.
+var ErrFull = errors.New("arena is full")
+
+// Purpose says what memory is used for; the arena accounts by it.
+type Purpose uint8
+
+// Purposes of arena memory.
+const (
+	Keys        Purpose = iota // evaluation keys
+	Weights                    // encoded plaintexts and matrices
+	Ciphertexts                // inputs, temporaries and outputs
+	Scratch                    // everything else: staging buffers of install
+	numPurposes
+)
+
+func (p Purpose) String() string {
+	if p < numPurposes {
+		return [...]string{"keys", "weights", "ciphertexts", "scratch"}[p]
+	}
+	return fmt.Sprintf("purpose(%d)", uint8(p))
+}
+
+// Owner names who an object belongs to, for example a plan's run. Accounting
+// and admission go by owner, so that several plans can share one arena.
+type Owner string
+
+// Admission decides whether an owner may take more slabs. Admit is called
+// before slabs are handed out and Release after they come back; both are called
+// with the arena locked and must not call into it.
+type Admission interface {
+	Admit(o Owner, slabs int) bool
+	Release(o Owner, slabs int)
+}
+
+// Usage is a snapshot of an arena in slabs.
+type Usage struct {
+	Limit     int // most slabs that may be out at once, 0 for no limit
+	Mapped    int // slabs obtained from the operating system
+	InUse     int
+	Peak      int // high-water mark of InUse
+	ByPurpose [numPurposes]int
+	PeakBy    [numPurposes]int // high-water mark of each purpose by itself
+}
+
+// Block is an object's memory: a vector of slabs that need not be adjacent, so
+// that the arena never fragments. A block belongs to whoever allocated it; it
+// may be read and written by several goroutines, which must order themselves.
+// Its slabs are invalid after Free.
+type Block struct {
+	Slabs   [][]byte // each SlabBytes long; 4096-byte aligned where slabs are a page or more, else 64
+	Purpose Purpose
+	Owner   Owner
+	arena   *Arena
+	freed   bool
+}
+
+// Arena hands out off-heap memory in slabs of one size. All methods may be
+// called from several goroutines. Slabs are mapped on demand up to the limit
+// and stay resident after Free: they count to the budget until Close.
+type Arena struct {
+	slab int
+
+	mu        sync.Mutex
+	free      [][]byte // last in, first out: warm pages are used again first
+	chunks    []chunk
+	admission Admission
+	use       Usage
+	owners    map[Owner]int
+	closed    bool
+}
+
+// chunkBytes is how much the arena asks of the operating system at a time: a
+// multiple of the huge page size.
+const chunkBytes = 32 << 20
+
+// hugeBytes is the size of a transparent huge page.
+const hugeBytes = 2 << 20
+
+// NewArena returns an arena of slabs of slabBytes each, a multiple of 64. At
+// most limit slabs are out at once; 0 means no limit. admission may be nil.
+func NewArena(slabBytes, limit int, admission Admission) (*Arena, error) {
+	if slabBytes <= 0 || slabBytes%64 != 0 {
+		return nil, fmt.Errorf("arena: a slab of %d bytes is not a positive multiple of 64", slabBytes)
+	}
+	if limit < 0 {
+		return nil, fmt.Errorf("arena: limit of %d slabs", limit)
+	}
+	return &Arena{slab: slabBytes, admission: admission, use: Usage{Limit: limit}, owners: map[Owner]int{}}, nil
+}
+
+// SlabBytes returns the size of one slab.
+func (a *Arena) SlabBytes() int { return a.slab }
+
+// Alloc hands out n slabs or none. It fails with ErrFull where they are not
+// free at the moment; the content of fresh slabs is undefined.
+func (a *Arena) Alloc(n int, p Purpose, o Owner) (*Block, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.closed:
+		panic("BUG: allocation from a closed arena")
+	case n < 0 || p >= numPurposes:
+		panic(fmt.Sprintf("BUG: arena asked for %d slabs of %v", n, p))
+	case a.use.Limit > 0 && a.use.InUse+n > a.use.Limit:
+		return nil, fmt.Errorf("%w: %d of %d slabs in use, %d wanted", ErrFull, a.use.InUse, a.use.Limit, n)
+	}
+	for len(a.free) < n {
+		if err := a.grow(n - len(a.free)); err != nil {
+			return nil, err
+		}
+	}
+	if a.admission != nil && !a.admission.Admit(o, n) {
+		return nil, fmt.Errorf("%w: %s may not take %d more slabs", ErrFull, o, n)
+	}
+	b := &Block{Slabs: make([][]byte, n), Purpose: p, Owner: o, arena: a}
+	rest := len(a.free) - n
+	for i := range b.Slabs {
+		b.Slabs[i] = a.free[len(a.free)-1-i]
+		if invariants {
+			checkPoison(b.Slabs[i])
+		}
+	}
+	clear(a.free[rest:])
+	a.free = a.free[:rest]
+	a.account(p, o, n)
+	return b, nil
+}
+
+func (a *Arena) account(p Purpose, o Owner, n int) {
+	a.use.InUse += n
+	a.use.ByPurpose[p] += n
+	a.use.Peak = max(a.use.Peak, a.use.InUse)
+	a.use.PeakBy[p] = max(a.use.PeakBy[p], a.use.ByPurpose[p])
+	if a.owners[o] += n; a.owners[o] == 0 {
+		delete(a.owners, o)
+	}
+}
+
+// grow maps enough for at least n more slabs, within the limit. Chunks are
+// large, except that the last one ends exactly at the limit.
+func (a *Arena) grow(n int) error {
+	slabs := max(n, chunkBytes/a.slab)
+	if a.use.Limit > 0 {
+		slabs = min(slabs, a.use.Limit-a.use.Mapped)
+	}
+	if slabs < n {
+		panic("BUG: arena counts do not add up")
+	}
+	c, err := mapChunk(slabs * a.slab)
+	if err != nil {
+		return fmt.Errorf("arena: cannot map %d bytes: %w", slabs*a.slab, err)
+	}
+	a.chunks = append(a.chunks, c)
+	a.use.Mapped += slabs
+	fresh := make([][]byte, 0, slabs+len(a.free))
+	for i := slabs - 1; i >= 0; i-- { // lowest address on top
+		s := c.mem[i*a.slab : (i+1)*a.slab : (i+1)*a.slab]
+		if invariants {
+			poison(s)
+		}
+		fresh = append(fresh, s)
+	}
+	a.free = append(fresh, a.free...)
+	return nil
+}
+
+// Free gives the block's slabs back. Freeing twice is a bug and panics.
+func (b *Block) Free() {
+	a := b.arena
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if b.freed {
+		panic(fmt.Sprintf("BUG: block of %d slabs of %v freed twice", len(b.Slabs), b.Purpose))
+	}
+	if a.closed {
+		panic("BUG: block freed after its arena was closed")
+	}
+	b.freed = true
+	for i := len(b.Slabs) - 1; i >= 0; i-- {
+		if invariants {
+			poison(b.Slabs[i])
+		}
+		a.free = append(a.free, b.Slabs[i])
+	}
+	a.account(b.Purpose, b.Owner, -len(b.Slabs))
+	if a.admission != nil {
+		a.admission.Release(b.Owner, len(b.Slabs))
+	}
+	b.Slabs = nil
+}
+
+// Usage returns the counts of this moment.
+func (a *Arena) Usage() Usage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.use
+}
+
+// OwnedBy returns how many slabs an owner holds.
+func (a *Arena) OwnedBy(o Owner) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.owners[o]
+}
+
+// Close gives all memory back to the operating system. Blocks still out are a
+// leak: check builds (-tags invariants) panic, others return an error that
+// says how much of what was leaked, and keep that memory mapped.
+func (a *Arena) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil
+	}
+	if a.use.InUse != 0 {
+		msg := fmt.Sprintf("arena closed with %d slabs in use (", a.use.InUse)
+		for p := Purpose(0); p < numPurposes; p++ {
+			msg += fmt.Sprintf(" %v %d", p, a.use.ByPurpose[p])
+		}
+		msg += " )"
+		if invariants {
+			panic("BUG: " + msg)
+		}
+		return errors.New(msg)
+	}
+	a.closed = true
+	var errs []error
+	for _, c := range a.chunks {
+		errs = append(errs, c.unmap())
+	}
+	a.chunks, a.free = nil, nil
+	return errors.Join(errs...)
+}

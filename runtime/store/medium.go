@@ -1,0 +1,156 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// Medium is one open file of a slow tier. Reads and writes may happen at once
+// from several goroutines at different places.
+type Medium interface {
+	// ReadAt fills the slabs, in order, with the bytes from off on. A file that
+	// ends early is io.ErrUnexpectedEOF. It leaves nothing in the page cache
+	// where the system allows that.
+	ReadAt(slabs [][]byte, off int64) error
+	// WriteAt writes the slabs, in order, from off on. The bytes are durable
+	// after the next Sync.
+	WriteAt(slabs [][]byte, off int64) error
+	// Reserve makes sure that size bytes from the start have room on the
+	// device, so that writing there cannot fail for want of it.
+	Reserve(size int64) error
+	// Truncate cuts the file, and gives the room behind size back.
+	Truncate(size int64) error
+	// Size returns the present length.
+	Size() (int64, error)
+	// Sync returns when everything written is durable.
+	Sync() error
+	// Describe says what the medium is and how it is read, for people.
+	Describe() string
+	Close() error
+}
+
+// Technology is one kind of slow tier. Each stands in a file of its own.
+type Technology interface {
+	// Name is what reports call it: heap, file or dax.
+	Name() string
+	// Open opens a file of the tier. For writing it is made if missing and
+	// locked against every other opener; for reading it is locked against
+	// writers. A lock that is held elsewhere is ErrLocked.
+	Open(path string, write bool) (Medium, error)
+	// Temp makes a file for writing and reading that disappears when it is
+	// closed, also when the process is killed.
+	Temp(dir string) (Medium, error)
+}
+
+// Errors that callers tell apart.
+var (
+	// ErrLocked says that another process writes the file, or uses it while
+	// this one wants to write.
+	ErrLocked = errors.New("in use by another process")
+	// ErrDamaged says that a file or an object in it is not what was written.
+	ErrDamaged = errors.New("damaged")
+	// ErrForeign says that a file belongs to other keys, another plan or
+	// another format version.
+	ErrForeign = errors.New("foreign file")
+)
+
+// Detect returns the technology for a directory: DAX where a file of it can be
+// mapped with MAP_SYNC, an ordinary file otherwise. It makes the directory if
+// it is missing.
+func Detect(dir string) (Technology, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if supportsDAX(dir) {
+		return DAX{}, nil
+	}
+	return File{}, nil
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !ignoreDirSync(err) {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// openLocked opens and locks a file of a tier the ordinary way.
+func openLocked(path string, write bool) (*os.File, error) {
+	flag := os.O_RDONLY
+	if write {
+		flag = os.O_RDWR | os.O_CREATE
+	}
+	f, err := os.OpenFile(path, flag, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(f, write); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err == nil && write && fi.Size() == 0 {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// total returns the bytes in a vector of slabs.
+func total(slabs [][]byte) int64 {
+	n := int64(0)
+	for _, s := range slabs {
+		n += int64(len(s))
+	}
+	return n
+}
+
+// pages rounds up to whole pages.
+func pages(n int64) int64 { return (n + PageBytes - 1) &^ (PageBytes - 1) }
+
+// pageBuffer returns a buffer of n bytes that direct I/O accepts.
+func pageBuffer(n int64) []byte {
+	b := make([]byte, n+PageBytes)
+	skip := int64(-address(b) & (PageBytes - 1))
+	return b[skip : skip+n : skip+n]
+}
+
+// readPlain fills slabs through an io.ReaderAt.
+func readPlain(r io.ReaderAt, slabs [][]byte, off int64) error {
+	for _, s := range slabs {
+		if n, err := r.ReadAt(s, off); n < len(s) {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		off += int64(len(s))
+	}
+	return nil
+}
+
+// writePlain writes slabs through an io.WriterAt.
+func writePlain(w io.WriterAt, slabs [][]byte, off int64) error {
+	for _, s := range slabs {
+		if _, err := w.WriteAt(s, off); err != nil {
+			return err
+		}
+		off += int64(len(s))
+	}
+	return nil
+}
