@@ -52,7 +52,7 @@ func (b *builder) inputOf(e elemType, name string, dims ...any) *builder {
 }
 
 func (b *builder) output(name string) *builder {
-	b.outs = appendMessage(b.outs, 12, valueInfoBytes(name, elemFloat))
+	b.outs = appendMessage(b.outs, 12, appendString(nil, 1, name))
 	return b
 }
 

@@ -109,8 +109,25 @@ func (im *importer) run() (*ir.Graph, error) {
 			im.warn("output %q does not depend on an encrypted input", o.name)
 		}
 		im.g.Outputs = append(im.g.Outputs, v)
+		if !fits(v.Type.Shape, o) {
+			im.warn("output %q has shape %v, which is not what the model declares", o.name, v.Type.Shape)
+		}
 	}
 	return im.g, nil
+}
+
+// fits reports whether a shape agrees with the dimensions that the model
+// declares as numbers.
+func fits(shape []int, v valueInfo) bool {
+	if !v.hasShape {
+		return true
+	}
+	for i, d := range v.dims {
+		if len(v.dims) != len(shape) || d.known && d.value > 0 && d.value != int64(shape[i]) {
+			return false
+		}
+	}
+	return len(v.dims) == len(shape)
 }
 
 // inputs creates the encrypted inputs. A symbolic first dimension is the batch;
@@ -239,7 +256,11 @@ func (im *importer) node(i int, n *nodeProto) error {
 		}
 		return c.refuse("", "", "%d inputs, opset %d takes %s", len(c.in), c.opset, want)
 	}
-	for k := range row.minIn {
+	needed := row.minIn
+	if row.maxIn < 0 {
+		needed = len(c.in) // a list has no gaps
+	}
+	for k := range needed {
 		if c.in[k] == nil {
 			return c.refuse("", "", "input %d is missing", k)
 		}

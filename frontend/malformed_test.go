@@ -447,22 +447,8 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		seen := map[*ir.Value]bool{}
-		for _, v := range m.Graph.Values {
-			for _, a := range v.Args {
-				if !seen[a] {
-					t.Fatalf("%s reads a value that comes later", v.Name)
-				}
-			}
-			if got, err := v.Op.Info().Infer(v); err != nil || !got.Equal(v.Type) {
-				t.Fatalf("%s has type %v, inferred %v, %v", v.Name, v.Type, got, err)
-			}
-			seen[v] = true
-		}
-		for _, o := range m.Graph.Outputs {
-			if !seen[o] {
-				t.Fatalf("output %s is not in the graph", o.Name)
-			}
+		if err := ir.Verify(m.Graph, ir.Tensor); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -52,6 +52,9 @@ func TestModels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if err := ir.Verify(m.Graph, ir.Tensor); err != nil {
+				t.Fatal(err)
+			}
 			if testing.Short() && m.Graph.Inputs[0].Type.Elems() > 100_000 {
 				t.Skip("SKIPPED: large model in short mode")
 			}

@@ -182,11 +182,6 @@ func importExtremum(minimum bool) func(*call) error {
 		pick = math.Min
 	}
 	return func(c *call) error {
-		for k, x := range c.in {
-			if x == nil {
-				return c.refuse("", "", "input %d is missing", k)
-			}
-		}
 		if err := c.sameType(); err != nil {
 			return err
 		}

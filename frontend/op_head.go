@@ -74,7 +74,7 @@ func moveToClient(g *ir.Graph) []plan.ClientOp {
 	for {
 		v := g.Outputs[0]
 		name, ok := clientOps[v.Op]
-		if !ok {
+		if !ok || v.Type.Elems() == 0 {
 			return ops
 		}
 		in := v.Args[0]

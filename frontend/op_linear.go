@@ -144,6 +144,13 @@ func (c *call) zip(a, b *value, elem elemType, f func(a, b float64) float64) (*v
 		return nil, err
 	}
 	ia, ib := broadcastIndex(a.c.Shape, shape), broadcastIndex(b.c.Shape, shape)
+	for _, x := range []*value{a, b} {
+		for _, v := range x.c.Data {
+			if x.elem.integer() && math.Abs(v) > 1<<53 {
+				return nil, c.refuse("", "", "integer constant %v is beyond the exact range", v)
+			}
+		}
+	}
 	out := ir.NewArray(shape...)
 	for i := range out.Data {
 		v := f(a.c.Data[ia[i]], b.c.Data[ib[i]])

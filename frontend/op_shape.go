@@ -244,11 +244,6 @@ func importConcat(c *call) error {
 	if err != nil {
 		return err
 	}
-	for k, x := range c.in {
-		if x == nil {
-			return c.refuse("", "", "input %d is missing", k)
-		}
-	}
 	if err := c.sameType(); err != nil {
 		return err
 	}

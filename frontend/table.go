@@ -179,5 +179,5 @@ var hints = map[string]string{
 var importTable []row
 
 func init() {
-	importTable = slices.Concat(linearRows, poolRows, shapeRows, activationRows, constantRows, headRows)
+	importTable = slices.Concat(linearRows, poolRows, shapeRows, activationRows, normRows, constantRows, headRows)
 }

@@ -99,10 +99,20 @@ func (x *external) canonical(t *tensorProto, owner, op string) (*canonTensor, er
 			return nil, malformed("%s %q: shape %v of %s needs %d bytes, the model has %d", op, owner, t.dims, t.elem, n*rawSize(t.elem), len(raw))
 		}
 		c.raw = fromRaw(raw, t.elem)
+		if t.elem == elemUint64 {
+			for b := raw; len(b) > 0; b = b[8:] {
+				t.uint64s = append(t.uint64s, binary.LittleEndian.Uint64(b))
+			}
+		}
 	} else {
 		c.raw, err = fromTyped(t, n, op, owner)
 		if err != nil {
 			return nil, err
+		}
+	}
+	for i, v := range t.uint64s {
+		if v > math.MaxInt64 {
+			return nil, refuse("element %d is %d; integers of 2^63 and more are not supported", i, v)
 		}
 	}
 	return c, nil
@@ -157,16 +167,12 @@ func fromRaw(b []byte, e elemType) []byte {
 		case elemUint32:
 			v = int64(le.Uint32(b))
 		case elemUint64:
-			v = clampUint(le.Uint64(b))
+			v = int64(le.Uint64(b))
 		}
 		out = le.AppendUint64(out, uint64(v))
 	}
 	return out
 }
-
-// clampUint maps an unsigned value to int64, the largest one for what does not
-// fit: such values occur only as "until the end".
-func clampUint(v uint64) int64 { return int64(min(v, math.MaxInt64)) }
 
 // fromTyped converts the typed data fields. onnx.proto lists which field holds
 // which element type.
@@ -208,7 +214,7 @@ func fromTyped(t *tensorProto, n int, op, owner string) ([]byte, error) {
 		}
 	case elemUint32, elemUint64:
 		for _, v := range t.uint64s {
-			out = le.AppendUint64(out, uint64(clampUint(v)))
+			out = le.AppendUint64(out, v)
 		}
 	case elemBool:
 		for _, v := range t.int32s {

@@ -227,18 +227,19 @@ func (g *Graph) Const(name string, a *Array, d DType) (*Value, error) {
 	return g.Append(v)
 }
 
-// foldElems and foldWork bound what Fold spends on one value beyond a small
-// multiple of the constants it starts from: elements of the result, and
-// multiply-adds.
+// foldElems is how many elements Fold makes of any constants, however small;
+// larger results must not be larger than the constants together. foldWork bounds
+// the multiply-adds.
 const (
-	foldElems = 1 << 22
+	foldElems = 1 << 24
 	foldWork  = 1 << 32
 )
 
 // Fold evaluates a tensor value whose arguments are all constants. The second
 // result is false where v is an input, a constant, or depends on something that
-// is not a constant. A result much larger than the constants it comes from, or
-// far too costly, is an error: no sane model folds to it.
+// is not a constant. A result that is large and larger than the constants it comes
+// from, or far too costly, is an error: no sane model folds to it. The result may
+// share data with an argument.
 func Fold(v *Value) (*Array, bool, error) {
 	info := v.Op.Info()
 	if info.Vocab != Tensor || v.Op == OpInput || v.Op == OpConst || info.Eval == nil {
@@ -254,7 +255,7 @@ func Fold(v *Value) (*Array, bool, error) {
 		total += len(a.Array.Data)
 	}
 	n := v.Type.Elems()
-	if n > foldElems+8*total {
+	if n > max(foldElems, total) {
 		return nil, true, &NodeError{Node: v.Name, Op: info.Name,
 			Err: fmt.Errorf("constant of shape %v made from %d elements is too large to fold", v.Type.Shape, total)}
 	}

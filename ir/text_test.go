@@ -183,6 +183,65 @@ inputs(%0)
 outputs(%3)
 `
 
+// zoo has every op of the tensor vocabulary, as a start for the fuzzer.
+const zoo = `graph "zoo"
+%0 = tensor.input() {shape=[1,4,5,6]} "x"
+%1 = tensor.const() data=[1,2,3,4,5,6,7,8,9,8,7,6,5,4,3,2] : f[4,1,2,2] "w"
+%2 = tensor.const() {dtype="i"} data=[0,-1] : i[2] "i"
+%3 = tensor.conv(%0, %1) {dilations=[1,2], group=4, pads=[1,0,0,1], strides=[2,1]} "conv"
+%4 = tensor.avgpool(%3) {ceil=1, count_include_pad=1, kernel=[2,2], pads=[0,1,1,0], strides=[1,2]} "avg"
+%5 = tensor.maxpool(%3) {dilations=[2,1], kernel=[2,3]} "max"
+%6 = tensor.pad(%4) {mode="reflect", pads=[0,0,1,-1,0,0,1,1], value=0} "pad"
+%7 = tensor.pad(%4) {pads=[0,0,1,-1,0,0,1,1], value=2.5} "pad0"
+%8 = tensor.slice(%6) {axes=[-1,1], ends=[-9,4], starts=[-1,1], steps=[-2,2]} "slice"
+%9 = tensor.gather(%8, %2) {axis=1} "gather"
+%10 = tensor.transpose(%9) {perm=[0,3,2,1]} "transpose"
+%11 = tensor.reducemean(%10) {axes=[1,-1], keepdims=1} "mean"
+%12 = tensor.reducesum(%10) {axes=[1,-1], keepdims=0} "sum"
+%13 = tensor.reducemax(%10) {keepdims=0} "top"
+%14 = tensor.expand(%13) {shape=[2,3]} "expand"
+%15 = tensor.reshape(%14) {shape=[3,2]} "reshape"
+%16 = tensor.const() data=[1,2] : f[2] "c"
+%17 = tensor.matmul(%14, %15) "matmul"
+%18 = tensor.mul(%17, %16) "mul"
+%19 = tensor.div(%18, %16) "div"
+%20 = tensor.sub(%16, %19) "sub"
+%21 = tensor.add(%20, %16) "add"
+%22 = tensor.concat(%21, %20) {axis=-1} "concat"
+%23 = tensor.pow(%22) {k=3} "pow"
+%24 = tensor.act(%23) {fn="clip", max=+Inf, min=-1} "clip"
+%25 = tensor.act(%24) {alpha=0.1, fn="leakyrelu"} "leaky"
+%26 = tensor.softmax(%25) {axis=1, flat=1} "soft"
+%27 = tensor.logsoftmax(%26) {axis=0} "log"
+%28 = tensor.argmax(%27) {axis=-1, keepdims=0, last=1} "arg"
+%29 = tensor.div(%2, %2) "foldable"
+%30 = tensor.conv(%1, %1) "constants"
+%31 = tensor.avgpool(%1) {kernel=[2,2]} "pooled"
+inputs(%0)
+outputs(%5, %7, %11, %12, %28, %29)
+`
+
+// TestZoo keeps the fuzzer's start valid and complete.
+func TestZoo(t *testing.T) {
+	g, err := ParseString(zoo)
+	if err == nil {
+		err = Verify(g, Tensor)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[Op]bool{}
+	for _, v := range g.Values {
+		used[v.Op] = true
+		tryCells(t, v)
+	}
+	for _, op := range Ops() {
+		if op.Info().Vocab == Tensor && !used[op] {
+			t.Errorf("%s is not in it", op)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	g, err := ParseString(small)
 	if err != nil {
@@ -297,6 +356,7 @@ func FuzzParse(f *testing.F) {
 	for _, slots := range []int{8, 16} {
 		f.Add(lowered(f, slots).String())
 	}
+	f.Add(zoo)
 	f.Add("graph \"\"\nlayout @0 = slots=2 cts=1 lanes=1 map=[0..2147483647/2147483646]\ninputs()\noutputs()")
 	f.Add("graph \"\"\n%0 = he.input() {level=99999999, scale=\"2^30\"}\n%1 = he.rescale(%0)\ninputs(%0)\noutputs(%1)")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -324,8 +384,43 @@ func FuzzParse(f *testing.F) {
 			if a, ok, err := Fold(v); ok && err == nil && !slices.Equal(a.Shape, v.Type.Shape) {
 				t.Fatalf("value %d folds to %v, inferred %v", v.ID, a.Shape, v.Type.Shape)
 			}
+			tryCells(t, v)
 		}
 	})
+}
+
+// tryCells calls Eval and Linear of a small value: they may refuse, not panic,
+// and results have the inferred shape.
+func tryCells(t *testing.T, v *Value) {
+	info := v.Op.Info()
+	small := v.Type.Kind == TensorKind && len(v.Type.Shape) > 0 && v.Type.Elems() <= 2048
+	args := make([]*Array, len(v.Args))
+	for i, a := range v.Args {
+		if small = small && a.Type.Kind == TensorKind && a.Type.Elems() <= 2048; small {
+			if args[i] = a.Array; args[i] == nil {
+				args[i] = NewArray(a.Type.Shape...)
+			}
+		}
+	}
+	if !small || info.Vocab != Tensor {
+		return
+	}
+	if r, err := info.Eval(v, args); err == nil && (!slices.Equal(r.Shape, v.Type.Shape) || len(r.Data) != v.Type.Elems()) {
+		t.Fatalf("value %d evaluates to %v, inferred %v", v.ID, r.Shape, v.Type.Shape)
+	}
+	if info.Linear != nil {
+		_ = info.Linear(v,
+			func(out, arg, in int, _ float64) {
+				if out < 0 || out >= v.Type.Elems() || in < 0 || in >= v.Args[arg].Type.Elems() {
+					t.Fatalf("value %d: entry (%d,%d) of argument %d", v.ID, out, in, arg)
+				}
+			},
+			func(out int, _ float64) {
+				if out < 0 || out >= v.Type.Elems() {
+					t.Fatalf("value %d: bias %d", v.ID, out)
+				}
+			})
+	}
 }
 
 // TestVerify breaks a good graph in one place at a time.

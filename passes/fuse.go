@@ -70,6 +70,11 @@ type fuser struct {
 // the largest value that survives decryption.
 const outputHeadroom = 2
 
+// productHeadroom lets the factors of a product reach this magnitude in their
+// slots instead of one. Where products happen the modulus has room for it, and
+// rounding noise weighs less by as much.
+const productHeadroom = 4
+
 // fuse turns a tensor graph into its fused form. Errors name the ONNX node that
 // cannot be computed on ciphertexts.
 func fuse(g *ir.Graph, ranges map[*ir.Value]Range, input func(v *ir.Value) (center, norm []float64)) ([]*fusedNode, error) {
@@ -252,7 +257,7 @@ func (f *fuser) broadcastProduct(v, a, b *ir.Value) error {
 			idx := broadcastIndex(x.Type.Shape, v.Type.Shape)
 			af = af.rows(idx)
 		}
-		nodes[i] = f.linear(x.Name, &ir.Value{Name: x.Name, Type: v.Type}, af, 0, f.norm(x))
+		nodes[i] = f.linear(x.Name, &ir.Value{Name: x.Name, Type: v.Type}, af, 0, f.norm(x)/productHeadroom)
 	}
 	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: nodes[:], norm: []float64{nodes[0].norm[0] * nodes[1].norm[0]}, value: v})
 	return nil
@@ -287,7 +292,7 @@ func (f *fuser) operand(v *ir.Value) (*fusedNode, error) {
 	if r := a.plainRoot(); r != nil && len(r.norm) == 1 && (r.center == nil || r.center[0] == 0) {
 		return r, nil
 	}
-	return f.linear(v.Name, v, a, 0, f.norm(v)), nil
+	return f.linear(v.Name, v, a, 0, f.norm(v)/productHeadroom), nil
 }
 
 func (f *fuser) root(v *ir.Value, n *fusedNode) {

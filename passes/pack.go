@@ -167,7 +167,7 @@ func placeCost(n *fusedNode, p placement, s *packState, index map[*fusedNode]int
 	for _, a := range n.args {
 		args = append(args, s.places[index[a]].out)
 	}
-	if !p.out.bounded && rowSum(n) > 1<<12 {
+	if !p.out.bounded && rowSum(n) > 1<<14 {
 		return 0, false
 	}
 	// Every element of an argument that the matrix reads must have a slot, which

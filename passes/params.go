@@ -3,7 +3,6 @@ package passes
 import (
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 
 	"github.com/home-fhe/home/ir"
@@ -23,17 +22,35 @@ type entry struct {
 
 // catalogue goes from cheap to dear; the first entry that is deep and precise
 // enough is taken. Sizes keep log2(QP) just below the bound for each N.
+//
+// A digit of the gadget groups as many primes of Q as there are special primes,
+// and P exceeds the largest digit by two bits, so that the noise of hoisted
+// rotations stays below that of rescaling. Within that, more special primes mean
+// fewer digits, smaller keys and faster key switches, and fewer bits for the
+// scale.
 var catalogue = []entry{
-	{"real-13-3", 13, 45, 36, 3, []int{50}},
-	{"real-13-5", 13, 35, 28, 5, []int{37}},
-	{"real-14-6", 14, 50, 40, 6, []int{60, 60}},
-	{"real-14-9", 14, 43, 34, 9, []int{40, 40}},
-	{"real-14-12", 14, 38, 29, 12, []int{40}},
-	{"real-15-16", 15, 50, 40, 16, []int{57, 57, 57}},
-	{"real-15-20", 15, 45, 34, 20, []int{47, 47, 47}},
-	{"real-15-25", 15, 40, 28, 25, []int{42, 42, 42}},
-	{"real-16-32", 16, 55, 42, 32, []int{57, 57, 57, 57, 57, 57}},
-	{"real-16-40", 16, 50, 36, 40, []int{50, 50, 50, 50, 50}},
+	{"real-13-3", 13, 44, 38, 3, []int{47}},
+	{"real-13-5", 13, 33, 29, 5, []int{35}},
+	{"real-14-7", 14, 38, 34, 7, repeatSize(36, 4)},
+	{"real-14-9", 14, 36, 32, 9, repeatSize(34, 3)},
+	{"real-14-10", 14, 36, 32, 10, repeatSize(36, 2)},
+	{"real-14-11", 14, 33, 30, 11, repeatSize(33, 2)},
+	{"real-14-12", 14, 31, 28, 12, repeatSize(31, 2)},
+	{"real-15-16", 15, 41, 37, 16, repeatSize(38, 6)},
+	{"real-15-18", 15, 39, 35, 18, repeatSize(37, 5)},
+	{"real-15-20", 15, 37, 33, 20, repeatSize(34, 5)},
+	{"real-15-22", 15, 35, 31, 22, repeatSize(33, 4)},
+	{"real-15-25", 15, 32, 28, 25, repeatSize(30, 4)},
+	{"real-16-32", 16, 47, 42, 32, repeatSize(43, 8)},
+	{"real-16-40", 16, 40, 36, 40, repeatSize(37, 6)},
+}
+
+func repeatSize(bits, n int) []int {
+	s := make([]int, n)
+	for i := range s {
+		s[i] = bits
+	}
+	return s
 }
 
 func (e *entry) params() (*ir.Params, error) {
@@ -71,7 +88,7 @@ var ErrTooDeep = errors.New("network too deep for one modulus chain")
 func parameters(u *unit) error {
 	if p := u.opt.Params; p != nil {
 		if u.attempt > 0 {
-			return fmt.Errorf("parameters %q: %w", p.Name, u.lastMiss)
+			return fmt.Errorf("parameters %q: %v", p.Name, u.lastMiss)
 		}
 		if err := p.Check(); err != nil {
 			return err
@@ -105,22 +122,10 @@ func parameters(u *unit) error {
 	if u.depth > most {
 		return u.tooDeep(most)
 	}
-	return u.lastMiss
+	return fmt.Errorf("no parameters of the catalogue will do: %v", u.lastMiss)
 }
 
 func (u *unit) tooDeep(have int) error {
 	hint := "lower the accuracy with --accuracy-drop, or run it with --mode clear"
 	return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w: needs %d levels, the longest chain has %d (%s)", ErrTooDeep, u.depth, have, describeDepth(u.nodes)), Hint: hint}
-}
-
-// slotNoise returns the standard deviation, in a slot at scale 1, of the rounding
-// error of a rescale: coefficients get a uniform error from both polynomials,
-// the second one times the secret.
-func slotNoise(p *ir.Params) float64 {
-	n := float64(p.N())
-	h := 2 * n / 3
-	if p.Secret == ir.SecretH192 {
-		h = 192
-	}
-	return math.Sqrt(n * (1 + h) / 12)
 }

@@ -124,6 +124,7 @@ func Compile(src Source, opt Options) (*plan.Plan, error) {
 		if errors.Is(err, errImprecise) {
 			u.attempt++
 			u.lastMiss = err
+			u.packed, u.scheme = nil, nil
 			i = restart - 1
 			continue
 		}

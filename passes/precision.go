@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -18,7 +19,7 @@ import (
 const wantBits = 11.0
 
 // precisionSamples is how many inputs the prediction simulates.
-const precisionSamples = 2
+const precisionSamples = 6
 
 // precision simulates the plan with noise and compares it with the approximated
 // network in the clear.
@@ -51,6 +52,9 @@ func precision(u *unit) error {
 			return err
 		}
 		got, err := Simulate(u.plan, e, x)
+		if errors.Is(err, sim.ErrOverflow) {
+			return fmt.Errorf("%w: %q: %w", errImprecise, u.par.Name, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -70,8 +74,7 @@ func precision(u *unit) error {
 	u.plan.Predicted.Bits = -math.Log2(max(worst, 1e-300) / max(1, largest))
 	u.plan.OutputBits = -math.Log2(max(worst, 1e-300)) - 1 // a few samples: one bit of care
 	if !(u.plan.Predicted.Bits >= wantBits) {
-		u.lastMiss = fmt.Errorf("%w: %q reaches %.1f bits of the outputs, %.0f are wanted; give --calibrate so that ranges are tighter", errImprecise, u.par.Name, u.plan.Predicted.Bits, wantBits)
-		return u.lastMiss
+		return fmt.Errorf("%w: %q reaches %.1f bits of the outputs, %.0f are wanted; give --calibrate so that ranges are tighter", errImprecise, u.par.Name, u.plan.Predicted.Bits, wantBits)
 	}
 	return nil
 }

@@ -8,26 +8,9 @@ import (
 	"github.com/home-fhe/home/ir/plan"
 )
 
-// BudgetError says that a plan cannot run within a budget. The command turns
-// it into exit code 4.
-type BudgetError struct {
-	Budget int64 // bytes that were given
-	Least  int64 // bytes that would do
-}
-
-func (e *BudgetError) Error() string {
-	return fmt.Sprintf("a budget of %s of DRAM cannot hold this plan: the least that works is %s (--dram %d)", tierSize(e.Budget), tierSize(e.Least), e.Least)
-}
-
-func tierSize(b int64) string {
-	switch {
-	case b >= 1<<30:
-		return fmt.Sprintf("%.2f GiB", float64(b)/(1<<30))
-	case b >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(b)/(1<<20))
-	}
-	return fmt.Sprintf("%d bytes", b)
-}
+// BudgetError says that a plan cannot run within a budget, and which one would
+// do.
+type BudgetError = plan.BudgetError
 
 // TierOptions are the budget and the costs that Tiering plans with.
 type TierOptions struct {

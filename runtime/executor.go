@@ -388,24 +388,13 @@ func (x *Executor) makeOne(obj plan.ObjectID) error {
 	}
 	r := &residence{obj: obj, block: block}
 	x.fixed[obj] = r
-	if o.Role == plan.RoleKey && x.slabs[obj] > 0 {
-		if x.o.Keys == nil {
-			return fmt.Errorf("the %s engine needs the key for rotation %d at level %d, and no keys were given", x.e.Name(), o.Rot, o.Type.Level)
-		}
-		if err := x.o.Keys.Key(o.Rot, o.Type.Level, block.Slabs); err != nil {
-			return fmt.Errorf("%s: %w", describe(x.p, obj), err)
+	if o.Role == plan.RolePlain || x.slabs[obj] > 0 {
+		if err := makeObject(x.p, x.e, x.o.Keys, obj, block.Slabs); err != nil {
+			return err
 		}
 	}
 	if r.op, err = x.e.Bind(o.Type, block.Slabs); err != nil {
 		return fmt.Errorf("%s: %w", describe(x.p, obj), err)
-	}
-	if o.Role == plan.RolePlain {
-		if int(o.Plain) >= len(x.p.Plains) {
-			return fmt.Errorf("%s: the plan was read without its weights", describe(x.p, obj))
-		}
-		if err := x.e.Encode(&x.p.Plains[o.Plain], r.op); err != nil {
-			return fmt.Errorf("%s: %w", describe(x.p, obj), err)
-		}
 	}
 	return nil
 }

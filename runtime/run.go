@@ -326,39 +326,40 @@ func (r *run) release(res *residence) {
 // issue puts one step on the scoreboard.
 func (r *run) issue(s int32) error {
 	st := &r.x.p.Steps[s]
-	n := &node{kind: stepNode, step: s, args: make([]backend.Operand, len(st.Args))}
-	uses := make([]*residence, 0, len(st.Args)+1)
 	update := len(st.Args) > 0 && st.Args[0] == st.Out
-	for i, a := range st.Args {
-		res := r.cur[a]
-		if res == nil {
+	for _, a := range st.Args {
+		if r.cur[a] == nil {
 			return fmt.Errorf("the tier plan leaves %s out of memory at step %d (%s)", describe(r.x.p, a), s, st.Op)
-		}
-		r.after(n, res.writer)
-		n.args[i] = res.op
-		uses = append(uses, res)
-		if !update || i > 0 {
-			if role := r.x.p.Objects[a].Role; role == plan.RoleTemp || role == plan.RoleOutput {
-				res.readers = append(res.readers, n)
-			}
 		}
 	}
 	out := r.cur[st.Out]
-	if update {
-		for _, m := range out.readers {
-			if m != n {
-				r.after(n, m)
-			}
-		}
-	} else {
+	if !update {
+		// This may wait and let others run, so it comes before anything is
+		// noted about the step.
 		var err error
 		if out, err = r.reside(st.Out, s); err != nil {
 			return err
 		}
+	}
+	n := &node{kind: stepNode, step: s, args: make([]backend.Operand, len(st.Args)), out: out.op}
+	uses := make([]*residence, 0, len(st.Args)+1)
+	for i, a := range st.Args {
+		res := r.cur[a]
+		r.after(n, res.writer)
+		n.args[i] = res.op
+		uses = append(uses, res)
+		if role := r.x.p.Objects[a].Role; res != out && (role == plan.RoleTemp || role == plan.RoleOutput) {
+			res.readers = append(res.readers, n)
+		}
+	}
+	if update {
+		for _, m := range out.readers {
+			r.after(n, m)
+		}
+	} else {
 		uses = append(uses, out)
 	}
 	out.writer, out.readers = n, nil
-	n.out = out.op
 	r.issued++
 	r.launch(n, uses...)
 	return nil

@@ -7,16 +7,19 @@ package lattigo
 // quotient that is off by one at the very edge of the interval still gives a
 // representative congruent to x).
 type basis struct {
-	src  []*modulus
-	inv  []uint64   // (S/q_j)^-1 mod q_j, Montgomery form
-	frac []float64  // 1/q_j
-	w    [][]uint64 // per target: S/q_j mod p, Montgomery form
-	neg  []uint64   // per target: -S mod p, Montgomery form
-	down []uint64   // per target: S^-1 mod p, Montgomery form; 0 where p divides S
+	src   []*modulus
+	inv   []uint64   // (S/q_j)^-1 mod q_j, Montgomery form
+	frac  []float64  // 1/q_j
+	w     [][]uint64 // per target: S/q_j mod p, times 2^64
+	neg   []uint64   // per target: -S mod p, times 2^64
+	w52   [][]uint64 // the same times 2^52, for the vector kernels
+	neg52 []uint64
+	vec   bool     // all sources are below 2^50 and the machine has vectors
+	down  []uint64 // per target: S^-1 mod p, Montgomery form; 0 where p divides S
 }
 
 func newBasis(src, targets []*modulus) *basis {
-	b := &basis{src: src}
+	b := &basis{src: src, vec: true}
 	for j, s := range src {
 		prod := uint64(1)
 		for k, o := range src {
@@ -26,10 +29,11 @@ func newBasis(src, targets []*modulus) *basis {
 		}
 		b.inv = append(b.inv, s.form(s.invert(prod)))
 		b.frac = append(b.frac, 1/float64(s.q))
+		b.vec = b.vec && s.vec
 	}
 	for _, t := range targets {
 		all := uint64(1)
-		w := make([]uint64, len(src))
+		w, w52 := make([]uint64, len(src)), make([]uint64, len(src))
 		for j, s := range src {
 			all = t.mul(all, s.q%t.q)
 			w[j] = 1
@@ -38,10 +42,11 @@ func newBasis(src, targets []*modulus) *basis {
 					w[j] = t.mul(w[j], o.q%t.q)
 				}
 			}
-			w[j] = t.form(w[j])
+			w[j], w52[j] = t.form64(w[j]), t.mul(w[j], (1<<52)%t.q)
 		}
-		b.w = append(b.w, w)
-		b.neg = append(b.neg, t.form((t.q-all)%t.q))
+		neg := (t.q - all) % t.q
+		b.w, b.w52 = append(b.w, w), append(b.w52, w52)
+		b.neg, b.neg52 = append(b.neg, t.form64(neg)), append(b.neg52, t.mul(neg, (1<<52)%t.q))
 		b.down = append(b.down, t.form(t.invert(all)))
 	}
 	return b
@@ -52,16 +57,7 @@ func newBasis(src, targets []*modulus) *basis {
 // sum y_j*(S/q_j) - v*S.
 func (b *basis) prepare(rows [][]uint64, v []uint8) {
 	if len(b.src) == 1 {
-		x, half := rows[0], b.src[0].half
-		v = v[:len(x)]
-		for i := range x {
-			var c uint8
-			if x[i] > half {
-				c = 1
-			}
-			v[i] = c
-		}
-		return
+		return // convert compares with half by itself
 	}
 	const block = 512
 	var sum [block]float64
@@ -71,6 +67,16 @@ func (b *basis) prepare(rows [][]uint64, v []uint8) {
 		for j, m := range b.src {
 			c, f := b.inv[j], b.frac[j]
 			x := rows[j][base:end]
+			if b.vec {
+				if j == 0 {
+					for i := range sum[:len(x)] {
+						sum[i] = 0.5
+					}
+				}
+				c = m.mred(c, 1)
+				prepareVec(&x[0], &sum[0], len(x), c, shoup(c, m.q), m.q, f)
+				continue
+			}
 			if j == 0 {
 				for i := range x {
 					y := m.mred(x[i], c)
@@ -94,23 +100,27 @@ func (b *basis) prepare(rows [][]uint64, v []uint8) {
 // convert writes the prepared value modulo target number t, in coefficient form
 // with entries below 4p, ready for the transform.
 func (b *basis) convert(z []uint64, t int, m *modulus, rows [][]uint64, v []uint8) {
-	switch len(b.src) {
-	case 1:
-		x, s := rows[0][:len(z)], b.src[0].q
-		v = v[:len(z)]
-		var add [2]uint64
-		add[1] = m.q - s%m.q
-		if s < 2*m.q {
-			for i := range z {
-				z[i] = x[i] + add[v[i]&1]
-			}
-			return
-		}
+	switch k := len(b.src); {
+	case k == 1 && b.vec && m.vec:
+		s := b.src[0]
+		convert1Vec(&z[0], &rows[0][0], len(z), s.half, m.q-s.q%m.q, m.bar52, m.q)
+	case b.vec && m.vec:
+		convertVec(&z[0], &rows[0], &b.w52[t][0], k, &v[0], b.neg52[t], len(z), m.q, m.neginv)
+	case k == 1:
+		x, s, half := rows[0][:len(z)], b.src[0].q, b.src[0].half
+		add := m.q - s%m.q
 		bar := m.bar[0]
-		for i := range z {
-			z[i] = x[i] - mulHi(x[i], bar)*m.q + add[v[i]&1]
+		if s < 2*m.q {
+			bar = 0
 		}
-	case 2:
+		for i := range z {
+			a := add
+			if x[i] <= half {
+				a = 0
+			}
+			z[i] = x[i] - mulHi(x[i], bar)*m.q + a
+		}
+	case k == 2:
 		x0, x1 := rows[0][:len(z)], rows[1][:len(z)]
 		v = v[:len(z)]
 		w0, w1, neg := b.w[t][0], b.w[t][1], b.neg[t]
@@ -121,7 +131,7 @@ func (b *basis) convert(z []uint64, t int, m *modulus, rows [][]uint64, v []uint
 			s.mac(uint64(v[i]), neg)
 			z[i] = s.lazy(m)
 		}
-	case 3:
+	case k == 3:
 		x0, x1, x2 := rows[0][:len(z)], rows[1][:len(z)], rows[2][:len(z)]
 		v = v[:len(z)]
 		w0, w1, w2, neg := b.w[t][0], b.w[t][1], b.w[t][2], b.neg[t]

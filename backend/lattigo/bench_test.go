@@ -30,7 +30,7 @@ func BenchmarkSteps(b *testing.B) {
 		level int
 	}{
 		{13, ir.RingReal, sizes(36, 28, 5), []int{36}, 28, 5},
-		{15, ir.RingStandard, sizes(45, 35, 20), []int{45, 45, 45}, 35, 20},
+		{15, ir.RingStandard, sizes(45, 34, 20), []int{45, 45, 45}, 34, 20},
 	} {
 		p, err := ir.NewParams("bench", c.logN, c.ring, ir.SecretTernary, c.q, c.p, c.scale)
 		if err != nil {

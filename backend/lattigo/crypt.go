@@ -17,7 +17,7 @@ func (r *rings) expandSecret(coef []int64) *secret {
 	for i, m := range r.mods {
 		m.signedRow(s.ntt[i], coef)
 		m.ntt(s.ntt[i], s.ntt[i])
-		m.mulScalarRow(s.ntt[i], s.ntt[i], m.form(m.form(1)))
+		m.mulScalarRow(s.ntt[i], s.ntt[i], m.r2)
 	}
 	return s
 }
@@ -58,7 +58,7 @@ func (r *rings) decryptCoefs(s *secret, c0, c1 [][]uint64, scale ir.Scale, c []f
 //
 // Galois key for g: the product with c1 must decrypt under phi^-1(s) to P*c1*s,
 // since phi is applied afterwards.
-func (r *rings) keyPolys(s *secret, rot, prime int, from, to, t []uint64, idx []uint32) {
+func (r *rings) keyPolys(s *secret, rot, prime int, from, to, t []uint64, perm []uint32, l *lanes) {
 	m := r.mods[prime]
 	if rot == 0 {
 		// from = s^2 in plain form, to = s in Montgomery form
@@ -68,7 +68,7 @@ func (r *rings) keyPolys(s *secret, rot, prime int, from, to, t []uint64, idx []
 		return
 	}
 	m.mulScalarRow(from, s.ntt[prime], 1)
-	permuteRow(to, s.ntt[prime], idx)
+	r.permuteRow(to, s.ntt[prime], perm, l)
 }
 
 // keyDigitLimb writes the limb of one digit of an evaluation key: a is expanded
@@ -83,7 +83,7 @@ func (r *rings) keyDigitLimb(seed *[SeedBytes]byte, digit, prime int, inGroup bo
 	if inGroup {
 		m.macScalarRow(b, b, from, r.pModQ[prime])
 	}
-	m.mulScalarRow(b, b, m.form(m.form(1)))
+	m.mulScalarRow(b, b, m.r2)
 	m.mulRow(t, a, to)
 	m.subRow(b, b, t)
 }
@@ -103,9 +103,10 @@ func (r *rings) keyUniform(seed *[SeedBytes]byte, digit, prime int, a []uint64) 
 // done is called when a row is complete.
 func (r *rings) makeKey(s *secret, rot, level int, seed *[SeedBytes]byte, b func(digit, limb int) []uint64, done func(digit, limb int) error) error {
 	rows := makeRows(4, r.n)
-	idx := make([]uint32, r.n)
+	perm := make([]uint32, r.n/8)
+	var l lanes
 	if rot != 0 {
-		r.automorphism(idx, r.galoisInverse(r.galois(rot)))
+		r.automorphism(perm, &l, r.galoisInverse(r.galois(rot)))
 	}
 	noiseSeed := newSeed()
 	noise := newStream(&noiseSeed, elementNoise, 0, 0)
@@ -119,7 +120,7 @@ func (r *rings) makeKey(s *secret, rot, level int, seed *[SeedBytes]byte, b func
 		lo, hi := r.group(d, level)
 		for i := range level + 1 + len(r.p.P) {
 			prime := r.target(i, level)
-			r.keyPolys(s, rot, prime, rows[0], rows[1], rows[2], idx)
+			r.keyPolys(s, rot, prime, rows[0], rows[1], rows[2], perm, &l)
 			r.keyDigitLimb(seed, d, prime, i >= lo && i < hi, rows[0], rows[1], e[d], rows[2], b(d, i), rows[3])
 			if err := done(d, i); err != nil {
 				return err

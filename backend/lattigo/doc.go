@@ -13,9 +13,11 @@
 //	ctqp    c0 mod q0..ql, c0 mod p0.., c1 mod q0..ql, c1 mod p0..
 //	digits  digit by digit: mod q0..ql, mod p0..
 //	pt      mod q0..ql
-//	ptqp    mod q0..ql, mod p0..; Montgomery form (times 2^64)
+//	ptqp    mod q0..ql, mod p0..; Montgomery form
 //	key     digit by digit: b mod q0..ql, b mod p0.., a mod q0..ql, a mod p0..;
 //	        Montgomery form
+//
+// Montgomery form is times 2^52 for primes below 2^50, times 2^64 for others.
 //
 // A ciphertext (c0, c1) decrypts to c0 + c1*s. Digit d of a gadget decomposition
 // groups the primes d*nP .. (d+1)*nP-1 of Q, and digit d of a key for the secret

@@ -50,8 +50,11 @@ type scratch struct {
 	tmp   [][]uint64 // one limb per digit
 	acc   [][]uint64 // 2*(nP+1) limbs: results modulo P, and two more
 	v     [][]uint8  // quotients, per digit, and two more
-	idx   []uint32
-	x, y  [][]uint64 // operands of inner products
+	from  []uint32   // an automorphism
+	lanes lanes
+	x     [][]uint64 // operands of inner products
+	y0    [][]uint64
+	y1    [][]uint64
 	cplx  []complex128
 	float []float64
 }
@@ -106,8 +109,8 @@ func (r *rings) newScratch() *scratch {
 	s := &scratch{
 		coef: makeRows(nq, r.n), own: makeRows(nq, r.n),
 		tmp: makeRows(digits, r.n), acc: makeRows(2*np+2, r.n),
-		idx: make([]uint32, r.n),
-		x:   make([][]uint64, digits), y: make([][]uint64, digits),
+		from: make([]uint32, r.n/8),
+		x:    make([][]uint64, digits), y0: make([][]uint64, digits), y1: make([][]uint64, digits),
 	}
 	for range digits + 2 {
 		s.v = append(s.v, make([]uint8, r.n))
@@ -229,7 +232,7 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 		m.residues(o.rows[i], c)
 		m.ntt(o.rows[i], o.rows[i])
 		if o.t.Kind == ir.PlainQPKind {
-			m.mulScalarRow(o.rows[i], o.rows[i], m.form(m.form(1)))
+			m.mulScalarRow(o.rows[i], o.rows[i], m.r2)
 		}
 	}
 	return nil

@@ -89,13 +89,10 @@ func (e *engine) gadgetLimb(w *scratch, z0, z1 []uint64, key *operand, i, l int,
 }
 
 func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand, i, l int) {
-	m := e.mod(i, l)
-	for half, z := range [2][]uint64{z0, z1} {
-		for k := range x {
-			w.y[k] = key.qp(2*k+half, i, l)
-		}
-		m.dotRows(z, x, w.y[:len(x)])
+	for k := range x {
+		w.y0[k], w.y1[k] = key.qp(2*k, i, l), key.qp(2*k+1, i, l)
 	}
+	e.mod(i, l).dotRows(z0, z1, x, w.y0[:len(x)], w.y1[:len(x)])
 }
 
 // switchKey computes the gadget product of the polynomial in w.coef (coefficients)
@@ -155,11 +152,11 @@ func (e *engine) rotate(w *scratch, out, in, key *operand, rot int) {
 	for i := range l + 1 {
 		e.mods[i].intt(w.coef[i], in.q(1, i))
 	}
-	e.automorphism(w.idx, e.galois(rot))
+	e.automorphism(w.from, &w.lanes, e.galois(rot))
 	e.switchKey(w, key, l, func(i int) []uint64 { return in.q(1, i) }, func(i int, z0, z1 []uint64) {
 		e.mods[i].addRow(z0, z0, in.q(0, i))
-		permuteRow(out.q(0, i), z0, w.idx)
-		permuteRow(out.q(1, i), z1, w.idx)
+		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
+		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
 	})
 }
 
@@ -167,7 +164,7 @@ func (e *engine) rotate(w *scratch, out, in, key *operand, rot int) {
 // the ciphertext, modulo QP.
 func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
 	l, np := out.t.Level, len(e.p.P)
-	e.automorphism(w.idx, e.galois(rot))
+	e.automorphism(w.from, &w.lanes, e.galois(rot))
 	z0, z1 := w.acc[2*np], w.acc[2*np+1]
 	d := e.p.Digits(l)
 	for i := range l + 1 + np {
@@ -178,8 +175,8 @@ func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
 		if i <= l {
 			e.mods[i].macScalarRow(z0, z0, in.q(0, i), e.pModQ[i])
 		}
-		permuteRow(out.q(0, i), z0, w.idx)
-		permuteRow(out.q(1, i), z1, w.idx)
+		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
+		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
 	}
 }
 
@@ -200,13 +197,13 @@ func (e *engine) giant(w *scratch, out, in, key *operand, rot int) {
 		m.intt(w.coef[i], w.own[i])
 	}
 	e.prepareDigits(w, l)
-	e.automorphism(w.idx, e.galois(rot))
+	e.automorphism(w.from, &w.lanes, e.galois(rot))
 	z0, z1 := w.acc[2*np], w.acc[2*np+1]
 	own := func(i int) []uint64 { return w.own[i] }
 	for i := range l + 1 + np {
 		e.gadgetLimb(w, z0, z1, key, i, l, own)
 		e.mod(i, l).addRow(z0, z0, in.qp(0, i, l))
-		permuteRow(out.q(0, i), z0, w.idx)
-		permuteRow(out.q(1, i), z1, w.idx)
+		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
+		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
 	}
 }

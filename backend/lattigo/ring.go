@@ -25,7 +25,10 @@ type rings struct {
 	enc   *encoder
 }
 
-func newRings(p *ir.Params) (*rings, error) {
+func newRings(p *ir.Params) (*rings, error) { return newRingsWith(p, vectorUnit()) }
+
+// newRingsWith chooses whether to use the vector kernels; results are the same.
+func newRingsWith(p *ir.Params, vector bool) (*rings, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
@@ -40,7 +43,7 @@ func newRings(p *ir.Params) (*rings, error) {
 	}
 	r := &rings{p: p, n: p.N(), order: base.NthRoot(), enc: newEncoder(p)}
 	for _, s := range base.SubRings {
-		r.mods = append(r.mods, newModulus(s))
+		r.mods = append(r.mods, newModulus(s, p.Ring == ir.RingReal, vector))
 	}
 	nq, np := len(p.Q), len(p.P)
 	q, pm := r.mods[:nq], r.mods[nq:]
@@ -64,10 +67,10 @@ func newRings(p *ir.Params) (*rings, error) {
 	}
 	half := r.order >> 1
 	r.mask = uint32(half - 1)
-	r.rev = make([]uint32, r.n)
+	r.rev = make([]uint32, r.n/8)
 	shift := 64 - uint(bits.Len64(half-1))
 	for i := range r.rev {
-		r.rev[i] = uint32(bits.Reverse64(uint64(i)) >> shift)
+		r.rev[i] = uint32(bits.Reverse64(uint64(8*i)) >> shift)
 	}
 	return r, nil
 }
@@ -96,22 +99,44 @@ func (r *rings) galoisInverse(g uint64) uint64 {
 	return inv & m
 }
 
-// automorphism writes into idx the positions from which the transform of
-// phi(a) takes its entries: NTT(phi(a))[i] = NTT(a)[idx[i]], phi: X -> X^g. The
-// transform stores the value at psi^(2j+1) at the bit reversal of j.
-func (r *rings) automorphism(idx []uint32, g uint64) {
-	rev, mask := r.rev, r.mask
+// lanes holds, for every carry c and one odd multiplier modulo 8, the permutation
+// of the residues of a group of eight, see automorphism.
+type lanes [8][8]uint64
+
+// automorphism prepares the permutation that maps NTT(a) to NTT(phi(a)), phi: X
+// -> X^g. The transform stores the value at psi^(2j+1) at the bit reversal of j,
+// and phi takes it from j*g + (g-1)/2. The three low bits of a position are the
+// three high bits of j, so that eight neighbours come from eight neighbours: word
+// i of from is eight times the group from which group i is taken, plus a carry
+// that chooses among the permutations within the group.
+func (r *rings) automorphism(from []uint32, l *lanes, g uint64) {
+	mask := r.mask
 	mul, add := uint32(g), uint32((g-1)>>1)
-	shift := 32 - uint(bits.Len32(mask))
-	for i, j := range rev {
-		idx[i] = bits.Reverse32((j*mul+add)&mask) >> shift
+	width := uint(bits.Len32(mask))
+	shift := 32 - width
+	for i := range from {
+		j := (r.rev[i]*mul + add) & mask // r.rev[i]: exponent of residue 8i
+		from[i] = bits.Reverse32(j)>>shift&^7 | j>>(width-3)
+	}
+	rev3 := func(x uint32) uint32 { return x&1<<2 | x&2 | x>>2&1 }
+	for c := range uint32(8) {
+		for k := range uint32(8) {
+			l[c][k] = uint64(rev3((rev3(k)*mul + c) & 7))
+		}
 	}
 }
 
-func permuteRow(z, x []uint64, idx []uint32) {
-	idx = idx[:len(z)]
-	for i, k := range idx {
-		z[i] = x[k]
+// permuteRow sets z to the permuted x. The two may not overlap.
+func (r *rings) permuteRow(z, x []uint64, from []uint32, l *lanes) {
+	if r.mods[0].any {
+		permuteVec(&z[0], &x[0], &from[0], (*[8][8]uint64)(l), len(from))
+		return
+	}
+	for i, f := range from {
+		out, in, lane := z[8*i:8*i+8:8*i+8], x[f&^7:f&^7+8:f&^7+8], &l[f&7]
+		for k := range out {
+			out[k] = in[lane[k]&7]
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ var page = template.Must(template.New("inspect").Parse(pageText))
 // lengths are in units of the drawing they belong to.
 type pageView struct {
 	R         *planReport
+	Depth     int // layers that compute
 	Title     string
 	Secure    bool
 	Facts     []fact
@@ -138,7 +139,7 @@ type tierView struct {
 
 // htmlPage writes the page for a report.
 func htmlPage(w io.Writer, r *planReport) error {
-	v := &pageView{R: r, Title: r.Model, Secure: r.Params.SecurityBits >= 128 && !r.Params.Insecure}
+	v := &pageView{R: r, Depth: len(computing(r)), Title: r.Model, Secure: r.Params.SecurityBits >= 128 && !r.Params.Insecure}
 	v.Facts = []fact{
 		{"predicted time", seconds(r.Predicted.Seconds), fmt.Sprintf("%s of computing on one core", seconds(r.Predicted.CPUSeconds))},
 		{"precision", fmt.Sprintf("%.1f bits", r.OutputBits), "of the outputs, in the worst case"},
@@ -191,13 +192,25 @@ func nonzero(n int) string {
 	return count(n)
 }
 
+// computing returns the layers between input and output, which the ports tell
+// of already.
+func computing(r *planReport) []layerReport {
+	var out []layerReport
+	for _, l := range r.Layers {
+		if l.Kind != "input" && l.Kind != "output" {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
 func layerViews(r *planReport) []layerView {
 	slowest := 0.0
-	for _, l := range r.Layers {
+	for _, l := range computing(r) {
 		slowest = math.Max(slowest, l.Seconds)
 	}
 	var out []layerView
-	for i, l := range r.Layers {
+	for i, l := range computing(r) {
 		v := layerView{
 			Index: i + 1, Name: l.Name, Kind: l.Kind, Class: kindClass(l.Kind), Shape: dims(l.Shape), Cts: l.Ciphertexts, Level: l.Level,
 			Rotations: nonzero(l.Rotations), KeySwitches: nonzero(l.KeySwitches), CtMults: nonzero(l.CtMults),
@@ -241,7 +254,8 @@ func levelChart(r *planReport) levelsView {
 	if len(r.Inputs) > 0 {
 		levels, names, class = append(levels, r.Inputs[0].Level), append(names, "input "+r.Inputs[0].Name), append(class, "other")
 	}
-	for _, l := range r.Layers {
+	layers := computing(r)
+	for _, l := range layers {
 		levels, names, class = append(levels, l.Level), append(names, l.Name), append(class, kindClass(l.Kind))
 	}
 	if len(levels) == 0 {
@@ -268,9 +282,9 @@ func levelChart(r *planReport) levelsView {
 		v.Dots = append(v.Dots, dot{x(i), y(l), 5, fmt.Sprintf("%s: level %d", names[i], l), class[i]})
 		if i%every == 0 {
 			label := fmt.Sprint(i)
-			if len(levels) > len(r.Layers) && i == 0 {
+			if len(levels) > len(layers) && i == 0 {
 				label = "in"
-			} else if len(levels) == len(r.Layers) {
+			} else if len(levels) == len(layers) {
 				label = fmt.Sprint(i + 1)
 			}
 			v.X = append(v.X, tick{x(i), label})
@@ -284,11 +298,12 @@ func levelChart(r *planReport) levelsView {
 func timeChart(r *planReport) ([]barView, int, string) {
 	const left, right, row = 300.0, 920.0, 26
 	most, total := 0.0, 0.0
-	for _, l := range r.Layers {
+	layers := computing(r)
+	for _, l := range layers {
 		most, total = math.Max(most, l.Seconds), total+l.Seconds
 	}
 	var out []barView
-	for i, l := range r.Layers {
+	for i, l := range layers {
 		w := 0.0
 		if most > 0 {
 			w = (right - left) * l.Seconds / most
@@ -379,7 +394,7 @@ func keyChart(r *planReport) (keyMapView, []keyView, string) {
 	for _, k := range r.Keys {
 		total += k.Bytes
 		most = max(most, k.Bytes)
-		far = max(far, abs(k.Rotation))
+		far = max(far, abs(shift(k.Rotation, r.Params.Slots)))
 		top = max(top, k.Level)
 	}
 	octaves := math.Ceil(math.Log2(float64(far) + 1))
@@ -398,15 +413,28 @@ func keyChart(r *planReport) (keyMapView, []keyView, string) {
 	for _, k := range r.Keys {
 		name := "relinearisation"
 		if k.Rotation != 0 {
-			name = fmt.Sprintf("rotate by %s", count(k.Rotation))
+			by, class := shift(k.Rotation, r.Params.Slots), "left"
+			name = fmt.Sprintf("left by %s", count(by))
+			if by < 0 {
+				name, class = fmt.Sprintf("right by %s", count(-by)), "right"
+			}
 			v.Dots = append(v.Dots, dot{
-				x(k.Rotation), y(k.Level), 3 + 6*math.Sqrt(float64(k.Bytes)/float64(most)),
-				fmt.Sprintf("%s, level %d, %s, used %d times", name, k.Level, byteSize(k.Bytes), k.Uses), "keys",
+				x(by), y(k.Level), 3 + 6*math.Sqrt(float64(k.Bytes)/float64(most)),
+				fmt.Sprintf("%s, level %d, %s, used %d times", name, k.Level, byteSize(k.Bytes), k.Uses), class,
 			})
 		}
 		keys = append(keys, keyView{name, k.Level, byteSize(k.Bytes).String(), count(k.Uses)})
 	}
 	return v, keys, byteSize(total).String()
+}
+
+// shift writes a rotation to the left the short way round: negative to the
+// right.
+func shift(rot, slots int) int {
+	if slots > 0 && rot > slots/2 {
+		return rot - slots
+	}
+	return rot
 }
 
 func abs(n int) int { return max(n, -n) }

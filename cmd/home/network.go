@@ -29,6 +29,7 @@ type network struct {
 	// parallel is how many runs may be in progress at once.
 	parallel int
 	close    func() error
+	bits     float64 // absolute precision of the outputs; 0 where they are exact
 }
 
 // result is the output of one run.

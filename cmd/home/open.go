@@ -31,7 +31,11 @@ func (f *compileFlags) open(e *env, path, mode string) (*subject, error) {
 		return nil, err
 	}
 	if !is {
-		return nil, fmt.Errorf("%s is not an ONNX model", path)
+		p, err := plan.Load(path)
+		if err != nil {
+			return nil, err
+		}
+		return &subject{path: path, plan: p}, nil
 	}
 	m, err := loadModel(path, 0)
 	if err != nil {
@@ -67,7 +71,7 @@ func isONNX(path string) (bool, error) {
 }
 
 // network makes the network that a mode asks for.
-func (f *compileFlags) network(e *env, s *subject, mode string, exact bool) (*network, error) {
+func (f *compileFlags) network(e *env, s *subject, mode string, exact bool, sf *serverFlags) (*network, error) {
 	pre, err := f.preprocess()
 	if err != nil {
 		return nil, err
@@ -75,11 +79,23 @@ func (f *compileFlags) network(e *env, s *subject, mode string, exact bool) (*ne
 	if s.plan != nil && pre == nil {
 		pre = s.plan.Preprocess
 	}
-	switch {
-	case mode == modeClear && s.plan == nil:
-		return clearNetwork(s.path, s.model.Graph, s.model.Client, pre, false)
-	case mode == modeClear:
-		return clearNetwork(s.path, s.plan.Network, s.plan.ClientOps, pre, !exact)
+	threads, err := sf.threads()
+	if err != nil {
+		return nil, err
 	}
-	return nil, misuse("mode %s is not available", mode)
+	prof, err := f.profile()
+	if err != nil {
+		return nil, err
+	}
+	switch mode {
+	case modeSimulate:
+		return simNetwork(s.plan, pre, prof, threads)
+	case modeEncrypted:
+		own := *s.plan // the server lets go of parts that the report still wants
+		return encryptedNetwork(e, &own, pre, serverOptions{budget: int64(f.DRAM), pmem: sf.PMem, threads: threads, profile: prof, insecure: f.Insecure})
+	}
+	if s.plan == nil {
+		return clearNetwork(s.path, s.model.Graph, s.model.Client, pre, false)
+	}
+	return clearNetwork(s.path, s.plan.Network, s.plan.ClientOps, pre, !exact)
 }

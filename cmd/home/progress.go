@@ -1,10 +1,13 @@
 package main
 
 import (
+	"sync"
+
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/runtime"
 )
 
 // bar is a progress bar on a terminal, and nothing anywhere else.
@@ -34,13 +37,6 @@ func (b *bar) add(n int) {
 	}
 }
 
-// set moves the bar to n.
-func (b *bar) set(n int) {
-	if b.b != nil {
-		b.b.SetCurrent(int64(n))
-	}
-}
-
 // stop removes the bar. It may be called twice.
 func (b *bar) stop() {
 	if b.b == nil {
@@ -61,4 +57,50 @@ func (v *violationCount) warn(e *env) {
 		e.warn("%s: %s values left the range that its polynomial was made for, by up to a factor of %.2f; calibrate with inputs like these",
 			x.Value.Name, count(x.Count), x.Worst)
 	}
+}
+
+// of moves the bar to done of total things; the total may become known late.
+func (b *bar) of(done, total int) {
+	if b.b != nil {
+		b.b.SetTotal(int64(total), false)
+		b.b.SetCurrent(int64(done))
+	}
+}
+
+// watch draws bars for the events of set-up and run.
+type watch struct {
+	e  *env
+	mu sync.Mutex
+	b  *bar
+}
+
+// watch returns a listener that draws on a terminal and is silent elsewhere.
+func (e *env) watch() *watch { return &watch{e: e, b: &bar{}} }
+
+// Event implements runtime.Listener.
+func (w *watch) Event(ev runtime.Event) {
+	if !w.e.term {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch ev.Kind {
+	case runtime.SetupBegin:
+		w.b.stop()
+		w.b = w.e.bar("setting up "+ev.Label, ev.Total)
+	case runtime.RunBegin:
+		w.b.stop()
+		w.b = w.e.bar("computing", ev.Total)
+	case runtime.SetupDone, runtime.StepEnd:
+		w.b.of(ev.Done, ev.Total)
+	case runtime.SetupEnd, runtime.RunEnd:
+		w.b.stop()
+	}
+}
+
+// stop removes what is drawn.
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.b.stop()
 }

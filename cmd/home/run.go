@@ -14,8 +14,10 @@ import (
 type runCmd struct {
 	Model  string  `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
 	Mode   string  `enum:",clear,simulate,encrypted" default:"" placeholder:"MODE" help:"All roles in one process, for trying out: clear, simulate or encrypted."`
-	Input  string  `required:"" short:"i" placeholder:"FILE" help:"Inputs: .npy, picture, idx or CIFAR .bin. '-' is standard input."`
-	Output string  `short:"o" placeholder:"FILE" help:"Write the outputs here (.npy). '-' is standard output."`
+	Keys   string  `short:"k" placeholder:"FILE" help:"Evaluation keys (eval.hevk), for a run on ciphertexts."`
+	Trace  string  `placeholder:"FILE" help:"Write a trace of the run that opens in Perfetto (JSON)."`
+	Input  string  `required:"" short:"i" placeholder:"FILE" help:"Ciphertexts (.hct); with --mode .npy, picture, idx or CIFAR .bin. '-' is standard input."`
+	Output string  `short:"o" placeholder:"FILE" help:"Write the results here (.hct; with --mode .npy). '-' is standard output."`
 	Limit  int     `placeholder:"N" help:"Use only the first N samples."`
 	Exact  bool    `help:"In clear mode: exact activations instead of the plan's polynomials."`
 	Raw    bool    `help:"Leave out the operators that the client applies (Softmax and the like)."`
@@ -24,11 +26,17 @@ type runCmd struct {
 	Top    int     `default:"3" placeholder:"K" help:"Classes to print for every sample."`
 	JSON   bool    `help:"Print JSON."`
 
+	serverFlags
 	compileFlags
 }
 
 func (*runCmd) Help() string {
-	return `With --mode everything happens in one process: the input is a .npy, a picture, an idx file or a CIFAR .bin,
+	return `On ciphertexts, the server's role: computes on what it cannot read and writes encrypted results. Keys and
+weights are set up first, in memory or, with --pmem, in the slow tier, where they stay for the next run.
+
+  home run model.hplan --keys keys/eval.hevk --input x.hct -o y.hct --dram 2GiB --pmem /mnt/pmem
+
+With --mode everything happens in one process: the input is a .npy, a picture, an idx file or a CIFAR .bin,
 with any number of samples along its first axis, and the output is what the client would see.
 
   home run model.onnx --mode clear --input x.npy --expect y.npy --atol 1e-4
@@ -47,8 +55,13 @@ type runReport struct {
 }
 
 func (c *runCmd) Run(e *env) error {
-	if c.Mode == "" {
-		return misuse("give --mode clear, simulate or encrypted")
+	switch {
+	case c.Mode == "" && c.Keys == "":
+		return misuse("give --keys for a run on ciphertexts, or --mode clear, simulate or encrypted")
+	case c.Mode == "":
+		return c.serve(e)
+	case c.Keys != "" || c.Trace != "":
+		return misuse("--keys and --trace are for runs on ciphertexts; --mode makes keys of its own")
 	}
 	if c.JSON && c.Output == "-" {
 		return misuse("--json and --output - both want standard output")
@@ -60,7 +73,7 @@ func (c *runCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	n, err := c.network(e, s, c.Mode, c.Exact)
+	n, err := c.network(e, s, c.Mode, c.Exact, &c.serverFlags)
 	if err != nil {
 		return err
 	}
@@ -158,7 +171,7 @@ func maxDiff(a, b []float64) float64 {
 // went.
 func (c *runCmd) print(w io.Writer, n *network, out *ir.Array, rep *runReport) error {
 	if c.Output == "" {
-		if err := printTop(w, n, out, c.Top, math.Inf(1)); err != nil {
+		if err := printTop(w, n, out, c.Top, n.precision()); err != nil {
 			return err
 		}
 	}
@@ -241,4 +254,13 @@ func (r *runReport) add(one *runtime.Report) {
 		r.Tiers[i].BytesWritten += t.BytesWritten
 		r.Tiers[i].StallSeconds += t.StallSeconds
 	}
+}
+
+// precision is how many bits of the outputs are meant, all of them where
+// nothing was encrypted.
+func (n *network) precision() float64 {
+	if n.bits == 0 {
+		return math.Inf(1)
+	}
+	return n.bits
 }

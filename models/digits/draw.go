@@ -10,6 +10,7 @@ import (
 	"image"
 	"image/color"
 	"math"
+	"math/rand/v2"
 )
 
 //go:generate go run ./write
@@ -23,11 +24,35 @@ func PNG(d int) ([]byte, error) { return files.ReadFile(fmt.Sprintf("%d.png", d)
 // Side is the width and height of a drawing in pixels.
 const Side = 28
 
-// pen is the radius of the pen in pixels, soft is how far its edge fades.
-const (
-	pen  = 1.05
-	soft = 0.75
-)
+// Pen is how a digit is drawn. The zero value is not useful, Plain is.
+type Pen struct {
+	Radius        float64 // of the stroke, in pixels
+	Soft          float64 // how far its edge fades, in pixels
+	Width, Height float64 // factors
+	Slant         float64 // pixels to the right per pixel upwards
+	Turn          float64 // radians
+	Ink           float64 // brightness of a full stroke, 0 to 1
+}
+
+// Plain is the pen of the stored drawings.
+var Plain = Pen{Radius: 1.05, Soft: 0.75, Width: 1, Height: 1, Ink: 1}
+
+// Vary returns a pen drawn at random about Plain, as hands differ.
+func Vary(r *rand.Rand) Pen {
+	about := func(mean, spread float64) float64 { return mean + spread*(2*r.Float64()-1) }
+	return Pen{
+		Radius: about(1.1, 0.4), Soft: about(0.75, 0.2), Width: about(0.95, 0.2), Height: about(1, 0.1),
+		Slant: about(0.05, 0.2), Turn: about(0, 0.12), Ink: about(0.95, 0.05),
+	}
+}
+
+// put places a point of the box of 20x20 units in the picture, about its centre.
+func (p Pen) put(q point) point {
+	x, y := (q.x-10)*p.Width, (q.y-10)*p.Height
+	x -= y * p.Slant
+	sin, cos := math.Sincos(p.Turn)
+	return point{10 + x*cos - y*sin, 10 + x*sin + y*cos}
+}
 
 type point struct{ x, y float64 }
 
@@ -95,17 +120,17 @@ var strokes = [10][]curve{
 }
 
 // Draw draws digit d, 0 to 9.
-func Draw(d int) *image.Gray {
+func Draw(d int, pen Pen) *image.Gray {
 	const steps = 48
 	var dots []point
 	for _, c := range strokes[d] {
 		for i := range steps + 1 {
-			dots = append(dots, c.at(float64(i)/steps))
+			dots = append(dots, pen.put(c.at(float64(i)/steps)))
 		}
 	}
 	// The ink is centred by mass, so it is weighed in the middle of the picture
 	// first and then drawn where the centre says.
-	ink := lay(dots, point{4, 4})
+	ink := pen.lay(dots, point{4, 4})
 	var sum, mx, my float64
 	for y := range Side {
 		for x := range Side {
@@ -115,7 +140,7 @@ func Draw(d int) *image.Gray {
 			my += v * (float64(y) + 0.5)
 		}
 	}
-	ink = lay(dots, point{4 + Side/2 - mx/sum, 4 + Side/2 - my/sum})
+	ink = pen.lay(dots, point{4 + Side/2 - mx/sum, 4 + Side/2 - my/sum})
 	img := image.NewGray(image.Rect(0, 0, Side, Side))
 	for i, v := range ink {
 		img.SetGray(i%Side, i/Side, color.Gray{Y: uint8(math.Round(255 * v))})
@@ -123,8 +148,9 @@ func Draw(d int) *image.Gray {
 	return img
 }
 
-// lay returns the coverage of each pixel, 0 to 1, by a round pen over the dots.
-func lay(dots []point, origin point) []float64 {
+// lay returns the brightness of each pixel, 0 to 1, under a round pen that
+// touches the dots.
+func (p Pen) lay(dots []point, origin point) []float64 {
 	ink := make([]float64, Side*Side)
 	for i := range ink {
 		px, py := float64(i%Side)+0.5, float64(i/Side)+0.5
@@ -132,7 +158,21 @@ func lay(dots []point, origin point) []float64 {
 		for _, q := range dots {
 			near = min(near, math.Hypot(px-q.x-origin.x, py-q.y-origin.y))
 		}
-		ink[i] = min(1, max(0, (pen+soft-near)/(2*soft)))
+		ink[i] = p.Ink * min(1, max(0, (p.Radius+p.Soft-near)/(2*p.Soft)))
 	}
 	return ink
 }
+
+// Varied draws n digits, 0 to 9 in turn, with pens that differ. The same n gives
+// the same drawings.
+func Varied(n int) []*image.Gray {
+	r := rand.New(rand.NewPCG(28, 28))
+	out := make([]*image.Gray, n)
+	for i := range out {
+		out[i] = Draw(i%10, Vary(r))
+	}
+	return out
+}
+
+// VariedCount is the number of drawings in the file varied-images.gz.
+const VariedCount = 500

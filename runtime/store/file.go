@@ -155,3 +155,12 @@ func (m *fileMedium) Close() error {
 	}
 	return err
 }
+
+// extend makes a file at least size bytes long.
+func extend(f *os.File, size int64) error {
+	fi, err := f.Stat()
+	if err != nil || fi.Size() >= size {
+		return err
+	}
+	return f.Truncate(size)
+}

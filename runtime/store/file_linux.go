@@ -77,13 +77,16 @@ func dropCache(f *os.File, off, length int64) {
 	_ = unix.Fadvise(int(f.Fd()), off, length, unix.FADV_DONTNEED)
 }
 
-// reserve allocates blocks. A file system that cannot is left to find out while
-// writing.
+// reserve allocates blocks and extends the file over them. Where the file
+// system cannot allocate, the file is extended all the same, and whether there
+// is room shows while writing.
 func reserve(f *os.File, size int64) error {
 	for {
 		switch err := unix.Fallocate(int(f.Fd()), 0, 0, size); {
-		case err == nil, errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		case err == nil:
 			return nil
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return extend(f, size)
 		case errors.Is(err, unix.EINTR):
 		default:
 			return os.NewSyscallError("fallocate "+strconv.FormatInt(size, 10)+" bytes", err)

@@ -18,11 +18,7 @@ func dropCache(*os.File, int64, int64) {}
 // reserve extends the file; whether the device has the room shows while
 // writing.
 func reserve(f *os.File, size int64) error {
-	fi, err := f.Stat()
-	if err != nil || fi.Size() >= size {
-		return err
-	}
-	return f.Truncate(size)
+	return extend(f, size)
 }
 
 // ignoreDirSync: some of these systems cannot sync directories at all.

@@ -77,9 +77,7 @@ func (m *heapMedium) ReadAt(slabs [][]byte, off int64) error {
 func (m *heapMedium) WriteAt(slabs [][]byte, off int64) error {
 	m.f.mu.Lock()
 	defer m.f.mu.Unlock()
-	if end := off + total(slabs); end > int64(len(m.f.data)) {
-		m.f.data = append(m.f.data, make([]byte, end-int64(len(m.f.data)))...)
-	}
+	m.grow(off + total(slabs))
 	for _, s := range slabs {
 		copy(m.f.data[off:], s)
 		off += int64(len(s))
@@ -87,7 +85,18 @@ func (m *heapMedium) WriteAt(slabs [][]byte, off int64) error {
 	return nil
 }
 
-func (m *heapMedium) Reserve(int64) error { return nil }
+func (m *heapMedium) Reserve(size int64) error {
+	m.f.mu.Lock()
+	defer m.f.mu.Unlock()
+	m.grow(size)
+	return nil
+}
+
+func (m *heapMedium) grow(size int64) {
+	if n := size - int64(len(m.f.data)); n > 0 {
+		m.f.data = append(m.f.data, make([]byte, n)...)
+	}
+}
 
 func (m *heapMedium) Truncate(size int64) error {
 	m.f.mu.Lock()

@@ -7,3 +7,5 @@ const invariants = false
 
 func poison([]byte)      {}
 func checkPoison([]byte) {}
+
+const poisonByte = 0

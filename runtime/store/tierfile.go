@@ -102,7 +102,9 @@ type TierFile struct {
 // follows its last valid segment is cut off. One process at a time may have it
 // open for writing, and none for reading then: others get ErrLocked. A file
 // that holds something else is refused with ErrForeign or ErrDamaged.
-func Create(t Technology, path string, h Header) (*TierFile, error) { return openTier(t, path, h, true) }
+func Create(t Technology, path string, h Header) (*TierFile, error) {
+	return openTier(t, path, h, true)
+}
 
 // Open opens a tier file for reading.
 func Open(t Technology, path string, h Header) (*TierFile, error) { return openTier(t, path, h, false) }
@@ -443,12 +445,17 @@ type Spill struct {
 	end  int64
 }
 
-// NewSpill makes a spill area in dir and reserves bytes of it. Nothing of it
-// is left when it is closed or the process dies.
-func NewSpill(t Technology, dir string, slabBytes int, bytes int64) (*Spill, error) {
+// NewSpill makes a spill area in dir with room reserved for objects of the
+// given numbers of slabs. Nothing of it is left when it is closed or the
+// process dies.
+func NewSpill(t Technology, dir string, slabBytes int, objects []int) (*Spill, error) {
 	m, err := t.Temp(dir)
 	if err != nil {
 		return nil, err
+	}
+	bytes := int64(0)
+	for _, n := range objects {
+		bytes += pages(int64(n) * int64(slabBytes))
 	}
 	if err := m.Reserve(bytes); err != nil {
 		if isFull(err) {

@@ -47,7 +47,7 @@ func Random(seed uint64, c Config) *plan.Plan {
 	def(&c.Layers, 4)
 	def(&c.MaxReuse, 20)
 	rng := rand.New(rand.NewPCG(seed, 0x706c616e))
-	p := &plan.Plan{Model: "random", Params: ir.Params{
+	p := &plan.Plan{Model: "random", Network: &ir.Graph{Name: "random"}, Params: ir.Params{
 		Name: "random", LogN: c.LogN, Ring: ir.RingReal, Secret: ir.SecretTernary,
 		Q: make([]uint64, c.Levels), P: make([]uint64, c.Special), LogScale: 30, Insecure: true,
 	}}

@@ -1,7 +1,9 @@
-// Command write draws the ten sample digits into the current folder.
+// Command write draws the sample digits into the current folder.
 package main
 
 import (
+	"compress/gzip"
+	"encoding/binary"
 	"fmt"
 	"image/png"
 	"os"
@@ -10,20 +12,63 @@ import (
 )
 
 func main() {
-	for d := range 10 {
-		if err := write(d); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	err := varied()
+	for d := 0; d < 10 && err == nil; d++ {
+		err = picture(d)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }
 
-func write(d int) error {
+func picture(d int) error {
 	f, err := os.Create(fmt.Sprintf("%d.png", d))
 	if err != nil {
 		return err
 	}
-	if err := png.Encode(f, digits.Draw(d)); err != nil {
+	if err := png.Encode(f, digits.Draw(d, digits.Plain)); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// varied writes the drawings by many hands as idx files.
+func varied() error {
+	const n = digits.VariedCount
+	images := header(0x803, n, digits.Side, digits.Side)
+	labels := header(0x801, n)
+	for i, img := range digits.Varied(n) {
+		images = append(images, img.Pix...)
+		labels = append(labels, byte(i%10))
+	}
+	if err := zip("varied-images.gz", images); err != nil {
+		return err
+	}
+	return zip("varied-labels.gz", labels)
+}
+
+func header(magic uint32, dims ...uint32) []byte {
+	b := binary.BigEndian.AppendUint32(nil, magic)
+	for _, d := range dims {
+		b = binary.BigEndian.AppendUint32(b, d)
+	}
+	return b
+}
+
+func zip(name string, b []byte) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	z, err := gzip.NewWriterLevel(f, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	if _, err := z.Write(b); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
 		return err
 	}
 	return f.Close()

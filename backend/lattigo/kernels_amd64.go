@@ -1,0 +1,71 @@
+package lattigo
+
+import "golang.org/x/sys/cpu"
+
+// vectorUnit reports whether the CPU and the operating system offer what the
+// vector kernels need: AVX-512 with F, DQ and IFMA.
+func vectorUnit() bool {
+	return cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512IFMA
+}
+
+// The kernels of kernels_amd64.s. Rows have n residues, n a multiple of 64.
+
+//go:noescape
+func nttPass4(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)
+
+//go:noescape
+func nttPass2(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)
+
+//go:noescape
+func nttLast(dst, src *uint64, blocks int, w, ws *uint64, q uint64)
+
+//go:noescape
+func inttFirst(dst, src *uint64, blocks int, w, ws *uint64, q uint64)
+
+//go:noescape
+func inttPass4(p *uint64, blocks, t int, w, ws *uint64, q uint64)
+
+//go:noescape
+func inttPass2(p *uint64, blocks, t int, w, ws *uint64, q uint64)
+
+//go:noescape
+func foldVec(dst, src *uint64, n int, f, fs, q uint64)
+
+//go:noescape
+func mulConstVec(z, x *uint64, n int, c, cs, q uint64)
+
+//go:noescape
+func macConstVec(z, a, x *uint64, n int, c, cs, q uint64)
+
+//go:noescape
+func subMulVec(z, x, t *uint64, n int, c, cs, q uint64)
+
+//go:noescape
+func addVec(z, x, y *uint64, n int, q uint64)
+
+//go:noescape
+func subVec(z, x, y *uint64, n int, q uint64)
+
+//go:noescape
+func mulVec(z, x, y *uint64, n int, q, neginv uint64)
+
+//go:noescape
+func macVec(z, a, x, y *uint64, n int, q, neginv uint64)
+
+//go:noescape
+func tensorVec(d0, d1, d2, a0, a1, b0, b1 *uint64, n int, q, neginv, r2 uint64)
+
+//go:noescape
+func dotVec(z0, z1 *uint64, x, y0, y1 *[]uint64, terms, n int, q, neginv uint64)
+
+//go:noescape
+func convert1Vec(z, x *uint64, n int, half, add, bar, q uint64)
+
+//go:noescape
+func convertVec(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint64, n int, q, neginv uint64)
+
+//go:noescape
+func prepareVec(x *uint64, sum *float64, n int, c, cs, q uint64, frac float64)
+
+//go:noescape
+func permuteVec(z, x *uint64, from *uint32, lanes *[8][8]uint64, groups int)

@@ -1,0 +1,1009 @@
+#include "textflag.h"
+
+// Kernels for primes below 2^50 on 52-bit multiply-add (AVX-512 IFMA). Eight
+// residues to a register. Register use throughout:
+//
+//	Z31 q    Z30 2q    Z29 -q (its low 52 bits count)    Z28 2^52-1
+//
+// VPMADD52LUQ a, b, c adds the low 52 bits of a*b to c, VPMADD52HUQ the high 52
+// bits; both read only the low 52 bits of a and b.
+
+#define CONSTANTS(qarg) \
+	VPBROADCASTQ qarg, Z31 \
+	VPADDQ Z31, Z31, Z30 \
+	VPXORQ Z29, Z29, Z29 \
+	VPSUBQ Z31, Z29, Z29 \
+	VPTERNLOGQ $0xff, Z28, Z28, Z28 \
+	VPSRLQ $12, Z28, Z28
+
+// SHOUP sets out = y*w mod q in [0, 2q) for y < 2^52, ws = floor(w*2^52/q).
+// out must differ from y; clobbers t.
+#define SHOUP(y, w, ws, t, out) \
+	VPXORQ t, t, t \
+	VPXORQ out, out, out \
+	VPMADD52HUQ ws, y, t \
+	VPMADD52LUQ w, y, out \
+	VPMADD52LUQ Z29, t, out \
+	VPANDQ Z28, out, out
+
+// FWD is the forward butterfly of Harvey: x, y in [0, 4q) become x+y*w and x-y*w
+// in [0, 4q). Clobbers Z24, Z25, Z26.
+#define FWD(x, y, w, ws) \
+	VPXORQ Z24, Z24, Z24 \
+	VPXORQ Z25, Z25, Z25 \
+	VPMADD52HUQ ws, y, Z24 \
+	VPMADD52LUQ w, y, Z25 \
+	VPSUBQ Z30, x, Z26 \
+	VPMADD52LUQ Z29, Z24, Z25 \
+	VPMINUQ Z26, x, x \
+	VPANDQ Z28, Z25, Z25 \
+	VPADDQ Z30, x, Z26 \
+	VPADDQ Z25, x, x \
+	VPSUBQ Z25, Z26, y
+
+// INV is the inverse butterfly: x, y in [0, 2q) become x+y and (x-y)*w in
+// [0, 2q). Clobbers Z24, Z25, Z26.
+#define INV(x, y, w, ws) \
+	VPADDQ Z30, x, Z26 \
+	VPSUBQ y, Z26, Z26 \
+	VPADDQ y, x, x \
+	VPXORQ Z24, Z24, Z24 \
+	VPMADD52HUQ ws, Z26, Z24 \
+	VPSUBQ Z30, x, Z25 \
+	VPMINUQ Z25, x, x \
+	VPXORQ y, y, y \
+	VPMADD52LUQ w, Z26, y \
+	VPMADD52LUQ Z29, Z24, y \
+	VPANDQ Z28, y, y
+
+// REDUCE2 brings x from [0, 2q) to [0, q), REDUCE4 from [0, 4q). Clobber t.
+#define REDUCE2(x, t) \
+	VPSUBQ Z31, x, t \
+	VPMINUQ t, x, x
+#define REDUCE4(x, t) \
+	VPSUBQ Z30, x, t \
+	VPMINUQ t, x, x \
+	VPSUBQ Z31, x, t \
+	VPMINUQ t, x, x
+
+// TRANSPOSE transposes the 8x8 matrix in Z0..Z7 into itself. Clobbers Z8..Z15.
+#define TRANSPOSE \
+	VPUNPCKLQDQ Z1, Z0, Z8 \
+	VPUNPCKHQDQ Z1, Z0, Z9 \
+	VPUNPCKLQDQ Z3, Z2, Z10 \
+	VPUNPCKHQDQ Z3, Z2, Z11 \
+	VPUNPCKLQDQ Z5, Z4, Z12 \
+	VPUNPCKHQDQ Z5, Z4, Z13 \
+	VPUNPCKLQDQ Z7, Z6, Z14 \
+	VPUNPCKHQDQ Z7, Z6, Z15 \
+	VSHUFI64X2 $0x88, Z10, Z8, Z0 \
+	VSHUFI64X2 $0xdd, Z10, Z8, Z1 \
+	VSHUFI64X2 $0x88, Z11, Z9, Z2 \
+	VSHUFI64X2 $0xdd, Z11, Z9, Z3 \
+	VSHUFI64X2 $0x88, Z14, Z12, Z4 \
+	VSHUFI64X2 $0xdd, Z14, Z12, Z5 \
+	VSHUFI64X2 $0x88, Z15, Z13, Z6 \
+	VSHUFI64X2 $0xdd, Z15, Z13, Z7 \
+	VSHUFI64X2 $0x88, Z4, Z0, Z8 \
+	VSHUFI64X2 $0xdd, Z4, Z0, Z12 \
+	VSHUFI64X2 $0x88, Z5, Z1, Z10 \
+	VSHUFI64X2 $0xdd, Z5, Z1, Z14 \
+	VSHUFI64X2 $0x88, Z6, Z2, Z9 \
+	VSHUFI64X2 $0xdd, Z6, Z2, Z13 \
+	VSHUFI64X2 $0x88, Z7, Z3, Z11 \
+	VSHUFI64X2 $0xdd, Z7, Z3, Z15 \
+	VMOVDQA64 Z8, Z0 \
+	VMOVDQA64 Z9, Z1 \
+	VMOVDQA64 Z10, Z2 \
+	VMOVDQA64 Z11, Z3 \
+	VMOVDQA64 Z12, Z4 \
+	VMOVDQA64 Z13, Z5 \
+	VMOVDQA64 Z14, Z6 \
+	VMOVDQA64 Z15, Z7
+
+// func nttPass4(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)
+// Two forward layers: blocks of 4t residues; w[blocks+i], then w[2*blocks+2i],
+// w[2*blocks+2i+1].
+TEXT ·nttPass4(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+	MOVQ t+24(FP), DX
+	MOVQ w+32(FP), R8
+	MOVQ ws+40(FP), R9
+	CONSTANTS(q+48(FP))
+	SHLQ $3, DX            // bytes of a quarter
+	LEAQ (R8)(CX*8), R10   // first layer
+	LEAQ (R9)(CX*8), R11
+	LEAQ (R10)(CX*8), R8   // second layer
+	LEAQ (R11)(CX*8), R9
+block4:
+	VPBROADCASTQ (R10), Z16
+	VPBROADCASTQ (R11), Z17
+	VPBROADCASTQ (R8), Z18
+	VPBROADCASTQ (R9), Z19
+	VPBROADCASTQ 8(R8), Z20
+	VPBROADCASTQ 8(R9), Z21
+	ADDQ $8, R10
+	ADDQ $8, R11
+	ADDQ $16, R8
+	ADDQ $16, R9
+	LEAQ (SI)(DX*2), R12
+	LEAQ (DI)(DX*2), R13
+	MOVQ DX, BX
+inner4:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 (SI)(DX*1), Z1
+	VMOVDQU64 (R12), Z2
+	VMOVDQU64 (R12)(DX*1), Z3
+	FWD(Z0, Z2, Z16, Z17)
+	FWD(Z1, Z3, Z16, Z17)
+	FWD(Z0, Z1, Z18, Z19)
+	FWD(Z2, Z3, Z20, Z21)
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, (DI)(DX*1)
+	VMOVDQU64 Z2, (R13)
+	VMOVDQU64 Z3, (R13)(DX*1)
+	ADDQ $64, SI
+	ADDQ $64, DI
+	ADDQ $64, R12
+	ADDQ $64, R13
+	SUBQ $64, BX
+	JNZ inner4
+	LEAQ (R12)(DX*1), SI
+	LEAQ (R13)(DX*1), DI
+	DECQ CX
+	JNZ block4
+	VZEROUPPER
+	RET
+
+// func nttPass2(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)
+// One forward layer: blocks of 2t residues; w[blocks+i].
+TEXT ·nttPass2(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+	MOVQ t+24(FP), DX
+	MOVQ w+32(FP), R8
+	MOVQ ws+40(FP), R9
+	CONSTANTS(q+48(FP))
+	SHLQ $3, DX
+	LEAQ (R8)(CX*8), R8
+	LEAQ (R9)(CX*8), R9
+block2:
+	VPBROADCASTQ (R8), Z16
+	VPBROADCASTQ (R9), Z17
+	ADDQ $8, R8
+	ADDQ $8, R9
+	MOVQ DX, BX
+inner2:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 (SI)(DX*1), Z1
+	FWD(Z0, Z1, Z16, Z17)
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, (DI)(DX*1)
+	ADDQ $64, SI
+	ADDQ $64, DI
+	SUBQ $64, BX
+	JNZ inner2
+	ADDQ DX, SI
+	ADDQ DX, DI
+	DECQ CX
+	JNZ block2
+	VZEROUPPER
+	RET
+
+// func nttLast(dst, src *uint64, blocks int, w, ws *uint64, q uint64)
+// The last six forward layers on blocks of 64 residues, and full reduction. Each
+// block has 64 words of constants, see blockTwiddles.
+TEXT ·nttLast(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+	MOVQ w+24(FP), R8
+	MOVQ ws+32(FP), R9
+	CONSTANTS(q+40(FP))
+last:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	VMOVDQU64 128(SI), Z2
+	VMOVDQU64 192(SI), Z3
+	VMOVDQU64 256(SI), Z4
+	VMOVDQU64 320(SI), Z5
+	VMOVDQU64 384(SI), Z6
+	VMOVDQU64 448(SI), Z7
+	VPBROADCASTQ (R8), Z16
+	VPBROADCASTQ (R9), Z17
+	FWD(Z0, Z4, Z16, Z17)
+	FWD(Z1, Z5, Z16, Z17)
+	FWD(Z2, Z6, Z16, Z17)
+	FWD(Z3, Z7, Z16, Z17)
+	VPBROADCASTQ 8(R8), Z16
+	VPBROADCASTQ 8(R9), Z17
+	VPBROADCASTQ 16(R8), Z18
+	VPBROADCASTQ 16(R9), Z19
+	FWD(Z0, Z2, Z16, Z17)
+	FWD(Z1, Z3, Z16, Z17)
+	FWD(Z4, Z6, Z18, Z19)
+	FWD(Z5, Z7, Z18, Z19)
+	VPBROADCASTQ 24(R8), Z16
+	VPBROADCASTQ 24(R9), Z17
+	VPBROADCASTQ 32(R8), Z18
+	VPBROADCASTQ 32(R9), Z19
+	VPBROADCASTQ 40(R8), Z20
+	VPBROADCASTQ 40(R9), Z21
+	VPBROADCASTQ 48(R8), Z22
+	VPBROADCASTQ 48(R9), Z23
+	FWD(Z0, Z1, Z16, Z17)
+	FWD(Z2, Z3, Z18, Z19)
+	FWD(Z4, Z5, Z20, Z21)
+	FWD(Z6, Z7, Z22, Z23)
+	TRANSPOSE
+	VMOVDQU64 64(R8), Z16
+	VMOVDQU64 64(R9), Z17
+	FWD(Z0, Z4, Z16, Z17)
+	FWD(Z1, Z5, Z16, Z17)
+	FWD(Z2, Z6, Z16, Z17)
+	FWD(Z3, Z7, Z16, Z17)
+	VMOVDQU64 128(R8), Z16
+	VMOVDQU64 128(R9), Z17
+	VMOVDQU64 192(R8), Z18
+	VMOVDQU64 192(R9), Z19
+	FWD(Z0, Z2, Z16, Z17)
+	FWD(Z1, Z3, Z16, Z17)
+	FWD(Z4, Z6, Z18, Z19)
+	FWD(Z5, Z7, Z18, Z19)
+	VMOVDQU64 256(R8), Z16
+	VMOVDQU64 256(R9), Z17
+	VMOVDQU64 320(R8), Z18
+	VMOVDQU64 320(R9), Z19
+	VMOVDQU64 384(R8), Z20
+	VMOVDQU64 384(R9), Z21
+	VMOVDQU64 448(R8), Z22
+	VMOVDQU64 448(R9), Z23
+	FWD(Z0, Z1, Z16, Z17)
+	FWD(Z2, Z3, Z18, Z19)
+	FWD(Z4, Z5, Z20, Z21)
+	FWD(Z6, Z7, Z22, Z23)
+	REDUCE4(Z0, Z8)
+	REDUCE4(Z1, Z9)
+	REDUCE4(Z2, Z10)
+	REDUCE4(Z3, Z11)
+	REDUCE4(Z4, Z12)
+	REDUCE4(Z5, Z13)
+	REDUCE4(Z6, Z14)
+	REDUCE4(Z7, Z15)
+	TRANSPOSE
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, 64(DI)
+	VMOVDQU64 Z2, 128(DI)
+	VMOVDQU64 Z3, 192(DI)
+	VMOVDQU64 Z4, 256(DI)
+	VMOVDQU64 Z5, 320(DI)
+	VMOVDQU64 Z6, 384(DI)
+	VMOVDQU64 Z7, 448(DI)
+	ADDQ $512, SI
+	ADDQ $512, DI
+	ADDQ $512, R8
+	ADDQ $512, R9
+	DECQ CX
+	JNZ last
+	VZEROUPPER
+	RET
+
+// func inttFirst(dst, src *uint64, blocks int, w, ws *uint64, q uint64)
+// The first six inverse layers on blocks of 64 residues below q.
+TEXT ·inttFirst(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+	MOVQ w+24(FP), R8
+	MOVQ ws+32(FP), R9
+	CONSTANTS(q+40(FP))
+first:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	VMOVDQU64 128(SI), Z2
+	VMOVDQU64 192(SI), Z3
+	VMOVDQU64 256(SI), Z4
+	VMOVDQU64 320(SI), Z5
+	VMOVDQU64 384(SI), Z6
+	VMOVDQU64 448(SI), Z7
+	TRANSPOSE
+	VMOVDQU64 256(R8), Z16
+	VMOVDQU64 256(R9), Z17
+	VMOVDQU64 320(R8), Z18
+	VMOVDQU64 320(R9), Z19
+	VMOVDQU64 384(R8), Z20
+	VMOVDQU64 384(R9), Z21
+	VMOVDQU64 448(R8), Z22
+	VMOVDQU64 448(R9), Z23
+	INV(Z0, Z1, Z16, Z17)
+	INV(Z2, Z3, Z18, Z19)
+	INV(Z4, Z5, Z20, Z21)
+	INV(Z6, Z7, Z22, Z23)
+	VMOVDQU64 128(R8), Z16
+	VMOVDQU64 128(R9), Z17
+	VMOVDQU64 192(R8), Z18
+	VMOVDQU64 192(R9), Z19
+	INV(Z0, Z2, Z16, Z17)
+	INV(Z1, Z3, Z16, Z17)
+	INV(Z4, Z6, Z18, Z19)
+	INV(Z5, Z7, Z18, Z19)
+	VMOVDQU64 64(R8), Z16
+	VMOVDQU64 64(R9), Z17
+	INV(Z0, Z4, Z16, Z17)
+	INV(Z1, Z5, Z16, Z17)
+	INV(Z2, Z6, Z16, Z17)
+	INV(Z3, Z7, Z16, Z17)
+	TRANSPOSE
+	VPBROADCASTQ 24(R8), Z16
+	VPBROADCASTQ 24(R9), Z17
+	VPBROADCASTQ 32(R8), Z18
+	VPBROADCASTQ 32(R9), Z19
+	VPBROADCASTQ 40(R8), Z20
+	VPBROADCASTQ 40(R9), Z21
+	VPBROADCASTQ 48(R8), Z22
+	VPBROADCASTQ 48(R9), Z23
+	INV(Z0, Z1, Z16, Z17)
+	INV(Z2, Z3, Z18, Z19)
+	INV(Z4, Z5, Z20, Z21)
+	INV(Z6, Z7, Z22, Z23)
+	VPBROADCASTQ 8(R8), Z16
+	VPBROADCASTQ 8(R9), Z17
+	VPBROADCASTQ 16(R8), Z18
+	VPBROADCASTQ 16(R9), Z19
+	INV(Z0, Z2, Z16, Z17)
+	INV(Z1, Z3, Z16, Z17)
+	INV(Z4, Z6, Z18, Z19)
+	INV(Z5, Z7, Z18, Z19)
+	VPBROADCASTQ (R8), Z16
+	VPBROADCASTQ (R9), Z17
+	INV(Z0, Z4, Z16, Z17)
+	INV(Z1, Z5, Z16, Z17)
+	INV(Z2, Z6, Z16, Z17)
+	INV(Z3, Z7, Z16, Z17)
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, 64(DI)
+	VMOVDQU64 Z2, 128(DI)
+	VMOVDQU64 Z3, 192(DI)
+	VMOVDQU64 Z4, 256(DI)
+	VMOVDQU64 Z5, 320(DI)
+	VMOVDQU64 Z6, 384(DI)
+	VMOVDQU64 Z7, 448(DI)
+	ADDQ $512, SI
+	ADDQ $512, DI
+	ADDQ $512, R8
+	ADDQ $512, R9
+	DECQ CX
+	JNZ first
+	VZEROUPPER
+	RET
+
+// func inttPass4(p *uint64, blocks, t int, w, ws *uint64, q uint64)
+// Two inverse layers in place: blocks of 4t residues; w[2*blocks+2i],
+// w[2*blocks+2i+1], then w[blocks+i].
+TEXT ·inttPass4(SB), NOSPLIT, $0-48
+	MOVQ p+0(FP), DI
+	MOVQ blocks+8(FP), CX
+	MOVQ t+16(FP), DX
+	MOVQ w+24(FP), R8
+	MOVQ ws+32(FP), R9
+	CONSTANTS(q+40(FP))
+	SHLQ $3, DX
+	LEAQ (R8)(CX*8), R10
+	LEAQ (R9)(CX*8), R11
+	LEAQ (R10)(CX*8), R8
+	LEAQ (R11)(CX*8), R9
+iblock4:
+	VPBROADCASTQ (R10), Z16
+	VPBROADCASTQ (R11), Z17
+	VPBROADCASTQ (R8), Z18
+	VPBROADCASTQ (R9), Z19
+	VPBROADCASTQ 8(R8), Z20
+	VPBROADCASTQ 8(R9), Z21
+	ADDQ $8, R10
+	ADDQ $8, R11
+	ADDQ $16, R8
+	ADDQ $16, R9
+	LEAQ (DI)(DX*2), R13
+	MOVQ DX, BX
+iinner4:
+	VMOVDQU64 (DI), Z0
+	VMOVDQU64 (DI)(DX*1), Z1
+	VMOVDQU64 (R13), Z2
+	VMOVDQU64 (R13)(DX*1), Z3
+	INV(Z0, Z1, Z18, Z19)
+	INV(Z2, Z3, Z20, Z21)
+	INV(Z0, Z2, Z16, Z17)
+	INV(Z1, Z3, Z16, Z17)
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, (DI)(DX*1)
+	VMOVDQU64 Z2, (R13)
+	VMOVDQU64 Z3, (R13)(DX*1)
+	ADDQ $64, DI
+	ADDQ $64, R13
+	SUBQ $64, BX
+	JNZ iinner4
+	LEAQ (R13)(DX*1), DI
+	DECQ CX
+	JNZ iblock4
+	VZEROUPPER
+	RET
+
+// func inttPass2(p *uint64, blocks, t int, w, ws *uint64, q uint64)
+// One inverse layer in place: blocks of 2t residues; w[blocks+i].
+TEXT ·inttPass2(SB), NOSPLIT, $0-48
+	MOVQ p+0(FP), DI
+	MOVQ blocks+8(FP), CX
+	MOVQ t+16(FP), DX
+	MOVQ w+24(FP), R8
+	MOVQ ws+32(FP), R9
+	CONSTANTS(q+40(FP))
+	SHLQ $3, DX
+	LEAQ (R8)(CX*8), R8
+	LEAQ (R9)(CX*8), R9
+iblock2:
+	VPBROADCASTQ (R8), Z16
+	VPBROADCASTQ (R9), Z17
+	ADDQ $8, R8
+	ADDQ $8, R9
+	MOVQ DX, BX
+iinner2:
+	VMOVDQU64 (DI), Z0
+	VMOVDQU64 (DI)(DX*1), Z1
+	INV(Z0, Z1, Z16, Z17)
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, (DI)(DX*1)
+	ADDQ $64, DI
+	SUBQ $64, BX
+	JNZ iinner2
+	ADDQ DX, DI
+	DECQ CX
+	JNZ iblock2
+	VZEROUPPER
+	RET
+
+DATA reversed<>+0(SB)/8, $7
+DATA reversed<>+8(SB)/8, $6
+DATA reversed<>+16(SB)/8, $5
+DATA reversed<>+24(SB)/8, $4
+DATA reversed<>+32(SB)/8, $3
+DATA reversed<>+40(SB)/8, $2
+DATA reversed<>+48(SB)/8, $1
+DATA reversed<>+56(SB)/8, $0
+GLOBL reversed<>(SB), RODATA|NOPTR, $64
+
+// func foldVec(dst, src *uint64, n int, f, fs, q uint64)
+// dst[j] = src[j] - f*src[n-j] and the same for n-j, for j = 8..n/2-1 (the
+// conjugate-invariant step): residues below 4q, results below 4q.
+TEXT ·foldVec(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ n+16(FP), CX
+	VPBROADCASTQ f+24(FP), Z16
+	VPBROADCASTQ fs+32(FP), Z17
+	CONSTANTS(q+40(FP))
+	VMOVDQU64 reversed<>(SB), Z27
+	LEAQ -120(SI)(CX*8), R8  // element n-15
+	LEAQ -120(DI)(CX*8), R9
+	ADDQ $64, SI
+	ADDQ $64, DI
+	SHRQ $4, CX
+	DECQ CX
+	JZ folded
+fold:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 (R8), Z1
+	VPERMQ Z1, Z27, Z1
+	SHOUP(Z1, Z16, Z17, Z4, Z2)
+	SHOUP(Z0, Z16, Z17, Z5, Z3)
+	VPSUBQ Z30, Z0, Z6
+	VPMINUQ Z6, Z0, Z0
+	VPSUBQ Z30, Z1, Z7
+	VPMINUQ Z7, Z1, Z1
+	VPADDQ Z30, Z0, Z0
+	VPADDQ Z30, Z1, Z1
+	VPSUBQ Z2, Z0, Z0
+	VPSUBQ Z3, Z1, Z1
+	VPERMQ Z1, Z27, Z1
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, (R9)
+	ADDQ $64, SI
+	ADDQ $64, DI
+	SUBQ $64, R8
+	SUBQ $64, R9
+	DECQ CX
+	JNZ fold
+folded:
+	VZEROUPPER
+	RET
+
+// func mulConstVec(z, x *uint64, n int, c, cs, q uint64)
+// z = x*c mod q for x < 4q, fully reduced.
+TEXT ·mulConstVec(SB), NOSPLIT, $0-48
+	MOVQ z+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	VPBROADCASTQ c+24(FP), Z16
+	VPBROADCASTQ cs+32(FP), Z17
+	CONSTANTS(q+40(FP))
+mulc:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	SHOUP(Z0, Z16, Z17, Z4, Z2)
+	SHOUP(Z1, Z16, Z17, Z5, Z3)
+	REDUCE2(Z2, Z6)
+	REDUCE2(Z3, Z7)
+	VMOVDQU64 Z2, (DI)
+	VMOVDQU64 Z3, 64(DI)
+	ADDQ $128, SI
+	ADDQ $128, DI
+	SUBQ $16, CX
+	JNZ mulc
+	VZEROUPPER
+	RET
+
+// func macConstVec(z, a, x *uint64, n int, c, cs, q uint64)
+// z = a + x*c mod q.
+TEXT ·macConstVec(SB), NOSPLIT, $0-56
+	MOVQ z+0(FP), DI
+	MOVQ a+8(FP), DX
+	MOVQ x+16(FP), SI
+	MOVQ n+24(FP), CX
+	VPBROADCASTQ c+32(FP), Z16
+	VPBROADCASTQ cs+40(FP), Z17
+	CONSTANTS(q+48(FP))
+macc:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	SHOUP(Z0, Z16, Z17, Z4, Z2)
+	SHOUP(Z1, Z16, Z17, Z5, Z3)
+	VPADDQ (DX), Z2, Z2
+	VPADDQ 64(DX), Z3, Z3
+	REDUCE4(Z2, Z6)
+	REDUCE4(Z3, Z7)
+	VMOVDQU64 Z2, (DI)
+	VMOVDQU64 Z3, 64(DI)
+	ADDQ $128, SI
+	ADDQ $128, DI
+	ADDQ $128, DX
+	SUBQ $16, CX
+	JNZ macc
+	VZEROUPPER
+	RET
+
+// func subMulVec(z, x, t *uint64, n int, c, cs, q uint64)
+// z = (x-t)*c mod q.
+TEXT ·subMulVec(SB), NOSPLIT, $0-56
+	MOVQ z+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ t+16(FP), DX
+	MOVQ n+24(FP), CX
+	VPBROADCASTQ c+32(FP), Z16
+	VPBROADCASTQ cs+40(FP), Z17
+	CONSTANTS(q+48(FP))
+subm:
+	VPADDQ (SI), Z31, Z0
+	VPADDQ 64(SI), Z31, Z1
+	VPSUBQ (DX), Z0, Z0
+	VPSUBQ 64(DX), Z1, Z1
+	SHOUP(Z0, Z16, Z17, Z4, Z2)
+	SHOUP(Z1, Z16, Z17, Z5, Z3)
+	REDUCE2(Z2, Z6)
+	REDUCE2(Z3, Z7)
+	VMOVDQU64 Z2, (DI)
+	VMOVDQU64 Z3, 64(DI)
+	ADDQ $128, SI
+	ADDQ $128, DI
+	ADDQ $128, DX
+	SUBQ $16, CX
+	JNZ subm
+	VZEROUPPER
+	RET
+
+// func addVec(z, x, y *uint64, n int, q uint64)
+TEXT ·addVec(SB), NOSPLIT, $0-40
+	MOVQ z+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ y+16(FP), DX
+	MOVQ n+24(FP), CX
+	VPBROADCASTQ q+32(FP), Z31
+addv:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	VPADDQ (DX), Z0, Z0
+	VPADDQ 64(DX), Z1, Z1
+	REDUCE2(Z0, Z2)
+	REDUCE2(Z1, Z3)
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, 64(DI)
+	ADDQ $128, SI
+	ADDQ $128, DI
+	ADDQ $128, DX
+	SUBQ $16, CX
+	JNZ addv
+	VZEROUPPER
+	RET
+
+// func subVec(z, x, y *uint64, n int, q uint64)
+TEXT ·subVec(SB), NOSPLIT, $0-40
+	MOVQ z+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ y+16(FP), DX
+	MOVQ n+24(FP), CX
+	VPBROADCASTQ q+32(FP), Z31
+subv:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	VPSUBQ (DX), Z0, Z0
+	VPSUBQ 64(DX), Z1, Z1
+	VPADDQ Z31, Z0, Z2
+	VPADDQ Z31, Z1, Z3
+	VPMINUQ Z2, Z0, Z0
+	VPMINUQ Z3, Z1, Z1
+	VMOVDQU64 Z0, (DI)
+	VMOVDQU64 Z1, 64(DI)
+	ADDQ $128, SI
+	ADDQ $128, DI
+	ADDQ $128, DX
+	SUBQ $16, CX
+	JNZ subv
+	VZEROUPPER
+	RET
+
+// MONT sets hi = (hi*2^52 + lo)/2^52 mod q, in [0, hi + 2q): lo may hold a sum
+// of many low parts. Z27 is -1/q mod 2^52. Clobbers lo and t.
+#define MONT(hi, lo, t) \
+	VPXORQ t, t, t \
+	VPMADD52LUQ Z27, lo, t \
+	VPMADD52LUQ Z31, t, lo \
+	VPMADD52HUQ Z31, t, hi \
+	VPSRLQ $52, lo, lo \
+	VPADDQ lo, hi, hi
+
+// MUL sets hi, lo to the 104-bit product of x and y.
+#define MUL(x, y, hi, lo) \
+	VPXORQ lo, lo, lo \
+	VPXORQ hi, hi, hi \
+	VPMADD52LUQ x, y, lo \
+	VPMADD52HUQ x, y, hi
+
+// func mulVec(z, x, y *uint64, n int, q, neginv uint64)
+// z = x*y/2^52 mod q.
+TEXT ·mulVec(SB), NOSPLIT, $0-48
+	MOVQ z+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ y+16(FP), DX
+	MOVQ n+24(FP), CX
+	CONSTANTS(q+32(FP))
+	VPBROADCASTQ neginv+40(FP), Z27
+mulv:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	VMOVDQU64 (DX), Z2
+	VMOVDQU64 64(DX), Z3
+	MUL(Z0, Z2, Z4, Z5)
+	MUL(Z1, Z3, Z6, Z7)
+	MONT(Z4, Z5, Z8)
+	MONT(Z6, Z7, Z9)
+	REDUCE2(Z4, Z8)
+	REDUCE2(Z6, Z9)
+	VMOVDQU64 Z4, (DI)
+	VMOVDQU64 Z6, 64(DI)
+	ADDQ $128, SI
+	ADDQ $128, DI
+	ADDQ $128, DX
+	SUBQ $16, CX
+	JNZ mulv
+	VZEROUPPER
+	RET
+
+// func macVec(z, a, x, y *uint64, n int, q, neginv uint64)
+// z = a + x*y/2^52 mod q.
+TEXT ·macVec(SB), NOSPLIT, $0-56
+	MOVQ z+0(FP), DI
+	MOVQ a+8(FP), BX
+	MOVQ x+16(FP), SI
+	MOVQ y+24(FP), DX
+	MOVQ n+32(FP), CX
+	CONSTANTS(q+40(FP))
+	VPBROADCASTQ neginv+48(FP), Z27
+macv:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	VMOVDQU64 (DX), Z2
+	VMOVDQU64 64(DX), Z3
+	MUL(Z0, Z2, Z4, Z5)
+	MUL(Z1, Z3, Z6, Z7)
+	MONT(Z4, Z5, Z8)
+	MONT(Z6, Z7, Z9)
+	VPADDQ (BX), Z4, Z4
+	VPADDQ 64(BX), Z6, Z6
+	REDUCE4(Z4, Z8)
+	REDUCE4(Z6, Z9)
+	VMOVDQU64 Z4, (DI)
+	VMOVDQU64 Z6, 64(DI)
+	ADDQ $128, SI
+	ADDQ $128, DI
+	ADDQ $128, DX
+	ADDQ $128, BX
+	SUBQ $16, CX
+	JNZ macv
+	VZEROUPPER
+	RET
+
+// func tensorVec(d0, d1, d2, a0, a1, b0, b1 *uint64, n int, q, neginv, r2 uint64)
+// d0 = a0*b0, d1 = a0*b1 + a1*b0, d2 = a1*b1, r2 = 2^104 mod q.
+TEXT ·tensorVec(SB), NOSPLIT, $0-88
+	MOVQ d0+0(FP), DI
+	MOVQ d1+8(FP), R8
+	MOVQ d2+16(FP), R9
+	MOVQ a0+24(FP), SI
+	MOVQ a1+32(FP), R10
+	MOVQ b0+40(FP), DX
+	MOVQ b1+48(FP), R11
+	MOVQ n+56(FP), CX
+	CONSTANTS(q+64(FP))
+	VPBROADCASTQ neginv+72(FP), Z27
+	VPBROADCASTQ r2+80(FP), Z23
+	XORQ BX, BX
+tensor:
+	VMOVDQU64 (SI)(BX*8), Z0
+	VMOVDQU64 (R10)(BX*8), Z1
+	MUL(Z0, Z23, Z4, Z5)
+	MUL(Z1, Z23, Z6, Z7)
+	MONT(Z4, Z5, Z8)
+	MONT(Z6, Z7, Z9)
+	REDUCE2(Z4, Z8)
+	REDUCE2(Z6, Z9)
+	VMOVDQU64 (DX)(BX*8), Z2
+	VMOVDQU64 (R11)(BX*8), Z3
+	MUL(Z4, Z2, Z10, Z11)
+	MUL(Z6, Z3, Z12, Z13)
+	MUL(Z4, Z3, Z14, Z15)
+	VPMADD52LUQ Z6, Z2, Z15
+	VPMADD52HUQ Z6, Z2, Z14
+	MONT(Z10, Z11, Z16)
+	MONT(Z12, Z13, Z17)
+	MONT(Z14, Z15, Z18)
+	REDUCE2(Z10, Z16)
+	REDUCE2(Z12, Z17)
+	REDUCE4(Z14, Z18)
+	VMOVDQU64 Z10, (DI)(BX*8)
+	VMOVDQU64 Z14, (R8)(BX*8)
+	VMOVDQU64 Z12, (R9)(BX*8)
+	ADDQ $8, BX
+	CMPQ BX, CX
+	JLT tensor
+	VZEROUPPER
+	RET
+
+// func dotVec(z0, z1 *uint64, x, y0, y1 *[]uint64, terms, n int, q, neginv uint64)
+// z0 = sum x_k*y0_k/2^52, z1 = sum x_k*y1_k/2^52 mod q, for terms*q <= 3*2^52.
+TEXT ·dotVec(SB), NOSPLIT, $0-72
+	MOVQ z0+0(FP), DI
+	MOVQ z1+8(FP), SI
+	MOVQ n+48(FP), CX
+	CONSTANTS(q+56(FP))
+	VPBROADCASTQ neginv+64(FP), Z27
+	XORQ BX, BX
+dot:
+	MOVQ x+16(FP), R8
+	MOVQ y0+24(FP), R9
+	MOVQ y1+32(FP), R10
+	MOVQ terms+40(FP), DX
+	VPXORQ Z0, Z0, Z0
+	VPXORQ Z1, Z1, Z1
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z3, Z3, Z3
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z7, Z7, Z7
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	VPXORQ Z11, Z11, Z11
+	VPXORQ Z12, Z12, Z12
+	VPXORQ Z13, Z13, Z13
+	VPXORQ Z14, Z14, Z14
+	VPXORQ Z15, Z15, Z15
+term:
+	MOVQ (R8), R11
+	MOVQ (R9), R12
+	MOVQ (R10), R13
+	LEAQ (R11)(BX*8), R11
+	LEAQ (R12)(BX*8), R12
+	LEAQ (R13)(BX*8), R13
+	VMOVDQU64 (R11), Z16
+	VMOVDQU64 64(R11), Z17
+	VMOVDQU64 128(R11), Z18
+	VMOVDQU64 192(R11), Z19
+	VMOVDQU64 (R12), Z20
+	VMOVDQU64 64(R12), Z21
+	VMOVDQU64 128(R12), Z22
+	VMOVDQU64 192(R12), Z23
+	VPMADD52LUQ Z16, Z20, Z0
+	VPMADD52HUQ Z16, Z20, Z1
+	VPMADD52LUQ Z17, Z21, Z2
+	VPMADD52HUQ Z17, Z21, Z3
+	VPMADD52LUQ Z18, Z22, Z4
+	VPMADD52HUQ Z18, Z22, Z5
+	VPMADD52LUQ Z19, Z23, Z6
+	VPMADD52HUQ Z19, Z23, Z7
+	VMOVDQU64 (R13), Z20
+	VMOVDQU64 64(R13), Z21
+	VMOVDQU64 128(R13), Z22
+	VMOVDQU64 192(R13), Z23
+	VPMADD52LUQ Z16, Z20, Z8
+	VPMADD52HUQ Z16, Z20, Z9
+	VPMADD52LUQ Z17, Z21, Z10
+	VPMADD52HUQ Z17, Z21, Z11
+	VPMADD52LUQ Z18, Z22, Z12
+	VPMADD52HUQ Z18, Z22, Z13
+	VPMADD52LUQ Z19, Z23, Z14
+	VPMADD52HUQ Z19, Z23, Z15
+	ADDQ $24, R8
+	ADDQ $24, R9
+	ADDQ $24, R10
+	DECQ DX
+	JNZ term
+	MONT(Z1, Z0, Z16)
+	MONT(Z3, Z2, Z17)
+	MONT(Z5, Z4, Z18)
+	MONT(Z7, Z6, Z19)
+	MONT(Z9, Z8, Z20)
+	MONT(Z11, Z10, Z21)
+	MONT(Z13, Z12, Z22)
+	MONT(Z15, Z14, Z23)
+	REDUCE4(Z1, Z16)
+	REDUCE4(Z3, Z17)
+	REDUCE4(Z5, Z18)
+	REDUCE4(Z7, Z19)
+	REDUCE4(Z9, Z20)
+	REDUCE4(Z11, Z21)
+	REDUCE4(Z13, Z22)
+	REDUCE4(Z15, Z23)
+	VMOVDQU64 Z1, (DI)(BX*8)
+	VMOVDQU64 Z3, 64(DI)(BX*8)
+	VMOVDQU64 Z5, 128(DI)(BX*8)
+	VMOVDQU64 Z7, 192(DI)(BX*8)
+	VMOVDQU64 Z9, (SI)(BX*8)
+	VMOVDQU64 Z11, 64(SI)(BX*8)
+	VMOVDQU64 Z13, 128(SI)(BX*8)
+	VMOVDQU64 Z15, 192(SI)(BX*8)
+	ADDQ $32, BX
+	CMPQ BX, CX
+	JLT dot
+	VZEROUPPER
+	RET
+
+// func convert1Vec(z, x *uint64, n int, half, add, bar, q uint64)
+// z = x mod q, in [0, 2q), plus add where x > half; bar = floor(2^52/q), x < 2^52.
+TEXT ·convert1Vec(SB), NOSPLIT, $0-56
+	MOVQ z+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	VPBROADCASTQ half+24(FP), Z16
+	VPBROADCASTQ add+32(FP), Z17
+	VPBROADCASTQ bar+40(FP), Z18
+	CONSTANTS(q+48(FP))
+conv1:
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z1
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z3, Z3, Z3
+	VPMADD52HUQ Z18, Z0, Z2
+	VPMADD52HUQ Z18, Z1, Z3
+	VMOVDQA64 Z0, Z4
+	VMOVDQA64 Z1, Z5
+	VPMADD52LUQ Z29, Z2, Z4
+	VPMADD52LUQ Z29, Z3, Z5
+	VPANDQ Z28, Z4, Z4
+	VPANDQ Z28, Z5, Z5
+	VPCMPUQ $6, Z16, Z0, K1
+	VPCMPUQ $6, Z16, Z1, K2
+	VPADDQ Z17, Z4, K1, Z4
+	VPADDQ Z17, Z5, K2, Z5
+	VMOVDQU64 Z4, (DI)
+	VMOVDQU64 Z5, 64(DI)
+	ADDQ $128, SI
+	ADDQ $128, DI
+	SUBQ $16, CX
+	JNZ conv1
+	VZEROUPPER
+	RET
+
+// func convertVec(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint64, n int, q, neginv uint64)
+// z = (sum x_k*w_k + v*neg)/2^52 mod q, in [0, 4q), for at most eight terms.
+TEXT ·convertVec(SB), NOSPLIT, $0-72
+	MOVQ z+0(FP), DI
+	MOVQ v+32(FP), SI
+	MOVQ n+48(FP), CX
+	VPBROADCASTQ neg+40(FP), Z26
+	CONSTANTS(q+56(FP))
+	VPBROADCASTQ neginv+64(FP), Z27
+	XORQ BX, BX
+conv:
+	MOVQ x+8(FP), R8
+	MOVQ w+16(FP), R9
+	MOVQ terms+24(FP), DX
+	VPMOVZXBQ (SI)(BX*1), Z16
+	VPMOVZXBQ 8(SI)(BX*1), Z17
+	MUL(Z16, Z26, Z0, Z1)
+	MUL(Z17, Z26, Z2, Z3)
+cterm:
+	MOVQ (R8), R11
+	VPBROADCASTQ (R9), Z18
+	VMOVDQU64 (R11)(BX*8), Z16
+	VMOVDQU64 64(R11)(BX*8), Z17
+	VPMADD52HUQ Z16, Z18, Z0
+	VPMADD52LUQ Z16, Z18, Z1
+	VPMADD52HUQ Z17, Z18, Z2
+	VPMADD52LUQ Z17, Z18, Z3
+	ADDQ $24, R8
+	ADDQ $8, R9
+	DECQ DX
+	JNZ cterm
+	MONT(Z0, Z1, Z4)
+	MONT(Z2, Z3, Z5)
+	VMOVDQU64 Z0, (DI)(BX*8)
+	VMOVDQU64 Z2, 64(DI)(BX*8)
+	ADDQ $16, BX
+	CMPQ BX, CX
+	JLT conv
+	VZEROUPPER
+	RET
+
+// func prepareVec(x *uint64, sum *float64, n int, c, cs, q uint64, frac float64)
+// x = x*c mod q, fully reduced; sum += x*frac.
+TEXT ·prepareVec(SB), NOSPLIT, $0-56
+	MOVQ x+0(FP), DI
+	MOVQ sum+8(FP), SI
+	MOVQ n+16(FP), CX
+	VPBROADCASTQ c+24(FP), Z16
+	VPBROADCASTQ cs+32(FP), Z17
+	CONSTANTS(q+40(FP))
+	VBROADCASTSD frac+48(FP), Z18
+prep:
+	VMOVDQU64 (DI), Z0
+	SHOUP(Z0, Z16, Z17, Z4, Z2)
+	REDUCE2(Z2, Z6)
+	VMOVDQU64 Z2, (DI)
+	VCVTUQQ2PD Z2, Z3
+	VMULPD Z18, Z3, Z3
+	VADDPD (SI), Z3, Z3
+	VMOVUPD Z3, (SI)
+	ADDQ $64, SI
+	ADDQ $64, DI
+	SUBQ $8, CX
+	JNZ prep
+	VZEROUPPER
+	RET
+
+// func permuteVec(z, x *uint64, from *uint32, lanes *[8][8]uint64, groups int)
+// Group i of eight residues of z is group from[i]>>3 of x, its lanes permuted by
+// lanes[from[i]&7].
+TEXT ·permuteVec(SB), NOSPLIT, $0-40
+	MOVQ z+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ from+16(FP), R8
+	MOVQ lanes+24(FP), R9
+	MOVQ groups+32(FP), CX
+perm:
+	MOVL (R8), AX
+	MOVQ AX, DX
+	ANDQ $7, DX
+	SHLQ $6, DX
+	SHRQ $3, AX
+	SHLQ $6, AX
+	VMOVDQU64 (R9)(DX*1), Z0
+	VPERMQ (SI)(AX*1), Z0, Z1
+	VMOVDQU64 Z1, (DI)
+	ADDQ $4, R8
+	ADDQ $64, DI
+	DECQ CX
+	JNZ perm
+	VZEROUPPER
+	RET

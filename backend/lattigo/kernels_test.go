@@ -1,0 +1,180 @@
+package lattigo
+
+import (
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/home-fhe/home/ir"
+)
+
+// edgeRow fills a row with residues below bound, the extremes among them.
+func edgeRow(rng *rand.Rand, n int, bound uint64) []uint64 {
+	z := make([]uint64, n)
+	for i := range z {
+		switch rng.IntN(8) {
+		case 0:
+			z[i] = bound - 1
+		case 1:
+			z[i] = 0
+		default:
+			z[i] = rng.Uint64N(bound)
+		}
+	}
+	return z
+}
+
+// TestVectorKernels holds every vector kernel against its portable twin, which
+// is Lattigo's transform or plain Go, bit for bit.
+func TestVectorKernels(t *testing.T) {
+	if !vectorUnit() {
+		t.Skip("this machine has no AVX-512 IFMA: the portable kernels are all there is")
+	}
+	for _, logN := range []int{6, 7, 8, 9, 11, 12, 13} {
+		for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
+			sizes := []int{50, 49, 40, 28, 22}
+			p, err := ir.NewParams("kernels", logN, r, ir.SecretTernary, sizes, []int{50, 45, 30}, 30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Run(fmt.Sprintf("N%d/%s", logN, r), func(t *testing.T) {
+				fast := must[*rings](t)(newRingsWith(p, true))
+				slow := must[*rings](t)(newRingsWith(p, false))
+				rng := rand.New(rand.NewPCG(7, uint64(logN)))
+				for i := range fast.mods {
+					testModulus(t, rng, fast.mods[i], slow.mods[i], p.N())
+				}
+				testBases(t, rng, fast, slow)
+				z0, z1, x := make([]uint64, p.N()), make([]uint64, p.N()), edgeRow(rng, p.N(), 1<<60)
+				for _, rot := range []int{1, 2, 3, 5, -1, p.Slots() / 2} {
+					from := make([]uint32, p.N()/8)
+					var l lanes
+					fast.automorphism(from, &l, fast.galois(rot))
+					fast.permuteRow(z0, x, from, &l)
+					slow.permuteRow(z1, x, from, &l)
+					if !slices.Equal(z0, z1) {
+						t.Errorf("permutation by %d", rot)
+					}
+				}
+			})
+		}
+	}
+}
+
+func testModulus(t *testing.T, rng *rand.Rand, f, s *modulus, n int) {
+	t.Helper()
+	if !f.vec && f.q < 1<<50 || f.vec != (f.q < 1<<50) || s.vec {
+		t.Fatalf("prime %d: vector %v %v", f.q, f.vec, s.vec)
+	}
+	q := f.q
+	row := func() []uint64 { return edgeRow(rng, n, q) }
+	c := rng.Uint64N(q)
+	x, y, a, b := row(), row(), row(), row()
+	var terms, y0, y1 [][]uint64
+	for range 3 {
+		terms, y0, y1 = append(terms, row()), append(y0, row()), append(y1, row())
+	}
+	lazy := edgeRow(rng, n, 4*q)
+	for name, run := range map[string]func(m *modulus, z ...[]uint64){
+		"add":      func(m *modulus, z ...[]uint64) { m.addRow(z[0], x, y) },
+		"sub":      func(m *modulus, z ...[]uint64) { m.subRow(z[0], x, y) },
+		"mulConst": func(m *modulus, z ...[]uint64) { m.mulScalarRow(z[0], x, c) },
+		"macConst": func(m *modulus, z ...[]uint64) { m.macScalarRow(z[0], a, x, c) },
+		"subMul":   func(m *modulus, z ...[]uint64) { m.subMulRow(z[0], x, y, c) },
+		"mul":      func(m *modulus, z ...[]uint64) { m.mulRow(z[0], x, y) },
+		"mulPlain": func(m *modulus, z ...[]uint64) { m.mulPlainRow(z[0], x, y) },
+		"mac":      func(m *modulus, z ...[]uint64) { m.macRow(z[0], a, x, y) },
+		"tensor":   func(m *modulus, z ...[]uint64) { m.tensorRow(z[0], z[1], z[2], x, y, a, b) },
+		"square":   func(m *modulus, z ...[]uint64) { m.squareRow(z[0], z[1], z[2], x, y) },
+		"dot":      func(m *modulus, z ...[]uint64) { m.dotRows(z[0], z[1], terms, y0, y1) },
+		"ntt":      func(m *modulus, z ...[]uint64) { m.ntt(z[0], lazy); m.ntt(z[1], x); copy(z[2], y); m.ntt(z[2], z[2]) },
+		"intt":     func(m *modulus, z ...[]uint64) { m.intt(z[0], x); copy(z[1], y); m.intt(z[1], z[1]) },
+	} {
+		got, want := makeRows(3, n), makeRows(3, n)
+		run(f, got...)
+		run(s, want...)
+		for k := range got {
+			if !slices.Equal(got[k], want[k]) {
+				i := 0
+				for got[k][i] == want[k][i] {
+					i++
+				}
+				t.Errorf("%s modulo %d (%d bits): row %d, residue %d is %d, want %d", name, q, bits.Len64(q), k, i, got[k][i], want[k][i])
+				break
+			}
+		}
+	}
+	z := make([]uint64, n)
+	f.ntt(z, x)
+	f.intt(z, z)
+	if !slices.Equal(z, x) {
+		t.Errorf("the inverse transform modulo %d does not invert", q)
+	}
+}
+
+func testBases(t *testing.T, rng *rand.Rand, f, s *rings) {
+	t.Helper()
+	pairs := [][2]*basis{{f.pToQ, s.pToQ}}
+	for g := range f.digit {
+		for k := range f.digit[g] {
+			pairs = append(pairs, [2]*basis{f.digit[g][k], s.digit[g][k]})
+		}
+	}
+	for _, b := range pairs {
+		run := func(r *rings, b *basis, src [][]uint64) (out [][]uint64) {
+			rows := makeRows(len(src), r.n)
+			for i := range src {
+				copy(rows[i], src[i])
+			}
+			v := make([]uint8, r.n)
+			b.prepare(rows, v)
+			for target := range b.w {
+				z := make([]uint64, r.n)
+				b.convert(z, target, r.mods[target], rows, v)
+				for i := range z {
+					if z[i] >= 4*r.mods[target].q {
+						t.Fatalf("residue %d is not below 4*%d", z[i], r.mods[target].q)
+					}
+					z[i] %= r.mods[target].q
+				}
+				out = append(out, z)
+			}
+			return out
+		}
+		var src [][]uint64
+		for _, m := range b[0].src {
+			src = append(src, edgeRow(rng, f.n, m.q))
+		}
+		got, want := run(f, b[0], src), run(s, b[1], src)
+		for k := range got {
+			if !slices.Equal(got[k], want[k]) {
+				t.Errorf("conversion from %d primes to prime %d differs", len(src), k)
+			}
+		}
+	}
+}
+
+func BenchmarkTransform(b *testing.B) {
+	for _, logN := range []int{13, 15, 16} {
+		p, err := ir.NewParams("transform", logN, ir.RingReal, ir.SecretTernary, []int{45}, []int{46}, 30)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, vector := range []bool{true, false} {
+			if vector && !vectorUnit() {
+				continue
+			}
+			r := must[*rings](b)(newRingsWith(p, vector))
+			x := make([]uint64, p.N())
+			for name, f := range map[string]func(z, x []uint64){"forward": r.mods[0].ntt, "inverse": r.mods[0].intt} {
+				b.Run(fmt.Sprintf("N%d/vector=%v/%s", logN, vector, name), func(b *testing.B) {
+					for b.Loop() {
+						f(x, x)
+					}
+				})
+			}
+		}
+	}
+}

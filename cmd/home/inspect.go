@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/home-fhe/home/ir"
+)
+
+type inspectCmd struct {
+	Model  string `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
+	Format string `enum:"text,json,dot,html" default:"text" short:"f" placeholder:"FORMAT" help:"text, json, dot or html. Default: text."`
+	Output string `short:"o" placeholder:"FILE" help:"Write here instead of standard output."`
+
+	compileFlags
+}
+
+func (*inspectCmd) Help() string {
+	return `The page of --format html is a single file that needs nothing else: the network, levels along the depth,
+time per layer, where memory goes, keys, parameters and security.
+
+  home inspect model.hplan
+  home inspect model.hplan --format html -o model.html
+  home inspect model.hplan --format dot | dot -Tsvg > model.svg`
+}
+
+func (c *inspectCmd) Run(e *env) error {
+	s, err := c.open(e, c.Model, modeSimulate)
+	if err != nil {
+		return err
+	}
+	r := reportPlan(s.plan)
+	switch c.Format {
+	case "json":
+		return e.writeText(c.Output, func(w io.Writer) error {
+			f := *e
+			f.out = w
+			return f.printJSON(r)
+		})
+	case "html":
+		return e.writeText(c.Output, func(w io.Writer) error { return htmlPage(w, r) })
+	case "dot":
+		return e.writeText(c.Output, func(w io.Writer) error { return ir.DOT(w, s.plan.Network) })
+	}
+	return e.writeText(c.Output, func(w io.Writer) error { return textReport(w, r, s.plan.Notes) })
+}
+
+// textReport is inspect for a terminal.
+func textReport(w io.Writer, r *planReport, notes []string) error {
+	b := &strings.Builder{}
+	p := r.Params
+	fmt.Fprintf(b, "%s\n\n", r.Model)
+	t := newTable()
+	switch {
+	case p.SecurityBits > 0 && !p.Insecure:
+		t.row("security", fmt.Sprintf("%d bits: log2(QP) = %d, allowed %d for N = 2^%d and a %s secret", p.SecurityBits, p.LogQP, p.LogQPBound, p.LogN, p.Secret))
+	default:
+		t.row("security", fmt.Sprintf("NONE, for tests only: log2(QP) = %d, allowed %d for N = 2^%d and a %s secret", p.LogQP, p.LogQPBound, p.LogN, p.Secret))
+	}
+	t.row("parameters", fmt.Sprintf("%s: %s ring, %s slots, %d + %d primes, scale 2^%d", p.Name, p.Ring, count(p.Slots), p.QPrimes, p.PPrimes, p.LogScale))
+	t.row("levels", fmt.Sprintf("%d of %d, %s", r.Depth, r.Levels, bootstrapText(r.Counts.Bootstraps)))
+	t.row("work", fmt.Sprintf("%s steps: %s rotations, %s key switches, %s products, %s diagonals", count(r.Steps), count(r.Counts.Rotations), count(r.Counts.KeySwitches), count(r.Counts.CtMults), count(r.Counts.Diagonals)))
+	t.row("predicted", fmt.Sprintf("%s on one core; outputs exact to about %s", seconds(r.Predicted.Seconds), precision(r.OutputBits)))
+	t.row("memory", fmt.Sprintf("keys %s, weights %s, matrices %s, ciphertexts %s", byteSize(r.Bytes.Keys), byteSize(r.Bytes.Weights), byteSize(r.Bytes.Matrices), byteSize(r.Bytes.CiphertextsPeak)))
+	t.row("", fmt.Sprintf("%s in all, at least %s of DRAM", byteSize(r.Bytes.Footprint), byteSize(r.Bytes.DRAMMin)))
+	if r.Tier != nil {
+		budget := "no bound"
+		if r.Tier.Budget > 0 {
+			budget = byteSize(r.Tier.Budget).String()
+		}
+		t.row("tiers", fmt.Sprintf("budget %s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(r.Tier.BytesLower), byteSize(r.Tier.BytesWritten)))
+	}
+	for _, x := range r.Inputs {
+		t.row("input", fmt.Sprintf("%s  %s in %d ciphertext%s at level %d", x.Name, dims(x.Shape), x.Ciphertexts, plural(x.Ciphertexts), x.Level))
+	}
+	for _, x := range r.Outputs {
+		t.row("output", fmt.Sprintf("%s  %s in %d ciphertext%s at level %d", x.Name, dims(x.Shape), x.Ciphertexts, plural(x.Ciphertexts), x.Level))
+	}
+	for _, o := range r.ClientOps {
+		t.row("on the client", fmt.Sprintf("%s (%s)", o.Node, o.Op))
+	}
+	for _, s := range notes {
+		t.row("note", s)
+	}
+	for _, s := range r.Warnings {
+		t.row("warning", s)
+	}
+	if err := t.write(b, "  "); err != nil {
+		return err
+	}
+	fmt.Fprintln(b)
+	t = newTable(0, 4, 5, 6, 7, 8, 9, 10)
+	t.row("", "layer", "kind", "result", "cts", "level", "rotations", "products", "diagonals", "weights", "time", "polynomial")
+	for i, l := range layerViews(r) {
+		t.row(fmt.Sprint(i+1), shorten(l.Name, 44), l.Kind, l.Shape, fmt.Sprint(l.Cts), fmt.Sprint(l.Level), l.Rotations, l.CtMults, l.Diagonals, l.Weights, l.Time, l.Poly)
+	}
+	if err := t.write(b, "  "); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/backend/lattigo"
+	"github.com/home-fhe/home/backend/sim"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/runtime"
+)
+
+// simNetwork runs a plan on the simulated engine: levels, scales and noise as
+// they will be, without encryption. Equal inputs give equal results.
+func simNetwork(p *plan.Plan, pre *plan.Preprocess, prof *backend.Profile, threads int) (*network, error) {
+	c, err := p.Client()
+	if err != nil {
+		return nil, err
+	}
+	if err := onePort(c); err != nil {
+		return nil, err
+	}
+	engine, err := sim.New(&p.Params, prof, 1)
+	if err != nil {
+		return nil, err
+	}
+	in, out := &p.Inputs[0], &p.Outputs[0]
+	batch, sample := portRun(in)
+	return &network{
+		batch: batch, sample: sample, client: p.ClientOps, pre: pre, parallel: threads, close: engine.Close,
+		run: func(_ context.Context, a *ir.Array) (result, error) {
+			packed, err := runtime.Pack(in, a)
+			if err != nil {
+				return result{}, err
+			}
+			results := make([][]float64, len(out.Objects))
+			err = backend.Interpret(p, engine,
+				func(id plan.ObjectID, o backend.Operand) error {
+					return engine.Encrypt(packed[slices.Index(in.Objects, id)], o)
+				}, nil,
+				func(id plan.ObjectID, o backend.Operand) error {
+					z, ok := clear.Slots(o)
+					if i := slices.Index(out.Objects, id); i >= 0 && ok {
+						results[i] = slices.Clone(z)
+					}
+					return nil
+				})
+			if err != nil {
+				return result{}, err
+			}
+			own, _ := splitBatch(in.Shape)
+			y, err := runtime.Unpack(out, results, a.Shape[0]/own)
+			if err != nil {
+				return result{}, err
+			}
+			rep := &runtime.Report{Seconds: p.Predicted.Seconds, CPUSeconds: p.Predicted.CPUSeconds, Counts: p.Counts}
+			return result{out: y, report: rep}, nil
+		},
+	}, nil
+}
+
+// encryptedNetwork plays all roles: it makes keys in a folder that disappears,
+// encrypts, runs and decrypts.
+func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOptions) (_ *network, err error) {
+	c, err := p.Client()
+	if err != nil {
+		return nil, err
+	}
+	if err := onePort(c); err != nil {
+		return nil, err
+	}
+	opts := insecureOption(o.insecure)
+	var undo []func() error
+	closeAll := func() error {
+		var err error
+		for i := len(undo) - 1; i >= 0; i-- {
+			err = errors.Join(err, undo[i]())
+		}
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll())
+		}
+	}()
+	dir, err := os.MkdirTemp("", "home-keys-*")
+	if err != nil {
+		return nil, err
+	}
+	release := plan.RemoveOnInterrupt(dir)
+	undo = append(undo, func() error { release(); return os.RemoveAll(dir) })
+	sk, err := lattigo.NewSecretKey(&p.Params, opts...)
+	if err != nil {
+		return nil, err
+	}
+	o.keys = filepath.Join(dir, evalName)
+	bar := e.bar("evaluation keys", len(c.Keys))
+	err = lattigo.CreateKeySet(o.keys, sk, &p.Params, keySpecs(c), bar.of, opts...)
+	bar.stop()
+	if err != nil {
+		return nil, err
+	}
+	if o.pmem != "" || o.budget > 0 { // keys of one run must not stay behind
+		if o.pmem != "" {
+			if err := os.MkdirAll(o.pmem, 0o755); err != nil {
+				return nil, err
+			}
+		}
+		if o.pmem, err = os.MkdirTemp(o.pmem, "home-tier-*"); err != nil {
+			return nil, err
+		}
+		tier, release := o.pmem, plan.RemoveOnInterrupt(o.pmem)
+		undo = append(undo, func() error { release(); return os.RemoveAll(tier) })
+	}
+	watch := e.watch()
+	o.events = watch
+	batch, sample := portRun(&p.Inputs[0])
+	preds := c.OutputBits
+	s, err := newServer(e.ctx, p, o)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, s.Close, func() error { watch.stop(); return nil })
+	return &network{
+		batch: batch, sample: sample, client: c.ClientOps, pre: pre, parallel: 1, close: closeAll, bits: preds,
+		run: func(ctx context.Context, a *ir.Array) (result, error) {
+			slots, err := runtime.Pack(&c.Inputs[0], a)
+			if err != nil {
+				return result{}, err
+			}
+			port := &c.Inputs[0]
+			ct, err := lattigo.Encrypt(sk, &c.Params, c.Plan, a.Shape[0], []lattigo.PortValues{{Port: port.Name, Level: port.Level, Scale: port.Scale, Values: slots}}, opts...)
+			if err != nil {
+				return result{}, err
+			}
+			reply := ct.Reply()
+			rep, err := s.run(ctx, ct, reply, 0)
+			if err != nil {
+				return result{}, err
+			}
+			s.setup = 0 // reported once
+			out, _, err := decryptAll(c, sk, reply, false)
+			if err != nil {
+				return result{}, err
+			}
+			return result{out: out, report: rep}, nil
+		},
+	}, nil
+}
+
+// keySpecs lists the keys that a client has to make.
+func keySpecs(c *plan.Client) []lattigo.KeySpec {
+	var specs []lattigo.KeySpec
+	for _, k := range c.Keys {
+		specs = append(specs, lattigo.KeySpec{Rot: k.Rot, Level: k.Level})
+	}
+	return specs
+}
+
+// serve runs a plan on a file of ciphertexts: the server's role.
+func (c *runCmd) serve(e *env) error {
+	switch {
+	case c.Output == "":
+		return misuse("missing -o FILE: where to write the results (.hct)")
+	case c.Expect != "" || c.Exact || c.Raw:
+		return misuse("--expect, --exact and --raw are for --mode: the server sees ciphertexts only")
+	case c.JSON && c.Output == "-":
+		return misuse("--json and --output - both want standard output")
+	}
+	s, err := c.open(e, c.Model, modeEncrypted)
+	if err != nil {
+		return err
+	}
+	ct, err := loadCiphertexts(c.Input)
+	if err != nil {
+		return err
+	}
+	threads, err := c.threads()
+	if err != nil {
+		return err
+	}
+	prof, err := c.profile()
+	if err != nil {
+		return err
+	}
+	watch := e.watch()
+	defer watch.stop()
+	events, finish, err := c.listen(watch, s.plan)
+	if err != nil {
+		return err
+	}
+	srv, err := newServer(e.ctx, s.plan, serverOptions{
+		keys: c.Keys, budget: int64(c.DRAM), pmem: c.PMem, threads: threads, profile: prof, insecure: c.Insecure, events: events,
+	})
+	if err != nil {
+		return errors.Join(err, finish())
+	}
+	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples}
+	reply := ct.Reply()
+	err = srv.check(ct)
+	for i := 0; err == nil && i < srv.runs(ct); i++ {
+		var one *runtime.Report
+		if one, err = srv.run(e.ctx, ct, reply, i); err == nil {
+			rep.Runs++
+			rep.add(one)
+		}
+	}
+	watch.stop()
+	if err = errors.Join(err, finish(), srv.Close()); err != nil {
+		return err
+	}
+	if err := reply.Save(c.Output); err != nil {
+		return err
+	}
+	switch {
+	case c.JSON:
+		return e.printJSON(rep)
+	case c.Output == "-":
+		return nil
+	}
+	_, err = fmt.Fprintf(e.out, "%s: %s for %d sample%s, set-up %s, peak memory %s; result in %s\n",
+		rep.Model, seconds(rep.Seconds), rep.Samples, plural(rep.Samples), seconds(rep.SetupSeconds), byteSize(rep.PeakRSSBytes), c.Output)
+	return err
+}
+
+// loadCiphertexts reads a .hct and says what is wrong where it is something else.
+func loadCiphertexts(path string) (*lattigo.Ciphertexts, error) {
+	switch magic(path) {
+	case lattigo.SecretMagic:
+		return nil, fmt.Errorf("%s is a secret key. It must never be given to the server: delete it here", path)
+	case "", lattigo.CiphertextMagic:
+	default:
+		return nil, fmt.Errorf("%s holds no ciphertexts: encrypt the input first, or use --mode to play all roles in one process", path)
+	}
+	return lattigo.LoadCiphertexts(path)
+}
+
+// listen puts the trace beside the progress bars. finish completes the file.
+func (c *runCmd) listen(w *watch, p *plan.Plan) (runtime.Listener, func() error, error) {
+	if c.Trace == "" {
+		return w, func() error { return nil }, nil
+	}
+	f, release, err := plan.CreateTemp(filepath.Dir(c.Trace), ".home-*.tmp")
+	if err != nil {
+		return nil, nil, err
+	}
+	t := runtime.NewTrace(f, p)
+	return runtime.Listeners{w, t}, func() error {
+		defer release()
+		err := errors.Join(t.Close(), f.Chmod(0o644), f.Close())
+		if err == nil {
+			err = os.Rename(f.Name(), c.Trace)
+		}
+		if err != nil {
+			os.Remove(f.Name())
+			return fmt.Errorf("--trace: %w", err)
+		}
+		return nil
+	}, nil
+}

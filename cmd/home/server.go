@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/lattigo"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
+	"github.com/home-fhe/home/runtime"
+)
+
+// serverFlags say with what means a plan runs on ciphertexts.
+type serverFlags struct {
+	PMem    string `name:"pmem" placeholder:"DIR" help:"Folder of the slow tier, for keys, weights and what does not fit in DRAM: persistent memory (a DAX file system), or files on a disk that stand in for it. Default with --dram: the folder tier beside the keys."`
+	Threads int    `short:"t" placeholder:"N" help:"Steps to run at once. Default: one per processor."`
+}
+
+func (f *serverFlags) threads() (int, error) {
+	if f.Threads < 0 {
+		return 0, misuse("--threads must be positive")
+	}
+	if f.Threads == 0 {
+		return runtime.Threads(), nil
+	}
+	return f.Threads, nil
+}
+
+// keySource offers a key set to the runtime.
+type keySource struct{ *lattigo.KeySet }
+
+// ID names the secret key, not the file: a set made again or extended for the
+// same secret key is the same to the slow tier.
+func (k keySource) ID() string { return k.SecretID() + "/" + lattigo.ParamsFingerprint(k.Params()) }
+
+func (k keySource) Key(rot, level int, dst [][]byte) error {
+	return k.Expand(lattigo.KeySpec{Rot: rot, Level: level}, dst)
+}
+
+// server runs one plan with one key set. It holds ciphertexts, weights and
+// evaluation keys, never a secret key.
+type server struct {
+	p       *plan.Plan
+	print   string
+	keys    *lattigo.KeySet
+	engine  backend.Engine
+	store   *runtime.Store
+	exec    *runtime.Executor
+	setup   float64
+	closers []func() error
+}
+
+// serverOptions are what the verbs that run plans agree on.
+type serverOptions struct {
+	keys     string
+	budget   int64 // of the whole process; 0 means that of the plan, or no bound
+	pmem     string
+	threads  int
+	profile  *backend.Profile
+	insecure bool
+	events   runtime.Listener
+	install  bool // only install
+}
+
+// newServer opens keys, engine and slow tier, installs what is missing and makes
+// an executor.
+func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, err error) {
+	s := &server{p: p}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := p.Params.CheckSecurity(); err != nil && !o.insecure {
+		return nil, err
+	}
+	if s.print, err = p.Fingerprint(); err != nil {
+		return nil, err
+	}
+	if s.keys, err = openKeys(o.keys); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.keys.Close)
+	if err := s.keys.Check(&p.Params, ""); err != nil {
+		return nil, err
+	}
+	if err := missingKeys(p, s.keys, o.keys); err != nil {
+		return nil, err
+	}
+	if s.engine, err = lattigo.Open(&p.Params, insecureOption(o.insecure)...); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.engine.Close)
+	if err := s.residency(&o); err != nil {
+		return nil, err
+	}
+	ro := runtime.Options{Threads: o.threads, Keys: keySource{s.keys}, Events: o.events}
+	if o.pmem != "" {
+		rep, err := runtime.Install(ctx, p, s.engine, keySource{s.keys}, o.pmem, runtime.InstallOptions{
+			Threads: o.threads, Budget: p.Tier.Budget, Reserve: p.Tier.Reserve, Events: o.events,
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.setup = rep.SetupSeconds
+		if s.store, err = runtime.OpenStore(p, s.engine, keySource{s.keys}.ID(), o.pmem, nil); err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, s.store.Close)
+		ro.Slow, ro.Keys = s.store, nil
+		if p.Tier.Budget > 0 {
+			p.Plains, p.Network = nil, nil // installed: not needed any more
+			debug.FreeOSMemory()
+		}
+	}
+	began := time.Now()
+	if s.exec, err = runtime.NewExecutor(ctx, p, s.engine, ro); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.exec.Close)
+	if ro.Slow == nil {
+		s.setup += time.Since(began).Seconds()
+	}
+	return s, nil
+}
+
+// residency makes the tier plan again where the budget, the number of threads
+// or the cost profile differ from those at compile time, and keeps the Go heap
+// to the part of the budget that is set aside for it.
+func (s *server) residency(o *serverOptions) error {
+	if o.budget == 0 && s.p.Tier != nil {
+		o.budget = s.p.Tier.Budget
+	}
+	if o.pmem == "" {
+		if o.budget == 0 {
+			return nil
+		}
+		o.pmem = filepath.Join(filepath.Dir(o.keys), "tier")
+	}
+	if err := passes.Retier(s.p, o.budget, o.profile, o.threads); err != nil {
+		return err
+	}
+	if o.budget > 0 {
+		debug.SetMemoryLimit(max(s.p.Tier.Reserve*3/4, 32<<20))
+	}
+	return nil
+}
+
+// openKeys opens an evaluation-key set and says what is wrong where it was given
+// something else, above all a secret key: the server must never see one.
+func openKeys(path string) (*lattigo.KeySet, error) {
+	if magic(path) == lattigo.SecretMagic {
+		return nil, fmt.Errorf("%s is a secret key. It must never be given to the server: delete it here, and pass eval.hevk instead", path)
+	}
+	return lattigo.OpenKeySet(path)
+}
+
+// magic returns the first eight bytes of a file, or "" where it has none.
+func magic(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var b [8]byte
+	if _, err := f.Read(b[:]); err != nil {
+		return ""
+	}
+	return string(b[:])
+}
+
+// missingKeys refuses a key set that was made for another plan.
+func missingKeys(p *plan.Plan, keys *lattigo.KeySet, path string) error {
+	missing := 0
+	for _, k := range p.Keys() {
+		if _, ok := keys.Find(k.Rot, k.Level); !ok {
+			missing++
+		}
+	}
+	if missing > 0 {
+		return fmt.Errorf("%s lacks %d of the %d keys that %s needs: run keygen --extend with the plan's .hclient", path, missing, len(p.Keys()), p.Model)
+	}
+	return nil
+}
+
+// check refuses ciphertexts that belong to other keys or another plan.
+func (s *server) check(ct *lattigo.Ciphertexts) error {
+	if err := ct.Check(&s.p.Params, s.print, s.keys.SecretID()); err != nil {
+		return err
+	}
+	if len(s.p.Inputs) != 1 || len(s.p.Outputs) != 1 {
+		return fmt.Errorf("BUG: a plan with %d inputs and %d outputs", len(s.p.Inputs), len(s.p.Outputs))
+	}
+	port := &s.p.Inputs[0]
+	g, err := ct.Group(port.Name)
+	if err != nil {
+		return err
+	}
+	if g.Level != port.Level || !g.Scale.Equal(port.Scale) {
+		return fmt.Errorf("%s: ciphertexts at level %d and scale %s, the plan starts at level %d and scale %s", port.Name, g.Level, g.Scale, port.Level, port.Scale)
+	}
+	if n := s.runs(ct); ct.Samples < 1 || g.Len() != n*len(port.Objects) {
+		return fmt.Errorf("%s: %d ciphertexts for %d samples, want %d", port.Name, g.Len(), ct.Samples, n*len(port.Objects))
+	}
+	return nil
+}
+
+// runs returns how many runs the samples of a file take.
+func (s *server) runs(ct *lattigo.Ciphertexts) int {
+	batch, _ := portRun(&s.p.Inputs[0])
+	return (ct.Samples + batch - 1) / batch
+}
+
+// run executes the plan on batch i of the ciphertexts and appends the results.
+func (s *server) run(ctx context.Context, ct, reply *lattigo.Ciphertexts, i int) (*runtime.Report, error) {
+	in := &s.p.Inputs[0]
+	g, err := ct.Group(in.Name)
+	if err != nil {
+		return nil, err
+	}
+	at := map[plan.ObjectID]int{}
+	for k, id := range in.Objects {
+		at[id] = i*len(in.Objects) + k
+	}
+	out, rep, err := s.exec.Run(ctx, func(obj plan.ObjectID, dst [][]byte) error { return g.Load(at[obj], dst) })
+	if err != nil {
+		return nil, err
+	}
+	if i == 0 {
+		rep.SetupSeconds = s.setup
+	} else {
+		rep.SetupSeconds = 0
+	}
+	port := &s.p.Outputs[0]
+	for _, id := range port.Objects {
+		if err := reply.Append(port.Name, port.Level, port.Scale, out[id]); err != nil {
+			return nil, err
+		}
+	}
+	return &rep, nil
+}
+
+// Close releases everything, last opened first.
+func (s *server) Close() error {
+	var err error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, s.closers[i]())
+	}
+	s.closers = nil
+	return err
+}
+
+type installCmd struct {
+	Model   string   `arg:"" help:"Plan (.hplan)."`
+	Keys    string   `required:"" short:"k" placeholder:"FILE" help:"Evaluation keys (eval.hevk)."`
+	PMem    string   `required:"" name:"pmem" placeholder:"DIR" help:"Folder of the slow tier: persistent memory (a DAX file system), or files on a disk that stand in for it."`
+	DRAM    byteSize `name:"dram" placeholder:"SIZE" help:"Memory budget of the whole process, such as 2GiB. Default: no bound."`
+	Threads int      `short:"t" placeholder:"N" help:"Keys and weights to prepare at once. Default: one per processor."`
+	JSON    bool     `help:"Print JSON."`
+
+	insecureFlag
+}
+
+func (*installCmd) Help() string {
+	return `Expands the evaluation keys and encodes the weights into the slow tier, once. What is there already is kept, so
+an interrupted install goes on where it stopped, and plans of one client share their keys. run does this by
+itself when it is missing, and reports the time apart.`
+}
+
+func (c *installCmd) Run(e *env) error {
+	p, err := plan.Load(c.Model)
+	if err != nil {
+		return err
+	}
+	f := serverFlags{Threads: c.Threads}
+	threads, err := f.threads()
+	if err != nil {
+		return err
+	}
+	keys, err := openKeys(c.Keys)
+	if err != nil {
+		return err
+	}
+	defer keys.Close()
+	if err := errors.Join(keys.Check(&p.Params, ""), missingKeys(p, keys, c.Keys)); err != nil {
+		return err
+	}
+	engine, err := lattigo.Open(&p.Params, insecureOption(c.Insecure)...)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	watch := e.watch()
+	defer watch.stop()
+	rep, err := runtime.Install(e.ctx, p, engine, keySource{keys}, c.PMem, runtime.InstallOptions{
+		Threads: threads, Budget: int64(c.DRAM), Reserve: passes.TierReserve(&p.Params, threads), Events: watch,
+	})
+	watch.stop()
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return e.printJSON(struct {
+			Schema int `json:"schema"`
+			runtime.InstallReport
+		}{1, rep})
+	}
+	_, err = fmt.Fprintf(e.out, "%d keys and weights of %s in %s (%s): %d were there, %s written in %s\n",
+		rep.Objects, p.Model, filepath.Clean(c.PMem), rep.Technology, rep.Present, byteSize(rep.BytesWritten), seconds(rep.SetupSeconds))
+	return err
+}

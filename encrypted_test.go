@@ -1,0 +1,274 @@
+package home_test
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"encoding/csv"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/backend/lattigo"
+	"github.com/home-fhe/home/frontend"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
+	"github.com/home-fhe/home/runtime"
+)
+
+// dataDir returns the folder of test data, or skips the test aloud.
+func dataDir(t testing.TB) string {
+	d := os.Getenv("HOME_TEST_DATA")
+	if d == "" {
+		d = filepath.Join("..", "shared", "data")
+	}
+	if _, err := os.Stat(d); err != nil {
+		t.Skipf("test data is absent (%v); set HOME_TEST_DATA", err)
+	}
+	return d
+}
+
+// longTests reports whether make test-long asked for the full sizes.
+func longTests() bool { return os.Getenv("HOME_LONG") != "" }
+
+// mnistImages reads n images with pixels mapped to (x/255-mean)/std.
+func mnistImages(t testing.TB, name string, n int, shape []int, mean, std float64) []*ir.Array {
+	t.Helper()
+	f, err := os.Open(filepath.Join(dataDir(t), "mnist", name))
+	if err != nil {
+		t.Skip(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var h [16]byte
+	if _, err := io.ReadFull(z, h[:]); err != nil || binary.BigEndian.Uint32(h[:]) != 0x803 {
+		t.Fatal("not an idx file of images")
+	}
+	var out []*ir.Array
+	px := make([]byte, 784)
+	for range n {
+		if _, err := io.ReadFull(z, px); err != nil {
+			t.Fatal(err)
+		}
+		a := ir.NewArray(shape...)
+		for i, p := range px {
+			a.Data[i] = (float64(p)/255 - mean) / std
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// wdbcRows reads rows of features of the breast cancer set.
+func wdbcRows(t testing.TB, from, n int) []*ir.Array {
+	t.Helper()
+	f, err := os.Open(filepath.Join(dataDir(t), "models", "data", "wdbc_train400_dev85.csv"))
+	if err != nil {
+		t.Skip(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []*ir.Array
+	for _, r := range rows[from : from+n] {
+		a := ir.NewArray(1, 30)
+		for i := range a.Data {
+			if a.Data[i], err = strconv.ParseFloat(r[len(r)-30+i], 64); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// party is client and server in one process.
+type party struct {
+	plan *plan.Plan
+	sk   *lattigo.SecretKey
+	keys *lattigo.KeySet
+	exec *runtime.Executor
+}
+
+// keySource hands keys of a set to the runtime.
+type keySource struct{ *lattigo.KeySet }
+
+func (k keySource) ID() string { return k.SecretID() }
+
+func (k keySource) Key(rot, level int, dst [][]byte) error {
+	return k.Expand(lattigo.KeySpec{Rot: rot, Level: level}, dst)
+}
+
+func newParty(t testing.TB, p *plan.Plan, threads int) *party {
+	t.Helper()
+	sk, err := lattigo.NewSecretKey(&p.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var specs []lattigo.KeySpec
+	for _, k := range p.Keys() {
+		specs = append(specs, lattigo.KeySpec{Rot: k.Rot, Level: k.Level})
+	}
+	path := filepath.Join(t.TempDir(), "eval.hevk")
+	if err := lattigo.CreateKeySet(path, sk, &p.Params, specs, nil); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := lattigo.OpenKeySet(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { keys.Close() })
+	e, err := lattigo.Open(&p.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	x, err := runtime.NewExecutor(context.Background(), p, e, runtime.Options{Threads: threads, Keys: keySource{keys}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { x.Close() })
+	return &party{p, sk, keys, x}
+}
+
+// run encrypts one sample, runs the plan and decrypts.
+func (q *party) run(t testing.TB, x *ir.Array) (*ir.Array, runtime.Report) {
+	t.Helper()
+	in, out := &q.plan.Inputs[0], &q.plan.Outputs[0]
+	values, err := runtime.Pack(in, x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ct, err := lattigo.Encrypt(q.sk, &q.plan.Params, "test", 1, []lattigo.PortValues{{Port: in.Name, Level: in.Level, Scale: in.Scale, Values: values}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := ct.Group(in.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inputs := func(obj plan.ObjectID, dst [][]byte) error {
+		for i, id := range in.Objects {
+			if id == obj {
+				return group.Load(i, dst)
+			}
+		}
+		panic("no such input")
+	}
+	res, rep, err := q.exec.Run(context.Background(), inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := ct.Reply()
+	for _, id := range out.Objects {
+		if err := reply.Append(out.Name, out.Level, out.Scale, res[id]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g, err := reply.Group(out.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots, err := lattigo.Decrypt(q.sk, reply, g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := runtime.Unpack(out, slots, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, rep
+}
+
+func argmax(x []float64) int {
+	b := 0
+	for i := range x {
+		if x[i] > x[b] {
+			b = i
+		}
+	}
+	return b
+}
+
+// TestEncryptedModels runs trained networks on encrypted images at 128 bits and
+// holds them against the approximated network in the clear: the same class on
+// every image, and outputs within 1e-3 of the largest.
+func TestEncryptedModels(t *testing.T) {
+	mnist := func(mean, std float64) func(t testing.TB, shape []int, calib, n int) (a, b []*ir.Array) {
+		return func(t testing.TB, shape []int, calib, n int) (a, b []*ir.Array) {
+			return mnistImages(t, "train-images-idx3-ubyte.gz", calib, shape, mean, std),
+				mnistImages(t, "t10k-first5000-images-idx3-ubyte.gz", n, shape, mean, std)
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		short int // images in the short suite; make test-long takes 20
+		data  func(t testing.TB, shape []int, calib, n int) (a, b []*ir.Array)
+	}{
+		{"mnist_trained_mlp_square", 20, mnist(0, 1)},
+		{"mnist_trained_cryptonet_square", 20, mnist(0, 1)},
+		{"wdbc_mlp_sigmoid", 20, func(t testing.TB, _ []int, calib, n int) (a, b []*ir.Array) {
+			return wdbcRows(t, 0, min(calib, 400)), wdbcRows(t, 400, n)
+		}},
+		{"mnist_trained_mlp_relu", 5, mnist(0, 1)},
+		{"mnist_heir_mlp", 5, mnist(0.1307, 0.3081)},
+		{"mnist_trained_cnn_silu_bn", 2, mnist(0, 1)},
+		{"mnist_trained_lenet5_relu_avg", 1, mnist(0, 1)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := frontend.Load(filepath.Join(dataDir(t), "models", c.name+".onnx"), frontend.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := c.short
+			if longTests() {
+				n = 20
+			}
+			calib, images := c.data(t, m.Graph.Inputs[0].Type.Shape, 500, n)
+			p, err := passes.Compile(passes.Source{Graph: m.Graph, Client: m.Client, Digest: m.Digest}, passes.Options{Calibrate: calib})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Params.CheckSecurity(); err != nil {
+				t.Fatal(err)
+			}
+			q := newParty(t, p, 2)
+			worst, sec, cpu := 0.0, 0.0, 0.0
+			for i, x := range images {
+				want, _, err := clear.EvalTensor(p.Network, []*ir.Array{x}, clear.Options{Approx: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, rep := q.run(t, x)
+				sec, cpu = sec+rep.Seconds, cpu+rep.CPUSeconds
+				w := want[0].Data
+				if argmax(got.Data) != argmax(w) {
+					t.Errorf("image %d: class %d encrypted, %d in the clear", i, argmax(got.Data), argmax(w))
+				}
+				for k := range w {
+					e := math.Abs(got.Data[k]-w[k]) / max(1, want[0].MaxAbs())
+					worst = max(worst, e)
+				}
+				if rep.Counts != p.Counts {
+					t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
+				}
+			}
+			k := float64(len(images))
+			t.Logf("%s: %d images, %s, largest error %.2g of max(1,|logit|), predicted 2^-%.1f, %.2f s wall, %.2f s CPU each, %d rotations",
+				c.name, len(images), p.Params.Name, worst, p.Predicted.Bits, sec/k, cpu/k, p.Counts.Rotations)
+			if worst > 1e-3 {
+				t.Errorf("largest error %.3g exceeds 1e-3", worst)
+			}
+		})
+	}
+}

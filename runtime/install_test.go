@@ -1,0 +1,471 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/ir/plan/plantest"
+	"github.com/home-fhe/home/passes"
+	"github.com/home-fhe/home/runtime/store"
+)
+
+const reserve = 1 << 20
+
+// tiered gives a plan the tier plan for its least budget and some slabs.
+func tiered(t *testing.T, p *plan.Plan, extra int) {
+	t.Helper()
+	slab := int64(p.Params.SlabBytes())
+	tier, err := passes.Tiering(p, passes.TierOptions{
+		DRAM: passes.TierLeast(p, reserve) + int64(extra)*slab, Reserve: reserve,
+		StepSeconds: func(int) float64 { return 1e-4 }, ReadBps: 1e9, WriteBps: 5e8, Latency: 1e-4,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := passes.CheckTier(p, tier); err != nil {
+		t.Fatal(err)
+	}
+	p.Tier = tier
+}
+
+// The result is the same bit for bit under every budget and number of threads,
+// the arena stays within the plan's, and the bytes moved are those predicted.
+func TestBudgetSweep(t *testing.T) {
+	for _, c := range []struct {
+		logN  int
+		seeds uint64
+	}{{4, 8}, {9, 1}} { // slabs below a page, and of one
+		logN := c.logN
+		for seed := range c.seeds {
+			p := plantest.Random(seed, plantest.Config{LogN: logN, Steps: 120, Keys: 10})
+			e := &fakeEngine{params: &p.Params}
+			want := reference(t, p)
+			dir := t.TempDir()
+			if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 2}); err != nil {
+				t.Fatal(err)
+			}
+			for _, extra := range []int{0, 4, 30, 1 << 20} {
+				tiered(t, p, extra)
+				for _, threads := range []int{1, 3} {
+					s, err := OpenStore(p, e, fakeKeys{}.ID(), dir, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: threads, Slow: s})
+					if err != nil {
+						t.Fatalf("N=2^%d, seed %d, +%d slabs, %d threads: %v", logN, seed, extra, threads, err)
+					}
+					if !sameOutputs(got, want) {
+						t.Errorf("N=2^%d, seed %d, +%d slabs, %d threads: another result", logN, seed, extra, threads)
+					}
+					if most := int64(p.Tier.ArenaSlabs * p.Params.SlabBytes()); rep.ArenaPeak > most {
+						t.Errorf("arena of %d bytes where %d are planned", rep.ArenaPeak, most)
+					}
+					slow := rep.Tiers[1]
+					if slow.BytesRead != p.Tier.BytesRead || slow.BytesWritten != p.Tier.BytesWritten {
+						t.Errorf("+%d slabs: %d bytes read and %d written, planned %d and %d", extra, slow.BytesRead, slow.BytesWritten, p.Tier.BytesRead, p.Tier.BytesWritten)
+					}
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Without a tier plan, or with an engine of other sizes, a store is of no use.
+func TestStoreNeedsTierPlan(t *testing.T) {
+	p := plantest.Random(1, plantest.Config{})
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	if _, err := OpenStore(p, e, "fake-key-set", dir, nil); !errors.Is(err, ErrNotInstalled) {
+		t.Errorf("an empty directory: %v", err)
+	}
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenStore(p, e, "another-key-set", dir, nil); !errors.Is(err, ErrNotInstalled) {
+		t.Errorf("another key set: %v", err)
+	}
+	s, err := OpenStore(p, e, "fake-key-set", dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, _, err := Run(t.Context(), p, e, fakeInputs, Options{Slow: s}); err == nil || !strings.Contains(err.Error(), "no tier plan") {
+		t.Errorf("no tier plan: %v", err)
+	}
+	tiered(t, p, 0)
+	other := p.Params
+	other.LogN++
+	if _, _, err := Run(t.Context(), p, &fakeEngine{params: &other}, fakeInputs, Options{Slow: s}); err == nil || !strings.Contains(err.Error(), "slabs of") {
+		t.Errorf("other slabs: %v", err)
+	}
+}
+
+// A tier plan that is wrong must fail, not deadlock or compute nonsense.
+func TestExecutorRefusesBrokenTierPlans(t *testing.T) {
+	p := plantest.Random(9, plantest.Config{Steps: 100, Keys: 10})
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want := reference(t, p)
+	tiered(t, p, 3)
+	good := *p.Tier
+	rng := rand.New(rand.NewPCG(1, 1))
+	refused := 0
+	for i := range 60 {
+		bad := good
+		bad.Actions = append([]plan.Action(nil), good.Actions...)
+		k := rng.IntN(len(bad.Actions))
+		switch i % 5 {
+		case 0:
+			bad.Actions = append(bad.Actions[:k], bad.Actions[k+1:]...)
+		case 1:
+			bad.ArenaSlabs -= 1 + rng.IntN(5)
+		case 2:
+			bad.Actions[k].Kind = plan.ActionKind(rng.IntN(4))
+		case 3:
+			bad.Actions[k].Obj = plan.ObjectID(rng.IntN(len(p.Objects)+4) - 2)
+		case 4:
+			bad.Actions[k].Step += int32(rng.IntN(40)) - 20
+		}
+		p.Tier = &bad
+		s, err := OpenStore(p, e, "fake-key-set", dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: s})
+		if err == nil && !sameOutputs(got, want) {
+			t.Errorf("round %d: a broken tier plan gave another result", i)
+		}
+		if err != nil {
+			refused++
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused < 20 {
+		t.Errorf("only %d of 60 broken plans were refused", refused)
+	}
+}
+
+// faulty wraps a slow tier and misbehaves at one transfer.
+type faulty struct {
+	Slow
+	mu   sync.Mutex
+	left int
+	read func(dst [][]byte) error // instead of the transfer number left
+	slow time.Duration
+}
+
+func (f *faulty) turn() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left--
+	return f.left == 0
+}
+
+func (f *faulty) Read(obj plan.ObjectID, first int, dst [][]byte) error {
+	time.Sleep(f.slow)
+	if f.turn() {
+		return f.read(dst)
+	}
+	return f.Slow.Read(obj, first, dst)
+}
+
+func (f *faulty) Write(obj plan.ObjectID, first int, src [][]byte) error {
+	if f.turn() {
+		return f.read(nil)
+	}
+	return f.Slow.Write(obj, first, src)
+}
+
+// An I/O error in the middle ends the run with a message that names the object,
+// and everything is released (the executor's Close would report a leak).
+func TestSlowTierFails(t *testing.T) {
+	p := plantest.Random(9, plantest.Config{Steps: 100, Keys: 10})
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	tiered(t, p, 2)
+	broken := errors.New("I/O error")
+	for _, at := range []int{1, 2, 7, 30, 60} {
+		s, err := OpenStore(p, e, "fake-key-set", dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &faulty{Slow: s, left: at, read: func([][]byte) error { return broken }}
+		_, _, err = Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: f})
+		if !errors.Is(err, broken) || !strings.Contains(err.Error(), "level") {
+			t.Errorf("transfer %d: %v", at, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Stalls are measured where the slow tier is slow, and a cancellation does not
+// wait for the whole queue.
+func TestSlowTierIsSlow(t *testing.T) {
+	p := plantest.Random(9, plantest.Config{Steps: 60, Keys: 10})
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	tiered(t, p, 2)
+	s, err := OpenStore(p, e, "fake-key-set", dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Slow: &faulty{Slow: s, slow: 2 * time.Millisecond}, QueueDepth: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slow := rep.Tiers[1]; slow.StallSeconds < 0.05 || slow.StallSeconds > rep.Seconds {
+		t.Errorf("stalled %.3f s of %.3f s", slow.StallSeconds, rep.Seconds)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, _, err = Run(ctx, p, e, fakeInputs, Options{Slow: &faulty{Slow: s, slow: 10 * time.Millisecond}})
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
+		t.Errorf("cancelled after %v: %v", time.Since(began), err)
+	}
+}
+
+// Bytes flipped on the disk are found when they are read.
+func TestFlippedByteIsFound(t *testing.T) {
+	p := plantest.Random(3, plantest.Config{LogN: 9, Steps: 60})
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	rep, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tiered(t, p, 5)
+	for _, path := range []string{rep.KeyFile, rep.WeightFile} {
+		img, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// One bit in every object-sized stretch, headers spared.
+		bad := append([]byte(nil), img...)
+		for at := 2*store.PageBytes + 5; at < len(bad); at += store.PageBytes {
+			if string(bad[at-5:at-1]) != "HSEG" {
+				bad[at] ^= 4
+			}
+		}
+		if err := os.WriteFile(path, bad, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s, err := OpenStore(p, e, "fake-key-set", dir, nil)
+		if err == nil {
+			_, _, err = Run(t.Context(), p, e, fakeInputs, Options{Slow: s})
+			if e := s.Close(); e != nil {
+				t.Fatal(e)
+			}
+		}
+		if !errors.Is(err, store.ErrDamaged) && !errors.Is(err, ErrNotInstalled) {
+			t.Errorf("%s: %v", filepath.Base(path), err)
+		}
+		if err := os.WriteFile(path, img, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Nothing is stored twice: not by installing again, not by a second plan of the
+// same client.
+func TestInstallSharesKeys(t *testing.T) {
+	p := plantest.Random(1, plantest.Config{})
+	q := plantest.Random(1, plantest.Config{Plains: 12})
+	q.Params = p.Params
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	one, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 2})
+	if err != nil || one.Present != 0 || one.BytesWritten == 0 {
+		t.Fatal(one, err)
+	}
+	again, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 2})
+	if err != nil || again.Present != again.Objects || again.BytesWritten != 0 {
+		t.Fatalf("installing again: %+v, %v", again, err)
+	}
+	two, err := Install(t.Context(), q, e, fakeKeys{}, dir, InstallOptions{Threads: 2})
+	if err != nil || two.KeyFile != one.KeyFile || two.WeightFile == one.WeightFile || two.Present == 0 {
+		t.Fatalf("a second plan: %+v, %v", two, err)
+	}
+}
+
+// An install that stops for whatever reason goes on where it stopped.
+func TestInstallGoesOn(t *testing.T) {
+	p := plantest.Random(2, plantest.Config{LogN: 13, Levels: 6, Steps: 150, Keys: 8, OneShot: 100})
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	var mu sync.Mutex
+	stop := ListenerFunc(func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Kind == SetupDone {
+			if n++; n == 40 {
+				cancel()
+			}
+		}
+	})
+	first, err := Install(ctx, p, e, fakeKeys{}, dir, InstallOptions{Threads: 2, Events: stop})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("a cancelled install: %v", err)
+	}
+	if _, err := OpenStore(p, e, "fake-key-set", dir, nil); !errors.Is(err, ErrNotInstalled) {
+		t.Fatalf("half a tier: %v", err)
+	}
+	second, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.Present == 0 || second.Present == second.Objects || first.BytesWritten+second.BytesWritten == second.BytesWritten {
+		t.Errorf("first %+v, then %+v", first, second)
+	}
+	broken, err := Install(t.Context(), p, e, fakeKeys{broken: 5}, t.TempDir(), InstallOptions{})
+	if !errors.Is(err, errBrokenKey) {
+		t.Errorf("a key that cannot be made: %+v %v", broken, err)
+	}
+}
+
+// An install that is killed goes on: the process is ended by the kernel at
+// random moments until one gets to the end.
+func TestInstallSurvivesKill(t *testing.T) {
+	if dir := os.Getenv("HOME_TEST_INSTALL"); dir != "" {
+		p := killPlan()
+		if _, err := Install(t.Context(), p, &fakeEngine{params: &p.Params}, fakeKeys{}, dir, InstallOptions{Threads: 2}); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Skip("cannot run this test in a second process: ", err)
+	}
+	p := killPlan()
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	rng := rand.New(rand.NewPCG(1, 9))
+	killed := 0
+	for range 4 {
+		cmd := exec.Command(self, "-test.run=^TestInstallSurvivesKill$")
+		cmd.Env = append(os.Environ(), "HOME_TEST_INSTALL="+dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(time.Duration(100+rng.IntN(500))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		if cmd.Wait() != nil {
+			killed++
+		}
+		timer.Stop()
+	}
+	t.Logf("killed %d of 4 installs", killed)
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	tiered(t, p, 10)
+	s, err := OpenStore(p, e, "fake-key-set", dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	got, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: s})
+	if err != nil || !sameOutputs(got, reference(t, p)) {
+		t.Errorf("after %d kills: another result, or %v", killed, err)
+	}
+}
+
+func killPlan() *plan.Plan {
+	return plantest.Random(4, plantest.Config{LogN: 10, Levels: 5, Steps: 400, Keys: 10, OneShot: 100})
+}
+
+// Two processes cannot install into one directory at once; runs can share it.
+func TestTwoProcesses(t *testing.T) {
+	p := plantest.Random(1, plantest.Config{})
+	e := &fakeEngine{params: &p.Params}
+	if dir := os.Getenv("HOME_TEST_SECOND"); dir != "" {
+		_, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{})
+		fmt.Println("second:", err)
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Skip("cannot run this test in a second process: ", err)
+	}
+	dir := t.TempDir()
+	l, err := newLayout(p, e, "fake-key-set", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := store.Create(store.File{}, l.path[store.KeyFile], l.header[store.KeyFile])
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := func() string {
+		cmd := exec.Command(self, "-test.run=^TestTwoProcesses$")
+		cmd.Env = append(os.Environ(), "HOME_TEST_SECOND="+dir)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	if out := second(); !strings.Contains(out, "in use by another process") {
+		t.Errorf("a second writer says %q", out)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenStore(p, e, "fake-key-set", dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if out := second(); !strings.Contains(out, "second: <nil>") {
+		t.Errorf("installing again beside a run says %q", out)
+	}
+}
+
+// A budget below one object is refused with the least that works, and that
+// least works.
+func TestInstallBudget(t *testing.T) {
+	p := plantest.Random(1, plantest.Config{})
+	e := &fakeEngine{params: &p.Params}
+	dir := t.TempDir()
+	_, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Budget: reserve + 1, Reserve: reserve})
+	var be *plan.BudgetError
+	if !errors.As(err, &be) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 8, Budget: be.Least, Reserve: reserve}); err != nil {
+		t.Fatal(err)
+	}
+}
