@@ -1,10 +1,11 @@
 package frontend
 
 import (
+	"fmt"
 	"math"
-	"sort"
 	"strconv"
 
+	"github.com/home-fhe/home/ir"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -22,6 +23,13 @@ type linked struct {
 	sorted bool // nodes stood out of order
 }
 
+// maxInputs bounds the inputs of a model that have no initialiser.
+const maxInputs = 1024
+
+// maxEdges bounds the pairs of input and output over all nodes: the decoder
+// makes an edge of each.
+const maxEdges = 1 << 22
+
 // link checks the names of a graph: every tensor has one producer, every use
 // has a producer, there is no cycle. It then sorts the nodes (stably) and drops
 // what no output needs.
@@ -34,6 +42,9 @@ func link(m *modelProto) (*linked, error) {
 	)
 	producer := map[string]int{}
 	isInput := map[string]bool{}
+	if len(g.inputs)-len(g.inits) > maxInputs {
+		return nil, &ir.NodeError{Node: "model", Op: "graph", Err: fmt.Errorf("%d inputs; the limit is %d", len(g.inputs), maxInputs)}
+	}
 	for _, v := range g.inputs {
 		if isInput[v.name] {
 			return nil, malformed("graph input %q appears twice", v.name)
@@ -52,7 +63,11 @@ func link(m *modelProto) (*linked, error) {
 		hasInit[t.name] = true
 		producer[t.name] = fromInit
 	}
+	edges := 0
 	for i, n := range g.nodes {
+		if edges += len(n.inputs) * len(n.outputs); edges > maxEdges {
+			return nil, &ir.NodeError{Node: n.name, Op: n.op, Err: fmt.Errorf("the nodes up to this one have more than %d pairs of input and output", maxEdges)}
+		}
 		made := false
 		for _, o := range n.outputs {
 			if o == "" {
@@ -142,61 +157,49 @@ func (l *linked) number(name string) {
 }
 
 // sort orders the live nodes so that producers come first, and otherwise as in
-// the file.
+// the file: a depth-first walk over arguments with its own stack.
 func (l *linked) sort(producer map[string]int, live []bool) error {
 	nodes := l.graph.nodes
-	users := make([][]int, len(nodes))
-	missing := make([]int, len(nodes))
-	var ready []int // ascending
-	total := 0
-	for i, n := range nodes {
+	const (
+		fresh = iota
+		open
+		done
+	)
+	state := make([]uint8, len(nodes))
+	next := make([]int, len(nodes)) // first argument not looked at
+	var stack []int
+	for i := range nodes {
 		if !live[i] {
 			l.dead++
 			continue
 		}
-		total++
-		deps := map[int]bool{}
-		for _, a := range n.inputs {
+		if state[i] == fresh {
+			stack = append(stack, i)
+		}
+		for len(stack) > 0 {
+			k := stack[len(stack)-1]
+			n := nodes[k]
+			state[k] = open
+			if next[k] == len(n.inputs) {
+				state[k] = done
+				l.nodes = append(l.nodes, n)
+				stack = stack[:len(stack)-1]
+				continue
+			}
+			a := n.inputs[next[k]]
+			next[k]++
 			if a == "" {
 				continue
 			}
-			if p := producer[a]; p >= 0 && !deps[p] {
-				deps[p] = true
-				missing[i]++
-				users[p] = append(users[p], i)
-				l.sorted = l.sorted || p >= i
+			p := producer[a]
+			if p < 0 || state[p] == done {
+				continue
 			}
-		}
-		if missing[i] == 0 {
-			ready = append(ready, i)
-		}
-	}
-	if !l.sorted { // the usual case: the file is in order
-		for i, n := range nodes {
-			if live[i] {
-				l.nodes = append(l.nodes, n)
+			if state[p] == open {
+				return malformed("node %q (%s) is part of a cycle", nodes[p].name, nodes[p].op)
 			}
-		}
-		return nil
-	}
-	for len(ready) > 0 {
-		i := ready[0]
-		ready = ready[1:]
-		l.nodes = append(l.nodes, nodes[i])
-		for _, u := range users[i] {
-			if missing[u]--; missing[u] == 0 {
-				at := sort.SearchInts(ready, u)
-				ready = append(ready, 0)
-				copy(ready[at+1:], ready[at:])
-				ready[at] = u
-			}
-		}
-	}
-	if len(l.nodes) < total {
-		for i, n := range nodes {
-			if live[i] && missing[i] > 0 {
-				return malformed("node %q (%s) is part of a cycle or depends on one", n.name, n.op)
-			}
+			l.sorted = true
+			stack = append(stack, p)
 		}
 	}
 	return nil

@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/home-fhe/home/ir"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -131,6 +134,8 @@ func TestHugeClaims(t *testing.T) {
 		"kernel":      newBuilder(13).input("x", 1, 1, 8, 8).output("y").node("AveragePool", []string{"x"}, []string{"y"}, attribute{"kernel_shape", []int{1 << 40, 1 << 40}}).bytes(),
 		"pool pads":   newBuilder(13).input("x", 1, 1, 8, 8).output("y").node("AveragePool", []string{"x"}, []string{"y"}, attribute{"kernel_shape", []int{1, 1}}, attribute{"pads", []int{1 << 30, 1 << 30, 1 << 30, 1 << 30}}).bytes(),
 		"negative":    withInit(tensorBytes("w", elemFloat, []int{-1, -4}, make([]byte, 16))),
+		"edges":       edges(3000),
+		"attributes":  newBuilder(13).input("x", 1).output("y").node("Relu", []string{"x"}, []string{"y"}, manyAttrs(100_000)...).bytes(),
 		"doubling":    doubling(60),
 		"constant op": doublingConst(60),
 	}
@@ -146,6 +151,23 @@ func TestHugeClaims(t *testing.T) {
 			}
 		})
 	}
+}
+
+// edges has a node that reads n values and makes n more.
+func edges(n int) []byte {
+	ins, outs := make([]string, n), make([]string, n)
+	for i := range n {
+		ins[i], outs[i] = "x", fmt.Sprintf("y%d", i)
+	}
+	return newBuilder(13).input("x", 1).output("y0").node("Sum", ins, outs).bytes()
+}
+
+func manyAttrs(n int) []attribute {
+	list := make([]attribute, n)
+	for i := range list {
+		list[i] = attribute{fmt.Sprintf("a%d", i), i}
+	}
+	return list
 }
 
 // doubling concatenates a value with itself n times.
@@ -173,6 +195,39 @@ func doublingConst(n int) []byte {
 		prev = next
 	}
 	return b.node("Mul", []string{"x", prev}, []string{"y"}).bytes()
+}
+
+// TestLongChains imports chains of many nodes, whose cost must stay about
+// linear: the slowest takes under a second on a quiet core.
+func TestLongChains(t *testing.T) {
+	const n = 20_000
+	chains := map[string]func(b *builder, in, out string){
+		"Softmax": func(b *builder, in, out string) { b.node("Softmax", []string{in}, []string{out}) },
+		"Relu":    func(b *builder, in, out string) { b.node("Relu", []string{in}, []string{out}) },
+		"Mul":     func(b *builder, in, out string) { b.node("Mul", []string{in, "c"}, []string{out}) },
+		"Add":     func(b *builder, in, out string) { b.node("Add", []string{in, in}, []string{out}) },
+		"Min":     func(b *builder, in, out string) { b.node("Min", []string{in, "c"}, []string{out}) },
+	}
+	for _, op := range slices.Sorted(maps.Keys(chains)) {
+		t.Run(op, func(t *testing.T) {
+			b := newBuilder(13).input("x", 4).init("c", nil, 1)
+			prev := "x"
+			for i := range n {
+				next := fmt.Sprintf("v%d", i)
+				chains[op](b, prev, next)
+				prev = next
+			}
+			start := time.Now()
+			if _, err := Parse(b.output(prev).bytes(), Options{}); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("%d nodes took %v", n, took)
+			} else {
+				t.Log(took)
+			}
+		})
+	}
 }
 
 // TestDeepNesting nests messages of every recursive kind; nothing may recurse

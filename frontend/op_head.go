@@ -1,6 +1,8 @@
 package frontend
 
 import (
+	"slices"
+
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
@@ -64,7 +66,7 @@ func importArgMax(c *call) error {
 var clientOps = map[ir.Op]string{ir.OpSoftmax: "Softmax", ir.OpLogSoftmax: "LogSoftmax", ir.OpArgMax: "ArgMax"}
 
 // moveToClient takes trailing operators off a graph with one output and returns
-// them in order of execution. Graphs with several outputs keep them, because
+// them in order of execution; Graph.Prune then drops them. Graphs with several outputs keep them, because
 // the list applies to the whole result.
 func moveToClient(g *ir.Graph) []plan.ClientOp {
 	if len(g.Outputs) != 1 {
@@ -75,6 +77,7 @@ func moveToClient(g *ir.Graph) []plan.ClientOp {
 		v := g.Outputs[0]
 		name, ok := clientOps[v.Op]
 		if !ok || v.Type.Elems() == 0 {
+			slices.Reverse(ops)
 			return ops
 		}
 		in := v.Args[0]
@@ -84,8 +87,7 @@ func moveToClient(g *ir.Graph) []plan.ClientOp {
 		if name != "ArgMax" {
 			op.Keep = false
 		}
-		ops = append([]plan.ClientOp{op}, ops...)
+		ops = append(ops, op)
 		g.Outputs[0] = in
-		g.Prune()
 	}
 }

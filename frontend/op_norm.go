@@ -19,7 +19,11 @@ var normRows = []row{
 }
 
 // lastAxes returns the axes from the attribute axis (default -1) to the last.
+// Statistics in another precision than float32 (stash_type) are refused.
 func (c *call) lastAxes() ([]int, error) {
+	if t := elemType(c.integer("stash_type", int(elemFloat))); t != elemFloat {
+		return nil, c.refuse("stash_type", "", "statistics in %s are not supported", t)
+	}
 	rank := c.in[0].rank()
 	first, err := c.axis(c.integer("axis", -1), rank, "axis")
 	if err != nil {

@@ -58,9 +58,10 @@ const tolerance = 1e-6
 
 func near(a, b float64) bool { return math.Abs(a-b) <= tolerance*math.Abs(b) }
 
-// scalarOf returns the value of a constant whose elements are all equal.
+// scalarOf returns the value of a constant whose elements, few of them, are all
+// equal.
 func scalarOf(v *ir.Value) (float64, bool) {
-	if v.Op != ir.OpConst || len(v.Array.Data) == 0 {
+	if v.Op != ir.OpConst || len(v.Array.Data) == 0 || len(v.Array.Data) > 4096 {
 		return 0, false
 	}
 	for _, f := range v.Array.Data {
@@ -71,38 +72,42 @@ func scalarOf(v *ir.Value) (float64, bool) {
 	return v.Array.Data[0], true
 }
 
-// maxFactors bounds the products that are looked at.
-const maxFactors = 4
+// maxFactors bounds the factors and maxDepth the nesting of the products that
+// are looked at.
+const (
+	maxFactors = 4
+	maxDepth   = 8
+)
 
 // factors flattens a product into a constant and its other factors; false where
 // there are too many of them.
-func factors(v *ir.Value, k float64, list []*ir.Value) (float64, []*ir.Value, bool) {
+func factors(v *ir.Value, k float64, list []*ir.Value, depth int) (float64, []*ir.Value, bool) {
 	switch {
-	case len(list) > maxFactors:
+	case len(list) >= maxFactors || depth == 0:
 		return 0, nil, false
 	case v.Op == ir.OpMul:
 		if c, ok := scalarOf(v.Args[0]); ok {
-			return factors(v.Args[1], k*c, list)
+			return factors(v.Args[1], k*c, list, depth-1)
 		}
 		if c, ok := scalarOf(v.Args[1]); ok {
-			return factors(v.Args[0], k*c, list)
+			return factors(v.Args[0], k*c, list, depth-1)
 		}
-		k, list, ok := factors(v.Args[0], k, list)
+		k, list, ok := factors(v.Args[0], k, list, depth-1)
 		if !ok {
 			return 0, nil, false
 		}
-		return factors(v.Args[1], k, list)
+		return factors(v.Args[1], k, list, depth-1)
 	case v.Op == ir.OpDiv:
 		if c, ok := scalarOf(v.Args[1]); ok && c != 0 {
-			return factors(v.Args[0], k/c, list)
+			return factors(v.Args[0], k/c, list, depth-1)
 		}
 	}
-	return k, append(list, v), len(list) < maxFactors
+	return k, append(list, v), true
 }
 
 // matchProduct recognises x times a gate.
 func matchProduct(v *ir.Value) (fn string, x *ir.Value, params ir.Attrs) {
-	k, list, ok := factors(v, 1, nil)
+	k, list, ok := factors(v, 1, nil, maxDepth)
 	if !ok || len(list) != 2 {
 		return "", nil, nil
 	}

@@ -31,6 +31,9 @@ type graphProto struct {
 	sparse  []string // names of sparse initialisers
 }
 
+// maxAttrs bounds the attributes of a node; no ONNX operator has half as many.
+const maxAttrs = 64
+
 type nodeProto struct {
 	name    string // of the node, or of its first output
 	op      string
@@ -495,6 +498,9 @@ func readNode(b []byte) (*nodeProto, error) {
 			a, err := readAttr(b)
 			if err != nil {
 				return err
+			}
+			if len(n.attrs) == maxAttrs {
+				return malformed("a node has more than %d attributes", maxAttrs)
 			}
 			if n.attr(a.name) != nil {
 				return malformed("attribute %q appears twice in one node", a.name)

@@ -14,7 +14,7 @@ trap 'rm -rf "$work"' EXIT INT TERM
 step() { printf '\n== %s\n' "$1"; }
 
 step "build"
-go build -o $home ./cmd/home
+"${GO:-go}" build -o $home ./cmd/home
 
 step "compile $name.onnx into a plan (server) and its client part"
 $home compile $models/$name.onnx -o "$work/digit.hplan" \

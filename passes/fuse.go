@@ -46,6 +46,8 @@ type fusedNode struct {
 	center []float64    // input only, like norm
 	value  *ir.Value    // the tensor value it computes
 	level  int          // of the result, set by assignLevels
+	boost  int          // linear: bits by which the result's scale exceeds 2^LogScale
+	final  bool         // linear: the result is an output
 }
 
 func (n *fusedNode) elems() int { return ir.NumElems(n.shape) }
@@ -70,10 +72,10 @@ type fuser struct {
 // the largest value that survives decryption.
 const outputHeadroom = 2
 
-// productHeadroom lets the factors of a product reach this magnitude in their
-// slots instead of one. Where products happen the modulus has room for it, and
-// rounding noise weighs less by as much.
-const productHeadroom = 4
+// productBoost is by how many bits the factors of a product exceed the scale of
+// other values. Where products happen the modulus has room for it, and rounding
+// weighs less by as much.
+const productBoost = 3
 
 // fuse turns a tensor graph into its fused form. Errors name the ONNX node that
 // cannot be computed on ciphertexts.
@@ -94,7 +96,7 @@ func fuse(g *ir.Graph, ranges map[*ir.Value]Range, input func(v *ir.Value) (cent
 		}
 		norm := f.norm(o) * outputHeadroom
 		lin := f.linear(fmt.Sprintf("output %d %s", i, o.Name), o, a, 0, norm)
-		lin.name = o.Name
+		lin.name, lin.final = o.Name, true
 		f.nodes = append(f.nodes, &fusedNode{kind: fusedOutput, name: o.Name, shape: o.Type.Shape, args: []*fusedNode{lin}, norm: lin.norm, value: o})
 	}
 	return f.live(), nil
@@ -257,7 +259,8 @@ func (f *fuser) broadcastProduct(v, a, b *ir.Value) error {
 			idx := broadcastIndex(x.Type.Shape, v.Type.Shape)
 			af = af.rows(idx)
 		}
-		nodes[i] = f.linear(x.Name, &ir.Value{Name: x.Name, Type: v.Type}, af, 0, f.norm(x)/productHeadroom)
+		nodes[i] = f.linear(x.Name, &ir.Value{Name: x.Name, Type: v.Type}, af, 0, f.norm(x))
+		nodes[i].boost = productBoost
 	}
 	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: nodes[:], norm: []float64{nodes[0].norm[0] * nodes[1].norm[0]}, value: v})
 	return nil
@@ -292,7 +295,9 @@ func (f *fuser) operand(v *ir.Value) (*fusedNode, error) {
 	if r := a.plainRoot(); r != nil && len(r.norm) == 1 && (r.center == nil || r.center[0] == 0) {
 		return r, nil
 	}
-	return f.linear(v.Name, v, a, 0, f.norm(v)/productHeadroom), nil
+	n := f.linear(v.Name, v, a, 0, f.norm(v))
+	n.boost = productBoost
+	return n, nil
 }
 
 func (f *fuser) root(v *ir.Value, n *fusedNode) {

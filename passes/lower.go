@@ -8,6 +8,10 @@ import (
 	"github.com/home-fhe/home/ir"
 )
 
+// outputBits is how far below q_0 the scale of an output lies: outputs are
+// normalised to half, so they may grow fourfold beyond their range.
+const outputBits = 2
+
 // lowering turns a packed program into scheme operations. Every linear layer
 // ends at scale exactly 2^LogScale: its weights are encoded at
 // target*q/scale(argument), which undoes whatever drift products before it left.
@@ -79,7 +83,11 @@ func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 	b, p := lw.b, lw.place(n)
 	slots := lw.par.Slots()
 	level := n.level + 1
-	product := lw.target.Mul(ir.ScalePrime(level))
+	target := ir.ScaleTwo(lw.par.LogScale + n.boost)
+	if n.final { // all of q_0 that the range of an output leaves
+		target = ir.ScaleTwo(bits.Len64(lw.par.Q[0]) - outputBits)
+	}
+	product := target.Mul(ir.ScalePrime(level))
 
 	var args []*packed
 	for _, a := range n.args {

@@ -38,6 +38,7 @@ func newModulus(s *ring.SubRing, fold, vector bool) *modulus {
 		m.neginv = -m.inv & (1<<52 - 1)
 		m.bar52 = (1 << 52) / m.q
 		m.tw = newTwiddles(m, s.N, fold)
+		s.RootsForward, s.RootsBackward = nil, nil // they have served their purpose
 	}
 	return m
 }

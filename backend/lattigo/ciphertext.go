@@ -89,11 +89,10 @@ func Encrypt(sk *SecretKey, p *ir.Params, client string, samples int, ports []Po
 	if err := samePrimes(sk.String(), &sk.params, p); err != nil {
 		return nil, err
 	}
-	r, err := newRings(p)
+	r, s, err := sk.expand()
 	if err != nil {
 		return nil, err
 	}
-	s := r.expandSecret(sk.coef)
 	c := &Ciphertexts{Params: *p, SecretID: sk.ID(), Client: client, Samples: samples}
 	work, coef := make([]complex128, r.enc.n), make([]float64, r.n)
 	noiseSeed := newSeed()
@@ -226,11 +225,10 @@ func decrypt(sk *SecretKey, c *Ciphertexts, g *CipherGroup, deviation float64) (
 	if err := samePrimes("ciphertext file", &c.Params, &sk.params); err != nil {
 		return nil, err
 	}
-	r, err := newRings(&c.Params)
+	r, s, err := sk.expand()
 	if err != nil {
 		return nil, err
 	}
-	s := r.expandSecret(sk.coef)
 	rows := makeRows(2*(g.Level+1), r.n)
 	coef, work := make([]float64, r.n), make([]complex128, r.enc.n)
 	seed := newSeed()

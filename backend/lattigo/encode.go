@@ -15,25 +15,23 @@ import (
 // two real ones each; the conjugate-invariant ring has n = N points and real
 // coefficients. (Cheon et al., ASIACRYPT 2017; Kim and Song, ICISC 2018.)
 type encoder struct {
-	n     int
-	real  bool         // conjugate-invariant
-	roots []complex128 // e^(2*pi*i*k/4n)
-	five  []int32      // 5^j mod 4n
+	n    int
+	real bool // conjugate-invariant
+	// tw[h..2h) are the factors of the layer that joins blocks of h points:
+	// zeta_8h^(5^j), zeta_8h = e^(2*pi*i/8h).
+	tw []complex128
 }
 
 func newEncoder(p *ir.Params) *encoder {
 	e := &encoder{n: p.Slots(), real: p.Ring == ir.RingReal}
-	m := 4 * e.n
-	e.roots = make([]complex128, m)
-	for k := range e.roots {
-		s, c := math.Sincos(2 * math.Pi * float64(k) / float64(m))
-		e.roots[k] = complex(c, s)
-	}
-	e.five = make([]int32, e.n)
-	g := 1
-	for j := range e.five {
-		e.five[j] = int32(g)
-		g = g * 5 & (m - 1)
+	e.tw = make([]complex128, e.n)
+	for h := 1; h < e.n; h <<= 1 {
+		g := 1
+		for j := range h {
+			s, c := math.Sincos(2 * math.Pi * float64(g) / float64(8*h))
+			e.tw[h+j] = complex(c, s)
+			g = g * 5 & (8*h - 1)
+		}
 	}
 	return e
 }
@@ -47,16 +45,17 @@ func bitReverse[T any](a []T) {
 	}
 }
 
-// toSlots evaluates at the roots: the transform of decoding, in place.
+// toSlots evaluates at the roots: the transform of decoding, in place, for a
+// power of two of points.
 func (e *encoder) toSlots(a []complex128) {
 	bitReverse(a)
-	m := 4 * e.n
-	for size := 2; size <= e.n; size <<= 1 {
-		half, mask, gap := size>>1, size<<2-1, m/(size<<2)
-		for base := 0; base < e.n; base += size {
-			lo, hi := a[base:base+half], a[base+half:base+size]
-			for j := range lo {
-				t := hi[j] * e.roots[int(e.five[j])&mask*gap]
+	for half := 1; half < len(a); half <<= 1 {
+		tw := e.tw[half : 2*half]
+		for base := 0; base < len(a); base += 2 * half {
+			lo, hi := a[base:base+half], a[base+half:base+2*half]
+			lo, hi = lo[:len(tw)], hi[:len(tw)]
+			for j, w := range tw {
+				t := hi[j] * w
 				lo[j], hi[j] = lo[j]+t, lo[j]-t
 			}
 		}
@@ -65,20 +64,21 @@ func (e *encoder) toSlots(a []complex128) {
 
 // toCoefs is the inverse of toSlots.
 func (e *encoder) toCoefs(a []complex128) {
-	m := 4 * e.n
-	for size := e.n; size >= 2; size >>= 1 {
-		half, mask, gap := size>>1, size<<2-1, m/(size<<2)
-		for base := 0; base < e.n; base += size {
-			lo, hi := a[base:base+half], a[base+half:base+size]
-			for j := range lo {
-				u, v := lo[j]+hi[j], lo[j]-hi[j]
-				r := e.roots[(size<<2-int(e.five[j])&mask)*gap&(m-1)]
-				lo[j], hi[j] = u, v*r
+	for half := len(a) / 2; half >= 1; half >>= 1 {
+		tw := e.tw[half : 2*half]
+		for base := 0; base < len(a); base += 2 * half {
+			lo, hi := a[base:base+half], a[base+half:base+2*half]
+			lo, hi = lo[:len(tw)], hi[:len(tw)]
+			for j, w := range tw {
+				u, v := lo[j], hi[j]
+				lo[j] = u + v
+				v = u - v
+				hi[j] = v * complex(real(w), -imag(w))
 			}
 		}
 	}
 	bitReverse(a)
-	s := complex(1/float64(e.n), 0)
+	s := complex(1/float64(len(a)), 0)
 	for i := range a {
 		a[i] *= s
 	}
@@ -90,6 +90,9 @@ func (e *encoder) coefs(values *ir.SlotData, scale float64, work []complex128, c
 	if values.Period <= 0 || e.n%values.Period != 0 {
 		return fmt.Errorf("slot values with period %d do not fit %d slots", values.Period, e.n)
 	}
+	// Values of a period n/k make a polynomial in X^k: a transform of n/k points
+	// gives its coefficients.
+	work = work[:values.Period]
 	clear(work)
 	for i, s := range values.Index {
 		v := values.Value[i]
@@ -99,17 +102,19 @@ func (e *encoder) coefs(values *ir.SlotData, scale float64, work []complex128, c
 		if s < 0 || int(s) >= values.Period {
 			return fmt.Errorf("slot %d lies outside the period of %d", s, values.Period)
 		}
-		for at := int(s); at < e.n; at += values.Period {
-			work[at] = complex(v, 0)
-		}
+		work[s] = complex(v, 0)
 	}
 	e.toCoefs(work)
+	gap := e.n / values.Period
+	if gap > 1 {
+		clear(c)
+	}
 	for i, z := range work {
-		c[i] = real(z) * scale
+		c[i*gap] = real(z) * scale
 	}
 	if !e.real {
 		for i, z := range work {
-			c[e.n+i] = imag(z) * scale
+			c[e.n+i*gap] = imag(z) * scale
 		}
 	}
 	return nil

@@ -84,6 +84,29 @@ func Open(p *ir.Params, opts ...Option) (backend.Engine, error) {
 	return e, nil
 }
 
+// Reserve returns the bytes that an engine for the parameters holds by itself:
+// its tables, and the scratch memory of one running step.
+func Reserve(p *ir.Params) (tables, scratch int64) {
+	n, primes := int64(p.N()), int64(len(p.Q)+len(p.P))
+	// Transform constants: four tables of N words where the vector kernels serve
+	// the prime, Lattigo's two of N or 2N words where they do not.
+	tables = primes*4*n*8 + 16*int64(p.Slots()) + n
+	nq, np := int64(len(p.Q)), int64(len(p.P))
+	digits := (nq + np - 1) / np
+	scratch = (2*nq+digits+2*np+2)*n*8 + (digits+2)*n + n/2
+	scratch += 16*int64(p.Slots()) + 8*n // encoding
+	return tables, scratch
+}
+
+// Kernels names the arithmetic that engines of this process use: "avx512ifma"
+// where the machine has it (for primes below 2^50), or "portable".
+func Kernels() string {
+	if vectorUnit() {
+		return "avx512ifma"
+	}
+	return "portable"
+}
+
 func (e *engine) take() *scratch {
 	s := <-e.scratch
 	if s == nil {

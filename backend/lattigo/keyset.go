@@ -136,11 +136,10 @@ func writeKeySet(path string, old *KeySet, sk *SecretKey, p *ir.Params, specs []
 	if err := samePrimes(sk.String(), &sk.params, p); err != nil {
 		return err
 	}
-	r, err := newRings(p)
+	r, s, err := sk.expand()
 	if err != nil {
 		return err
 	}
-	s := r.expandSecret(sk.coef)
 	meta := keySetMeta{Params: *p, Secret: sk.ID()}
 	var have []KeySpec
 	if old != nil {

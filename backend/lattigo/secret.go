@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
@@ -17,11 +18,28 @@ const (
 	SecretVersion = 1
 )
 
-// SecretKey is the client's secret. It prints as its id, never as its content.
+// SecretKey is the client's secret. It prints as its id, never as its content. It
+// may be used from several goroutines.
 type SecretKey struct {
 	params ir.Params
 	id     [16]byte
 	coef   []int64
+
+	once     sync.Once // the expansion, made when first needed
+	rings    *rings
+	expanded *secret
+	err      error
+}
+
+// expand returns the tables of the key's parameters and the key modulo every
+// prime. Both are read-only and shared by all calls.
+func (k *SecretKey) expand() (*rings, *secret, error) {
+	k.once.Do(func() {
+		if k.rings, k.err = newRings(&k.params); k.err == nil {
+			k.expanded = k.rings.expandSecret(k.coef)
+		}
+	})
+	return k.rings, k.expanded, k.err
 }
 
 // NewSecretKey draws a secret key. The id is random and independent of the key.

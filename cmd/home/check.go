@@ -69,7 +69,7 @@ func (c *checkCmd) Run(e *env) error {
 	case c.Model == "":
 		return misuse("expected a model, or --ops")
 	}
-	m, err := frontend.Load(c.Model, frontend.Options{})
+	m, err := loadModel(c.Model, 0)
 	if err != nil {
 		return err
 	}

@@ -91,10 +91,10 @@ func (c *keygenCmd) Run(e *env) error {
 			return err
 		}
 	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(c.Output, 0o700); err != nil {
+		if sk, err = lattigo.NewSecretKey(&first.Params, opts...); err != nil {
 			return err
 		}
-		if sk, err = lattigo.NewSecretKey(&first.Params, opts...); err != nil {
+		if err := os.MkdirAll(c.Output, 0o700); err != nil {
 			return err
 		}
 		if err := sk.Save(secret); err != nil {

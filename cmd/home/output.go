@@ -26,9 +26,6 @@ func terminal(f *os.File) (bool, int) {
 	return true, w
 }
 
-// colour reports whether escape sequences are welcome (no-color.org).
-func (e *env) colour() bool { return e.term && os.Getenv("NO_COLOR") == "" }
-
 // printJSON writes v indented, one object per call.
 func (e *env) printJSON(v any) error {
 	enc := json.NewEncoder(e.out)

@@ -65,7 +65,6 @@ type serverOptions struct {
 	profile  *backend.Profile
 	insecure bool
 	events   runtime.Listener
-	install  bool // only install
 }
 
 // newServer opens keys, engine and slow tier, installs what is missing and makes

@@ -1,0 +1,57 @@
+# Everything here needs Go and nothing else. Tools are run at exact versions
+# through the Go command.
+
+GO          ?= go
+STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+FUZZTIME    ?= 30s
+
+# Packages in which several goroutines work on shared memory.
+CONCURRENT = ./runtime/... ./backend/lattigo/... ./backend/clear/...
+
+.PHONY: all demo build test test-long lint bench fuzz generate clean
+
+all: build
+
+# demo: compile, encrypt, run, decrypt. DIGIT=3 chooses another picture.
+DIGIT ?= 7
+demo:
+	@GO="$(GO)" sh models/demo.sh $(DIGIT)
+
+build:
+	$(GO) build -o bin/home ./cmd/home
+
+# test: all packages once, the concurrent ones again under the race detector.
+test:
+	$(GO) build ./...
+	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 20m -race -short $(CONCURRENT)
+
+# test-long: more samples, larger networks, whole data sets.
+test-long:
+	HOME_LONG=1 $(GO) test -timeout 6h -count 1 ./...
+
+# lint: formatting, go vet, and staticcheck as staticcheck.conf says.
+lint:
+	@unformatted=$$(gofmt -l . ); if [ -n "$$unformatted" ]; then echo "gofmt:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+# bench: the table of home bench, on one core.
+bench: build
+	bin/home bench
+
+# fuzz: every fuzz target in turn. FUZZTIME=1000000x runs each a million times.
+fuzz:
+	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
+			echo "== $$target in $$(dirname $$file)"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+		done; \
+	done
+
+# generate: draw the sample digits again.
+generate:
+	$(GO) generate ./...
+
+clean:
+	rm -rf bin

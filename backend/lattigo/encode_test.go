@@ -1,0 +1,179 @@
+package lattigo
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/tuneinsight/lattigo/v5/core/rlwe"
+	"github.com/tuneinsight/lattigo/v5/ring"
+	"github.com/tuneinsight/lattigo/v5/schemes/ckks"
+)
+
+// TestEncoderRoundTrip encodes dense and periodic vectors and decodes them.
+func TestEncoderRoundTrip(t *testing.T) {
+	for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
+		for _, logN := range []int{4, 7, 10} {
+			p, err := ir.NewParams("enc", logN, r, ir.SecretTernary, []int{45}, []int{46}, 30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := newEncoder(p)
+			rng := rand.New(rand.NewPCG(3, uint64(logN)))
+			for period := 1; period <= e.n; period *= 2 {
+				d := &ir.SlotData{Period: period}
+				for i := 0; i < period; i += 1 + rng.IntN(3) {
+					d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, 2*rng.Float64()-1)
+				}
+				c := make([]float64, p.N())
+				for i := range c {
+					c[i] = math.NaN() // must be overwritten
+				}
+				if err := e.coefs(d, 3, make([]complex128, e.n), c); err != nil {
+					t.Fatal(err)
+				}
+				got := e.slots(c, make([]complex128, e.n))
+				for i, want := range d.Dense(e.n) {
+					if math.Abs(got[i]-3*want) > 1e-12 {
+						t.Fatalf("%s, N=2^%d, period %d: slot %d is %g, want %g", r, logN, period, i, got[i], 3*want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestResidues rounds and reduces numbers of every size, against big integers
+// by way of residue, and small ones against the obvious formula.
+func TestResidues(t *testing.T) {
+	r := must[*rings](t)(newRings(toyParams(t)))
+	for _, m := range r.mods {
+		c := []float64{0, 0.4, 0.5, -0.5, 0.6, -0.6, 1e9 + 0.25, -1e9, 1 << 51, -(1 << 53), 1 << 60, math.Ldexp(-3, 100), math.Ldexp(5, 200)}
+		z := make([]uint64, len(c))
+		m.residues(z, c)
+		for i, x := range c {
+			want := m.pow(2, 100)
+			switch {
+			case i == 12:
+				want = m.mul(m.pow(2, 200), 5)
+			case i == 11:
+				want = m.q - m.mul(want, 3)
+			default:
+				v := int64(math.Round(x))
+				want = uint64(((v % int64(m.q)) + int64(m.q)) % int64(m.q))
+			}
+			if z[i] != want {
+				t.Errorf("%g modulo %d is %d, want %d", x, m.q, z[i], want)
+			}
+		}
+	}
+}
+
+// TestLattigoAgrees decrypts our ciphertexts with Lattigo's own decryptor and
+// encoder: same ring, same slots, same scale.
+func TestLattigoAgrees(t *testing.T) {
+	for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
+		t.Run(string(r), func(t *testing.T) {
+			p, err := ir.NewParams("agree", 8, r, ir.SecretTernary, []int{55, 40, 40}, []int{56}, 40)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Insecure = true
+			kind := ring.Standard
+			if r == ir.RingReal {
+				kind = ring.ConjugateInvariant
+			}
+			lp, err := ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, LogDefaultScale: 40, RingType: kind})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sk := must[*SecretKey](t)(NewSecretKey(p, AllowInsecure()))
+			lsk := rlwe.NewSecretKey(lp)
+			all := append(append([]*ring.SubRing{}, lp.RingQ().SubRings...), lp.RingP().SubRings...)
+			rows := append(append([][]uint64{}, lsk.Value.Q.Coeffs...), lsk.Value.P.Coeffs...)
+			for i, s := range all {
+				newModulus(s, r == ir.RingReal, false).signedRow(rows[i], sk.coef)
+				s.NTT(rows[i], rows[i])
+				s.MForm(rows[i], rows[i])
+			}
+			v := make([]float64, p.Slots())
+			for i := range v {
+				v[i] = math.Sin(float64(i * i))
+			}
+			const level = 1
+			c := must[*Ciphertexts](t)(Encrypt(sk, p, "", 1, []PortValues{{"x", level, ir.ScaleTwo(40), [][]float64{v}}}, AllowInsecure()))
+			ct := ckks.NewCiphertext(lp, 1, level)
+			if err := c.Groups[0].unpack(0, level, ct.Value[0].Coeffs, ct.Value[1].Coeffs); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]float64, p.Slots())
+			if err := ckks.NewEncoder(lp).Decode(rlwe.NewDecryptor(lp, lsk).DecryptNew(ct), got); err != nil {
+				t.Fatal(err)
+			}
+			for i := range v {
+				if math.Abs(got[i]-v[i]) > 1e-8 {
+					t.Fatalf("Lattigo reads %g in slot %d, want %g", got[i], i, v[i])
+				}
+			}
+		})
+	}
+}
+
+// TestReserve holds what an engine allocates against what Reserve promises.
+func TestReserve(t *testing.T) {
+	for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
+		for _, special := range [][]int{{40}, {51, 51, 51}} {
+			p, err := ir.NewParams("reserve", 11, r, ir.SecretTernary, []int{51, 40, 40, 40}, special, 40)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Insecure = true
+			e := must[*engine](t)(openEngine(p))
+			words := func(rows ...[]uint64) (n int64) {
+				for _, r := range rows {
+					n += int64(len(r)) * 8
+				}
+				return n
+			}
+			tables := int64(len(e.enc.tw))*16 + int64(len(e.rev))*4
+			for _, m := range e.mods {
+				tables += words(m.sub.RootsForward, m.sub.RootsBackward)
+				if w := m.tw; w != nil {
+					tables += words(w.w, w.ws, w.inv, w.invS, w.last, w.lastS, w.first, w.firsS)
+				}
+			}
+			s := e.newScratch()
+			s.encoding(e.rings)
+			used := words(s.coef...) + words(s.own...) + words(s.tmp...) + words(s.acc...) +
+				int64(len(s.v)*p.N()) + int64(len(s.from))*4 + int64(len(s.cplx))*16 + int64(len(s.float))*8
+			wantTables, wantScratch := Reserve(p)
+			for _, c := range []struct {
+				what      string
+				got, most int64
+			}{{"tables", tables, wantTables}, {"scratch", used, wantScratch}} {
+				// small tables by block may come on top, the promise may be twice too high
+				if c.got > c.most+c.most/16 || c.got < c.most/3 {
+					t.Errorf("%s, %d special primes: %s take %d bytes, Reserve says %d", r, len(special), c.what, c.got, c.most)
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	for _, logN := range []int{13, 15} {
+		p, err := ir.NewParams("open", logN, ir.RingReal, ir.SecretTernary, sizes(45, 33, 4), []int{45}, 33)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("N%d", logN), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := newRings(p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

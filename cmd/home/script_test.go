@@ -1,0 +1,242 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"home": func() { os.Exit(start(os.Args[1:])) }})
+}
+
+// fixture is a plan with keys and a ciphertext, made once for all scripts.
+var fixture = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "home-test-*")
+	if err != nil {
+		return "", err
+	}
+	models, err := filepath.Abs("../../models")
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(models, "mnist_cryptonet_square")
+	for _, args := range [][]string{
+		{"compile", filepath.Join(name, "mnist_cryptonet_square.onnx"), "-o", "digit.hplan", "--preprocess", filepath.Join(name, "preprocess.json"), "--calibrate", filepath.Join(models, "digits", "varied-images.gz")},
+		{"keygen", "digit.hclient", "-o", "keys"},
+		{"keygen", "digit.hclient", "-o", "other"},
+		{"encrypt", "digit.hclient", "-k", "keys/secret.hsk", "-i", filepath.Join(models, "digits", "7.png"), "-o", "x.hct"},
+		{"run", "digit.hplan", "-k", "keys/eval.hevk", "-i", "x.hct", "-o", "y.hct"},
+	} {
+		cmd := exec.Command("home", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return dir, fmt.Errorf("home %v: %w\n%s", args, err, out)
+		}
+	}
+	return dir, nil
+})
+
+func TestScripts(t *testing.T) {
+	t.Cleanup(func() {
+		if dir, _ := fixture(); dir != "" {
+			os.RemoveAll(dir)
+		}
+	})
+	models, err := filepath.Abs("../../models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			dir, err := fixture()
+			if err != nil {
+				return err
+			}
+			e.Setenv("FIX", dir)
+			e.Setenv("MODELS", models)
+			for name, op := range map[string]string{"gru.onnx": "GRU", "ok.onnx": "Relu"} {
+				if err := os.WriteFile(filepath.Join(e.WorkDir, name), tinyModel(op), 0o644); err != nil {
+					return err
+				}
+			}
+			// Two pictures of 1x4 pixels.
+			idx := []byte{0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 4, 0, 1, 2, 3, 252, 253, 254, 255}
+			return os.WriteFile(filepath.Join(e.WorkDir, "in.idx"), idx, 0o644)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "cut": cutFile, "flip": flipByte, "version": otherVersion, "weaken": weaken,
+		},
+	})
+}
+
+// exits N command...: runs the command and wants exit code N.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	if neg || err != nil {
+		ts.Fatalf("usage: exits code command...")
+	}
+	got := 0
+	var ee *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &ee) {
+		got = ee.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+	if msg := ts.ReadFile("stderr"); strings.Contains(msg, "goroutine ") || strings.Contains(msg, "BUG") || strings.Contains(msg, "this is a bug") {
+		ts.Fatalf("it panicked")
+	}
+}
+
+// cut from to n: copies the first n bytes of a file, or all but n for a
+// negative n.
+func cutFile(ts *testscript.TestScript, _ bool, args []string) {
+	b := []byte(ts.ReadFile(args[0]))
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	if n < 0 {
+		n += len(b)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b[:n], 0o644))
+}
+
+// flip from to: copies a file with one bit changed in the middle.
+func flipByte(ts *testscript.TestScript, _ bool, args []string) {
+	b := []byte(ts.ReadFile(args[0]))
+	b[len(b)/2] ^= 0x10
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o644))
+}
+
+// version magic to: writes a well-formed file of format version 99.
+func otherVersion(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(plan.WriteFile(ts.MkAbs(args[1]), plan.Options{Magic: args[0], Version: 99}, func(w *plan.Writer) error {
+		return w.Section("meta", []byte("from the future"))
+	}))
+}
+
+// weaken from to stamp: replaces the parameters of a client file by ones far
+// below 128 bits, with or without the insecure stamp.
+func weaken(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := plan.LoadClient(ts.MkAbs(args[0]))
+	ts.Check(err)
+	p := &c.Params
+	sizes := make([]int, len(p.Q))
+	for i := range sizes {
+		sizes[i] = 58
+	}
+	weak, err := ir.NewParams("innocent", p.LogN, p.Ring, p.Secret, sizes, []int{60, 60}, p.LogScale)
+	ts.Check(err)
+	weak.Insecure = args[2] == "stamped"
+	c.Params = *weak
+	ts.Check(c.Save(ts.MkAbs(args[1])))
+}
+
+// tinyModel is an ONNX model of one node with a vector of four in and out.
+func tinyModel(op string) []byte {
+	msg := func(num protowire.Number, body ...[]byte) []byte {
+		var b []byte
+		for _, x := range body {
+			b = append(b, x...)
+		}
+		return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), b)
+	}
+	str := func(num protowire.Number, s string) []byte { return msg(num, []byte(s)) }
+	num := func(n protowire.Number, v uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.VarintType), v)
+	}
+	value := func(name string) []byte {
+		shape := msg(2, msg(1, num(1, 1)), msg(1, num(1, 4)))
+		return append(str(1, name), msg(2, msg(1, num(1, 1), shape))...)
+	}
+	node := msg(1, str(1, "x"), str(2, "y"), str(3, "the_node"), str(4, op))
+	graph := msg(7, node, str(2, "tiny"), msg(11, value("x")), msg(12, value("y")))
+	out := num(1, 8)
+	out = append(out, graph...)
+	return append(out, msg(8, num(2, 13))...)
+}
+
+// Ctrl-C while keys are being written: exit code 130, and nothing half done is
+// left behind.
+func TestInterrupt(t *testing.T) {
+	dir := t.TempDir()
+	home := func(args ...string) *exec.Cmd {
+		cmd := exec.Command("home", args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+		return cmd
+	}
+	models, err := filepath.Abs("../../models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lenet := filepath.Join(models, "mnist_lenet5_relu_avg")
+	if out, err := home("compile", filepath.Join(lenet, "mnist_lenet5_relu_avg.onnx"), "-o", "l.hplan", "--calibrate", filepath.Join(models, "digits", "varied-images.gz"),
+		"--calibrate-limit", "60", "--preprocess", filepath.Join(lenet, "preprocess.json")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, args := range map[string][]string{
+		"keygen": {"keygen", "l.hclient", "-o", "."},
+		"one go": {"run", "l.hplan", "--mode", "encrypted", "-i", filepath.Join(models, "digits", "1.png")},
+		"trial":  {"evaluate", "l.hplan", "--mode", "encrypted", "-i", filepath.Join(models, "digits", "varied-images.gz"), "-l", filepath.Join(models, "digits", "varied-labels.gz")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := home(args...)
+			var msg strings.Builder
+			cmd.Stderr = &msg
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(30 * time.Second); len(temporary(t, dir)) == 0; {
+				if time.Now().After(deadline) {
+					cmd.Process.Kill()
+					cmd.Wait()
+					t.Fatalf("no temporary file appeared\n%s", msg.String())
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+				t.Errorf("exit code %d, want %d\n%s", code, exitInterrupted, msg.String())
+			}
+			if left := temporary(t, dir); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			os.Remove(filepath.Join(dir, secretName))
+		})
+	}
+}
+
+// temporary lists the temporary files and folders in dir.
+func temporary(t *testing.T, dir string) []string {
+	t.Helper()
+	var out []string
+	for _, pattern := range []string{".home-*", "home-*"} {
+		m, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, m...)
+	}
+	return out
+}
