@@ -88,6 +88,9 @@ func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 		target = ir.ScaleTwo(bits.Len64(lw.par.Q[0]) - outputBits)
 	}
 	product := target.Mul(ir.ScalePrime(level))
+	if isLanes(p.out.layout) {
+		return lw.lanesLinear(n, level, product)
+	}
 
 	var args []*packed
 	for _, a := range n.args {

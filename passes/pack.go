@@ -154,10 +154,7 @@ func placeCost(n *fusedNode, p placement, s *packState, index map[*fusedNode]int
 	level := n.level + 1
 	switch n.kind {
 	case fusedPoly:
-		// The number of products of a polynomial grows with the square root of
-		// its degree; the layout only decides on how many ciphertexts.
-		d := float64(n.approx.Degree() + 1)
-		return cts * 2 * math.Sqrt(d) * prof.Seconds(par, ir.OpHEMul, level), true
+		return cts * polyCost(n.approx.Degree(), par, prof, level), true
 	case fusedMul:
 		return cts * prof.Seconds(par, ir.OpHEMul, level), true
 	case fusedInput, fusedOutput:
@@ -188,6 +185,12 @@ func placeCost(n *fusedNode, p placement, s *packState, index map[*fusedNode]int
 	// Weights have to be read once: at memory speed.
 	cost += float64(len(diags)) * float64(par.Slabs(ir.PlainQPKind, level)*par.SlabBytes()) / prof.Tiers[0].ReadBps
 	return cost, true
+}
+
+// polyCost estimates one polynomial: its products grow with the square root of
+// the degree.
+func polyCost(degree int, par *ir.Params, prof *backend.Profile, level int) float64 {
+	return 2 * math.Sqrt(float64(degree+1)) * prof.Seconds(par, ir.OpHEMul, level)
 }
 
 // rowSum is the largest sum of magnitudes of a row: a bound on what partial sums

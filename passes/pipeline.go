@@ -252,7 +252,7 @@ func levelsPass(u *unit) error {
 }
 
 func packPass(u *unit) error {
-	st, err := packing(u.nodes, u.par, u.opt.profile())
+	st, err := u.choosePacking()
 	if err != nil {
 		return err
 	}
@@ -260,6 +260,34 @@ func packPass(u *unit) error {
 	u.packed, _, err = packedGraph(u.graph.Name, u.nodes, st)
 	u.scheme = nil
 	return err
+}
+
+// choosePacking takes the cheaper of one sample at a time and batch-axis packing
+// for the number of samples that a run is to serve.
+func (u *unit) choosePacking() (*packState, error) {
+	batch, slots := u.opt.Batch, u.par.Slots()
+	if batch == 0 {
+		batch = 1
+		if u.opt.Throughput {
+			batch = slots
+		}
+	}
+	u.plan.Batch = 1
+	single, err := packing(u.nodes, u.par, u.opt.profile())
+	if batch == 1 {
+		return single, err
+	}
+	lanes := laneState(u.nodes, u.par, u.opt.profile())
+	runs := float64((batch + slots - 1) / slots)
+	if err == nil && single.cost*float64(batch) <= lanes.cost*runs {
+		u.note("packing: one sample a run, %.3g s predicted for %d samples; batch-axis packing would take %.3g s", single.cost*float64(batch), batch, lanes.cost*runs)
+		return single, nil
+	}
+	if err == nil {
+		u.note("packing: batch-axis, up to %d samples a run, %.3g s predicted for %d samples; one at a time would take %.3g s", slots, lanes.cost*runs, batch, single.cost*float64(batch))
+	}
+	u.plan.Batch = slots
+	return lanes, nil
 }
 
 func lowerPass(u *unit) error {

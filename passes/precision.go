@@ -40,7 +40,11 @@ func precision(u *unit) error {
 		}
 		samples = []*ir.Array{in}
 	}
-	e, err := sim.New(u.par, u.opt.profile(), 1)
+	open := sim.New
+	if u.plan.Batch > 1 { // no rotations: a few slots tell all
+		open = sim.NewLane
+	}
+	e, err := open(u.par, u.opt.profile(), 1)
 	if err != nil {
 		return err
 	}

@@ -614,3 +614,115 @@ func TestForeignMemory(t *testing.T) {
 	_, err := e.Bind(tc, slabs)
 	wantError(t, "short slab", err, "bytes")
 }
+
+// TestHostileFiles writes well-formed containers that say impossible things of
+// themselves: each must be refused, none may panic or allocate without bound.
+func TestHostileFiles(t *testing.T) {
+	p := toyParams(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "hostile")
+	write := func(magic string, mode os.FileMode, meta any, sections map[string][]byte) {
+		t.Helper()
+		err := plan.WriteFile(path, plan.Options{Magic: magic, Version: 1, Insecure: true, Mode: mode}, func(w *plan.Writer) error {
+			if err := w.Object("meta", meta); err != nil {
+				return err
+			}
+			for _, n := range []string{"secret", "galois/5/1", "ciphertexts/0"} {
+				if b, ok := sections[n]; ok {
+					if err := w.Section(n, b); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := strings.Repeat("ab", 16)
+	params := func(change func(*ir.Params)) ir.Params {
+		q := *p
+		change(&q)
+		return q
+	}
+	hostile := map[string]ir.Params{
+		"degree of 2^60":   params(func(p *ir.Params) { p.LogN = 60 }),
+		"negative degree":  params(func(p *ir.Params) { p.LogN = -1 }),
+		"no special prime": params(func(p *ir.Params) { p.P = nil }),
+		"a composite":      params(func(p *ir.Params) { p.Q = []uint64{p.Q[0], 1<<20 + 1} }),
+		"a prime twice":    params(func(p *ir.Params) { p.Q = []uint64{p.Q[0], p.Q[0]} }),
+		"unknown ring":     params(func(p *ir.Params) { p.Ring = "x" }),
+	}
+	for name, q := range hostile {
+		write(SecretMagic, 0o600, secretMeta{q, make([]byte, 16)}, map[string][]byte{"secret": make([]byte, 64)})
+		_, err := LoadSecretKey(path)
+		wantError(t, "secret key with "+name, err, "parameters")
+		write(KeySetMagic, 0, keySetMeta{Params: q, Secret: id}, nil)
+		_, err = OpenKeySet(path)
+		wantError(t, "key set with "+name, err, "parameters")
+		write(CiphertextMagic, 0, cipherMeta{Params: q, Secret: id}, nil)
+		_, err = LoadCiphertexts(path)
+		wantError(t, "ciphertexts with "+name, err, "parameters")
+	}
+	for name, b := range map[string][]byte{"short": make([]byte, 63), "long": make([]byte, 65), "of digits beyond ternary": bytes.Repeat([]byte{3}, 64)} {
+		write(SecretMagic, 0o600, secretMeta{*p, make([]byte, 16)}, map[string][]byte{"secret": b})
+		_, err := LoadSecretKey(path)
+		wantError(t, "secret "+name, err, "damaged")
+	}
+	sparse := params(func(p *ir.Params) { p.Secret = ir.SecretH192; p.LogN = 6 })
+	write(SecretMagic, 0o600, secretMeta{sparse, make([]byte, 16)}, map[string][]byte{"secret": bytes.Repeat([]byte{1}, 64)})
+	_, err := LoadSecretKey(path)
+	wantError(t, "sparse secret of weight zero", err, "weight 0")
+
+	key := storedKey{"galois", 5, KeySpec{1, 1}}
+	for name, m := range map[string]keySetMeta{
+		"a level too high":     {*p, id, []storedKey{{"galois", 5, KeySpec{1, 5}}}},
+		"a negative level":     {*p, id, []storedKey{{"galois", 5, KeySpec{1, -1}}}},
+		"a rotation too far":   {*p, id, []storedKey{{"galois", 5, KeySpec{1 << 40, 1}}}},
+		"a key that is absent": {*p, id, []storedKey{{"galois", 25, KeySpec{2, 1}}}},
+		"no secret":            {*p, "", []storedKey{key}},
+	} {
+		write(KeySetMagic, 0, m, map[string][]byte{"galois/5/1": nil})
+		_, err := OpenKeySet(path)
+		wantError(t, "key set with "+name, err, "damaged")
+	}
+	full := SeedBytes + p.N()*(6+5+5+5)
+	for name, b := range map[string][]byte{"empty": nil, "short": make([]byte, full-1), "long": make([]byte, full+1), "with residues out of range": bytes.Repeat([]byte{0xff}, full)} {
+		write(KeySetMagic, 0, keySetMeta{*p, id, []storedKey{key}}, map[string][]byte{"galois/5/1": b})
+		set := must[*KeySet](t)(OpenKeySet(path))
+		wantError(t, "key that is "+name, set.Expand(KeySpec{1, 1}, keySlabs(p, 1)), "damaged")
+		set.Close()
+	}
+
+	good := groupMeta{"x", 1, ir.ScaleTwo(30), true, 1}
+	one := make([]byte, SeedBytes+p.N()*(6+5))
+	for name, change := range map[string]func(*groupMeta){
+		"a level too high":         func(g *groupMeta) { g.Level = 5 },
+		"a negative level":         func(g *groupMeta) { g.Level = -1 },
+		"a negative count":         func(g *groupMeta) { g.Count = -1 },
+		"a huge count":             func(g *groupMeta) { g.Count = math.MaxInt },
+		"a huge scale":             func(g *groupMeta) { g.Scale = ir.Scale{Two: math.MaxInt64} },
+		"a scale of absent primes": func(g *groupMeta) { g.Scale = ir.ScalePrime(60) },
+		"a scale of huge powers":   func(g *groupMeta) { g.Scale = ir.Scale{Q: []int64{math.MaxInt64}} },
+		"the wrong form":           func(g *groupMeta) { g.Fresh = false },
+	} {
+		g := good
+		change(&g)
+		write(CiphertextMagic, 0, cipherMeta{*p, id, "", 1, []groupMeta{g}}, map[string][]byte{"ciphertexts/0": one})
+		_, err := LoadCiphertexts(path)
+		wantError(t, "ciphertexts with "+name, err, "damaged")
+	}
+	write(CiphertextMagic, 0, cipherMeta{*p, id, "", 1, []groupMeta{good, good}}, map[string][]byte{"ciphertexts/0": one})
+	_, err = LoadCiphertexts(path)
+	wantError(t, "a port twice", err, "damaged")
+	write(CiphertextMagic, 0, cipherMeta{*p, id, "", 1, []groupMeta{good}}, map[string][]byte{"ciphertexts/0": bytes.Repeat([]byte{0xff}, len(one))})
+	c := must[*Ciphertexts](t)(LoadCiphertexts(path))
+	slabs := make([][]byte, 4)
+	for i := range slabs {
+		slabs[i] = make([]byte, p.SlabBytes())
+	}
+	wantError(t, "residues out of range", c.Groups[0].Load(0, slabs), "damaged")
+	wantError(t, "a ciphertext beyond the last", c.Groups[0].Load(1, slabs), "no ciphertext")
+	wantError(t, "a level beyond the ciphertext's", c.Groups[0].Load(0, make([][]byte, 6)), "level 2")
+}

@@ -89,6 +89,20 @@ func New(p *ir.Params, prof *backend.Profile, seed uint64) (*Engine, error) {
 	return e, nil
 }
 
+// NewLane returns an engine that simulates only the first few slots of each
+// ciphertext, with the noise of the full ring. It runs plans that never rotate
+// (batch-axis packing), where slots do not meet.
+func NewLane(p *ir.Params, prof *backend.Profile, seed uint64) (*Engine, error) {
+	e, err := New(p, prof, seed)
+	if err != nil {
+		return nil, err
+	}
+	few := *p
+	few.LogN = 4
+	e.Engine, err = clear.NewEngine(&few)
+	return e, err
+}
+
 // Name returns "simulate".
 func (e *Engine) Name() string { return "simulate" }
 
