@@ -98,6 +98,7 @@ type party struct {
 	sk   *lattigo.SecretKey
 	keys *lattigo.KeySet
 	exec *runtime.Executor
+	opts []lattigo.Option
 }
 
 // keySource hands keys of a set to the runtime.
@@ -109,9 +110,9 @@ func (k keySource) Key(rot, level int, dst [][]byte) error {
 	return k.Expand(lattigo.KeySpec{Rot: rot, Level: level}, dst)
 }
 
-func newParty(t testing.TB, p *plan.Plan, threads int) *party {
+func newParty(t testing.TB, p *plan.Plan, threads int, opts ...lattigo.Option) *party {
 	t.Helper()
-	sk, err := lattigo.NewSecretKey(&p.Params)
+	sk, err := lattigo.NewSecretKey(&p.Params, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +121,7 @@ func newParty(t testing.TB, p *plan.Plan, threads int) *party {
 		specs = append(specs, lattigo.KeySpec{Rot: k.Rot, Level: k.Level})
 	}
 	path := filepath.Join(t.TempDir(), "eval.hevk")
-	if err := lattigo.CreateKeySet(path, sk, &p.Params, specs, nil); err != nil {
+	if err := lattigo.CreateKeySet(path, sk, &p.Params, specs, nil, opts...); err != nil {
 		t.Fatal(err)
 	}
 	keys, err := lattigo.OpenKeySet(path)
@@ -128,7 +129,7 @@ func newParty(t testing.TB, p *plan.Plan, threads int) *party {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { keys.Close() })
-	e, err := lattigo.Open(&p.Params)
+	e, err := lattigo.Open(&p.Params, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,18 +139,25 @@ func newParty(t testing.TB, p *plan.Plan, threads int) *party {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.Close() })
-	return &party{p, sk, keys, x}
+	return &party{p, sk, keys, x, opts}
 }
 
-// run encrypts one sample, runs the plan and decrypts.
+// run encrypts one sample, runs the plan and decrypts its first output.
 func (q *party) run(t testing.TB, x *ir.Array) (*ir.Array, runtime.Report) {
 	t.Helper()
-	in, out := &q.plan.Inputs[0], &q.plan.Outputs[0]
+	all, rep := q.runAll(t, x)
+	return all[0], rep
+}
+
+// runAll encrypts one sample, runs the plan and decrypts every output.
+func (q *party) runAll(t testing.TB, x *ir.Array) ([]*ir.Array, runtime.Report) {
+	t.Helper()
+	in := &q.plan.Inputs[0]
 	values, err := runtime.Pack(in, x)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ct, err := lattigo.Encrypt(q.sk, &q.plan.Params, "test", 1, []lattigo.PortValues{{Port: in.Name, Level: in.Level, Scale: in.Scale, Values: values}})
+	ct, err := lattigo.Encrypt(q.sk, &q.plan.Params, "test", 1, []lattigo.PortValues{{Port: in.Name, Level: in.Level, Scale: in.Scale, Values: values}}, q.opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,25 +177,30 @@ func (q *party) run(t testing.TB, x *ir.Array) (*ir.Array, runtime.Report) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply := ct.Reply()
-	for _, id := range out.Objects {
-		if err := reply.Append(out.Name, out.Level, out.Scale, res[id]); err != nil {
+	var all []*ir.Array
+	for i := range q.plan.Outputs {
+		out := &q.plan.Outputs[i]
+		reply := ct.Reply()
+		for _, id := range out.Objects {
+			if err := reply.Append(out.Name, out.Level, out.Scale, res[id]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g, err := reply.Group(out.Name)
+		if err != nil {
 			t.Fatal(err)
 		}
+		slots, err := lattigo.Decrypt(q.sk, reply, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := runtime.Unpack(out, slots, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, a)
 	}
-	g, err := reply.Group(out.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slots, err := lattigo.Decrypt(q.sk, reply, g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := runtime.Unpack(out, slots, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a, rep
+	return all, rep
 }
 
 func argmax(x []float64) int {

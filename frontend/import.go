@@ -487,7 +487,7 @@ func (c *call) emit(op ir.Op, attrs ir.Attrs, args ...*value) (*value, error) {
 	if err != nil {
 		return nil, c.im.blame(c.n.name, c.n.op, err)
 	}
-	if n := v.Type.Elems(); n > maxElems {
+	if n := extent(v.Type.Shape); n > maxElems {
 		return nil, c.refuse("", "", "result of shape %v has %d elements; the limit is %d", v.Type.Shape, n, maxElems)
 	}
 	out := &value{v: v, elem: args[0].elem}
@@ -515,9 +515,19 @@ func (c *call) emit(op ir.Op, attrs ir.Attrs, args ...*value) (*value, error) {
 	return &value{c: a, elem: out.elem}, nil
 }
 
+// extent is the number of elements, empty dimensions counted as one: tables
+// along the axes of an empty tensor cost as well.
+func extent(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= max(d, 1)
+	}
+	return n
+}
+
 // spend takes the cost of folding v from the budget.
 func (c *call) spend(v *ir.Value) error {
-	n, per := v.Type.Elems(), 1
+	n, per := extent(v.Type.Shape), 1
 	switch v.Op {
 	case ir.OpConv, ir.OpMatMul:
 		per = v.Args[1].Type.Elems()

@@ -161,7 +161,7 @@ func (f *fuser) visit(v *ir.Value) error {
 		f.root(v, &fusedNode{kind: fusedPoly, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{lin}, approx: p, orig: v.Approx, norm: []float64{norm}, value: v})
 		return nil
 	case ir.OpPow:
-		k := powExponent(v)
+		k := v.Attrs.Float("k", 0)
 		if k == 1 {
 			return nil
 		}
@@ -214,19 +214,6 @@ func (f *fuser) heavyPath(v *ir.Value) bool {
 		return true
 	}
 	return slices.ContainsFunc(v.Args, f.heavyPath)
-}
-
-func powExponent(v *ir.Value) float64 {
-	if c := v.Args[1]; c.Op == ir.OpConst && len(c.Array.Data) > 0 {
-		k := c.Array.Data[0]
-		for _, x := range c.Array.Data {
-			if x != k {
-				return math.NaN()
-			}
-		}
-		return k
-	}
-	return math.NaN()
 }
 
 func (f *fuser) product(v, a, b *ir.Value) error {
@@ -393,8 +380,13 @@ func (f *fuser) compose(v *ir.Value) (*affine, error) {
 		}
 		out.add(own[k], in)
 	}
-	if len(out.roots) == 0 {
-		return nil, &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: errors.New("does not depend on the input although it is marked encrypted")}
+	if len(out.roots) == 0 { // multiplied by zero, or only the padding is read: constant
+		arg := v.Args[slices.IndexFunc(v.Args, func(a *ir.Value) bool { return a.Type.Encrypted })]
+		in, err := f.affineOf(arg)
+		if err != nil {
+			return nil, err
+		}
+		out.add(&ir.Sparse{Rows: v.Type.Elems(), Cols: arg.Type.Elems(), Ptr: make([]int32, v.Type.Elems()+1)}, in)
 	}
 	return out, nil
 }

@@ -167,9 +167,9 @@ func placeCost(n *fusedNode, p placement, s *packState, index map[*fusedNode]int
 	if !p.out.bounded && rowSum(n) > 1<<14 {
 		return 0, false
 	}
-	// Every element of an argument that the matrix reads must have a slot, which
-	// layouts promise; a folded placement needs one argument.
-	if p.count > 1 && (len(args) != 1 || args[0].layout.Cts != 1) {
+	// A fold over less than a whole ciphertext needs an argument that repeats as
+	// often.
+	if p.count > 1 && p.unit*p.count < par.Slots() && (len(args) != 1 || args[0].layout.Cts != 1) {
 		return 0, false
 	}
 	diags := diagonals(n, args, &p, true)
@@ -228,7 +228,14 @@ func packedGraph(name string, nodes []*fusedNode, st *packState) (*ir.Graph, map
 	for i, n := range nodes {
 		v := &ir.Value{Name: n.name, Layout: st.places[i].out.layout}
 		for _, a := range n.args {
-			v.Args = append(v.Args, vals[a])
+			x := vals[a]
+			if n.kind == fusedMul && !slices.Equal(a.shape, n.shape) {
+				var err error
+				if x, err = g.Append(&ir.Value{Op: ir.OpPackView, Name: n.name, Attrs: ir.Attrs{"shape": n.shape}, Args: []*ir.Value{x}, Layout: x.Layout}); err != nil {
+					return nil, nil, err
+				}
+			}
+			v.Args = append(v.Args, x)
 		}
 		switch n.kind {
 		case fusedInput:

@@ -3,6 +3,7 @@ package passes
 import (
 	"container/heap"
 	"fmt"
+	"sort"
 
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
@@ -32,16 +33,18 @@ type TierOptions struct {
 const tierReserveMost = 512 << 20
 
 // TierReserve returns the bytes of a budget that are left to the runtime
-// itself: code and Go heap, the tables of the NTT and the encoder, and the
-// scratch of one evaluator per thread.
+// itself: code, stacks, plan and ciphertexts in transit; the tables of the NTT
+// (forward and inverse roots, each with its quotient, for every prime); the
+// scratch of one step per thread (digits, sums modulo P and the coefficients
+// they come from); and half as much again for the collector to work in.
+// Measured on the LeNet plan at N = 2^15 with 23 primes and one thread, where
+// it gives 138 MiB: 65 MB of live Go heap, 125 MiB resident outside the arena.
 func TierReserve(p *ir.Params, threads int) int64 {
-	slab := int64(p.SlabBytes())
-	limbs := int64(len(p.Q) + len(p.P))
-	// Per thread: accumulators and digits of a key switch, buffers of a
-	// rescale and a basis extension, each a few polynomials modulo QP.
-	scratch := int64(max(threads, 1)) * (limbs*int64(p.Digits(p.MaxLevel())) + 12*limbs) * slab
-	tables := 4*limbs*slab + 8*slab // forward and inverse roots with their quotients; roots of the encoder
-	return min(tierReserveMost, 96<<20+tables+scratch)
+	q, sp := len(p.Q), len(p.P)
+	tables := 4*(q+sp) + 4
+	scratch := 2*q + p.Digits(p.MaxLevel()) + 2*sp + 8
+	limbs := int64(tables + max(threads, 1)*scratch)
+	return min(tierReserveMost, 80<<20+limbs*int64(p.SlabBytes())*3/2)
 }
 
 // tierTrace is the access trace of a plan: which objects each step touches,
@@ -136,8 +139,9 @@ type tierStay struct {
 // exact trace. Keys, weights and inputs are dropped, for they are still in the
 // slow tier; ciphertexts are written back only where nothing else can go.
 // Every stay ends right after its last use, and fetches are then issued, in
-// order of their deadlines, as early as free slabs allow. How much room to
-// keep free for this double buffering is chosen by the predicted time.
+// order of their deadlines, as early as free slabs allow, but not much earlier
+// than the bandwidth of the slow tier asks for. How much room to keep free for
+// this double buffering is chosen by the predicted time.
 //
 // The error is a *BudgetError where the budget is below the least possible.
 func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
@@ -172,6 +176,8 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 		stays, evictions := t.belady(int32(soft), int32(room))
 		t.prefetch(stays, int32(room))
 		tier := &plan.Tier{Budget: o.DRAM, Reserve: o.Reserve, ArenaSlabs: int(room), Profile: o.Profile, Actions: t.actions(stays)}
+		t.postpone(stays, t.predict(tier, o), o)
+		tier.Actions = t.actions(stays)
 		t.predict(tier, o)
 		if best == nil || tier.Seconds < best.Seconds*(1-1e-9) || tier.Seconds <= best.Seconds*(1+1e-9) && tierTraffic(tier) < tierTraffic(best) {
 			best = tier
@@ -367,11 +373,46 @@ func (t *tierTrace) actions(stays []tierStay) []plan.Action {
 	return out
 }
 
+// Fetches are issued this much earlier than the prediction asks for: a fixed
+// time, and a share of the time between issue and deadline, over which errors
+// of the prediction add up.
+const (
+	tierLeadSeconds = 0.25
+	tierLeadShare   = 0.5
+)
+
+// postpone moves fetches that prefetch issues much earlier than needed to later
+// steps: backwards from the deadlines, each is issued so that it arrives in
+// time although those after it have to arrive in time as well, with a margin.
+// This leaves slabs free for longer, so that a run touches no more memory than
+// it has use for. start holds the predicted time of each step.
+func (t *tierTrace) postpone(stays []tierStay, start []float64, o TierOptions) {
+	slab := float64(t.p.Params.SlabBytes())
+	begin := start[t.n] // of the fetch after this one
+	limit := int32(t.n)
+	for i := len(stays) - 1; i >= 0; i-- {
+		s := &stays[i]
+		if !s.fetch || s.merged {
+			continue
+		}
+		due := start[s.from] - o.Latency
+		begin = min(begin, due) - float64(t.size[s.obj])*slab/o.ReadBps
+		at := begin - tierLeadSeconds - tierLeadShare*(due-begin)
+		// The last step that starts no later than at, and no later than the
+		// fetch after this one is issued.
+		step := int32(sort.Search(t.n+1, func(k int) bool { return start[k] > at })) - 1
+		limit = min(limit, max(step, 0), s.from)
+		s.issue = max(s.issue, limit)
+	}
+}
+
 // predict fills in the time, the stalls and the traffic of one run on one core,
 // with one channel to the slow tier that serves transfers in the order they
-// are issued.
-func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) {
+// are issued. It returns when each step starts; the last entry is the end.
+func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
 	slab := float64(t.p.Params.SlabBytes())
+	tier.BytesRead, tier.BytesWritten, tier.BytesLower = 0, 0, 0
+	start = make([]float64, t.n+1)
 	arrival := make([]float64, len(t.size))
 	now, free, compute := 0.0, 0.0, 0.0
 	next := 0
@@ -404,6 +445,7 @@ func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) {
 			}
 		}
 		now = ready
+		start[s] = now
 		if s < t.n && o.StepSeconds != nil {
 			d := o.StepSeconds(s)
 			now, compute = now+d, compute+d
@@ -413,6 +455,7 @@ func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) {
 	if tier.StallSeconds < 1e-12*now {
 		tier.StallSeconds = 0
 	}
+	return start
 }
 
 // tierTree holds a number per step and answers range additions and searches in

@@ -72,6 +72,11 @@ type Options struct {
 	// Slow is the slow tier that keys and weights are read from as Plan.Tier
 	// says. Without it everything is made at set-up and stays in DRAM.
 	Slow Slow
+	// Reuse says that Run will be called several times: keys and weights that
+	// the tier plan drops stay in slabs that nothing else needs, so that later
+	// fetches of them, in the same run or the next, cost nothing. A single run
+	// gains nothing from it and would only touch more memory.
+	Reuse bool
 	// QueueDepth is the number of transfers in flight; 0 means 4.
 	QueueDepth int
 	// Keys is where keys come from without a slow tier. It may be nil for
@@ -125,6 +130,7 @@ type Executor struct {
 	slabs   []int32
 	fixed   []*residence // keys and weights that stay in DRAM
 	perLay  []int32      // steps per layer
+	kept    *spare       // with Options.Reuse, else nil
 	setup   float64
 }
 
@@ -170,6 +176,9 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 		if limit <= 0 {
 			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
 		}
+		if o.Reuse {
+			x.kept = newSpare(p)
+		}
 	} else {
 		x.actions = keepAll(p)
 	}
@@ -198,6 +207,8 @@ func (x *Executor) Close() error {
 			r.block.Free()
 		}
 		x.fixed[i] = nil
+	}
+	for x.kept != nil && x.kept.evict() {
 	}
 	return x.arena.Close()
 }

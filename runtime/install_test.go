@@ -84,6 +84,62 @@ func TestBudgetSweep(t *testing.T) {
 	}
 }
 
+// An executor that runs again keeps what fits: with room for everything the
+// second run reads nothing, and with less it reads no more than planned. The
+// result never changes, not even after a run that failed.
+func TestReuse(t *testing.T) {
+	for seed := range uint64(4) {
+		p := plantest.Random(seed, plantest.Config{LogN: 4, Steps: 120, Keys: 10})
+		boom := errors.New("boom")
+		fail := false
+		e := &fakeEngine{params: &p.Params, before: func(s *plan.Step) error {
+			if fail && s == &p.Steps[50] {
+				return boom
+			}
+			return nil
+		}}
+		want := reference(t, p)
+		dir := t.TempDir()
+		if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, extra := range []int{0, 10, 40, 150, 1 << 20} {
+			tiered(t, p, extra)
+			s, err := OpenStore(p, e, fakeKeys{}.ID(), dir, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x, err := NewExecutor(t.Context(), p, e, Options{Threads: 2, Slow: s, Reuse: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 4 {
+				fail = i == 2
+				got, rep, err := x.Run(t.Context(), fakeInputs)
+				if fail {
+					if !errors.Is(err, boom) {
+						t.Fatal(err)
+					}
+					continue
+				}
+				if err != nil || !sameOutputs(got, want) {
+					t.Fatalf("seed %d, +%d slabs, run %d: another result, or %v", seed, extra, i, err)
+				}
+				read := rep.Tiers[1].BytesRead
+				if read > p.Tier.BytesRead || extra == 1<<20 && i == 1 && read != 0 {
+					t.Errorf("seed %d, +%d slabs, run %d reads %d bytes, planned %d", seed, extra, i, read, p.Tier.BytesRead)
+				}
+				if peak := x.arena.Usage().Peak; peak > p.Tier.ArenaSlabs {
+					t.Errorf("arena of %d slabs where %d are planned", peak, p.Tier.ArenaSlabs)
+				}
+			}
+			if err := errors.Join(x.Close(), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // Without a tier plan, or with an engine of other sizes, a store is of no use.
 func TestStoreNeedsTierPlan(t *testing.T) {
 	p := plantest.Random(1, plantest.Config{})

@@ -22,6 +22,7 @@ type residence struct {
 	op      backend.Operand
 	pins    int     // unfinished nodes that use the memory
 	dropped bool    // the plan has let go; freed when the last pin goes
+	next    int32   // after a drop: step of the next fetch, counted on into the next run
 	writer  *node   // last node that writes it
 	readers []*node // nodes that read it since, ciphertexts only
 }
@@ -104,6 +105,9 @@ func newRun(x *Executor, in Inputs) *run {
 	}
 	r.progress, r.work = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
 	copy(r.cur, x.fixed)
+	if x.kept != nil {
+		x.kept.rewind()
+	}
 	return r
 }
 
@@ -208,6 +212,9 @@ func (r *run) alloc(obj plan.ObjectID, step int32) (*store.Block, error) {
 		if err == nil || !errors.Is(err, store.ErrFull) {
 			return b, err
 		}
+		if r.x.kept != nil && r.x.kept.evict() {
+			continue
+		}
 		if r.flying == 0 {
 			return nil, fmt.Errorf("the tier plan does not fit its arena at step %d, %s: %w", step, describe(r.x.p, obj), err)
 		}
@@ -252,6 +259,13 @@ func (r *run) act(a plan.Action) error {
 		if written && spill == nil {
 			return fmt.Errorf("the tier plan fetches %s at step %d, which was not spilled", describe(r.x.p, a.Obj), a.Step)
 		}
+		if r.x.kept != nil {
+			if res := r.x.kept.take(a.Obj); res != nil {
+				res.dropped = false
+				r.cur[a.Obj], r.live[res] = res, struct{}{}
+				return nil
+			}
+		}
 		res, err := r.reside(a.Obj, a.Step)
 		if err != nil {
 			return err
@@ -265,6 +279,9 @@ func (r *run) act(a plan.Action) error {
 	case plan.ActDrop:
 		if res == nil {
 			return fmt.Errorf("the tier plan drops %s at step %d, which is not resident", describe(r.x.p, a.Obj), a.Step)
+		}
+		if r.x.kept != nil {
+			res.next = r.x.kept.after(a)
 		}
 		r.drop(res)
 	case plan.ActSpill:
@@ -317,9 +334,12 @@ func (r *run) drop(res *residence) {
 }
 
 func (r *run) release(res *residence) {
-	if res.dropped && res.pins == 0 {
+	if !res.dropped || res.pins > 0 {
+		return
+	}
+	delete(r.live, res)
+	if r.x.kept == nil || r.err != nil || r.cur[res.obj] != nil || !r.x.kept.put(res) {
 		res.block.Free()
-		delete(r.live, res)
 	}
 }
 

@@ -1,3 +1,5 @@
+// Package clear computes in the clear: the tensor semantics of a network, and the
+// scheme engine on float64 slots that all other engines are held against.
 package clear
 
 import (

@@ -1,5 +1,7 @@
 package lattigo
 
+import "github.com/home-fhe/home/ir"
+
 // basis converts residues from a group of source primes G to single target
 // primes, exactly: with S the product of the sources, a value x is read as its
 // centred representative in [-S/2, S/2) and reduced modulo the target (Halevi,
@@ -154,4 +156,42 @@ func (b *basis) convert(z []uint64, t int, m *modulus, rows [][]uint64, v []uint
 			z[i] = s.lazy(m)
 		}
 	}
+}
+
+// maxGroup is the number of targets converted at once where there are several
+// sources: enough that reading the sources does not dominate, few enough that the
+// results stay in cache. A single source is read so quickly that one target at a
+// time is better.
+const maxGroup = 4
+
+func groupSize(p *ir.Params) int {
+	if len(p.P) == 1 {
+		return 1
+	}
+	return maxGroup
+}
+
+// convertGroup converts to up to four targets at once, as convert does to one.
+func (b *basis) convertGroup(z [][]uint64, t []int, m []*modulus, rows [][]uint64, v []uint8) {
+	vec := b.vec && len(z) == maxGroup && len(b.src) > 1
+	for _, m := range m {
+		vec = vec && m.vec
+	}
+	if !vec {
+		for i := range z {
+			b.convert(z[i], t[i], m[i], rows, v)
+		}
+		return
+	}
+	var out [4]*uint64
+	var w [32]uint64
+	var c [12]uint64
+	for i := range z {
+		out[i] = &z[i][0]
+		for j, x := range b.w52[t[i]] {
+			w[4*j+i] = x
+		}
+		c[i], c[4+i], c[8+i] = b.neg52[t[i]], m[i].q, m[i].neginv
+	}
+	convert4Vec(&out, &rows[0], &w, len(b.src), &v[0], &c, len(z[0]))
 }

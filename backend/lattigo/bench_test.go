@@ -29,7 +29,8 @@ func BenchmarkSteps(b *testing.B) {
 		scale int
 		level int
 	}{
-		{13, ir.RingReal, sizes(36, 28, 5), []int{36}, 28, 5},
+		{13, ir.RingReal, sizes(33, 29, 5), []int{35}, 29, 5},
+		{15, ir.RingReal, sizes(41, 37, 16), []int{38, 38, 38, 38, 38, 38}, 37, 13},
 		{15, ir.RingStandard, sizes(45, 34, 20), []int{45, 45, 45}, 34, 20},
 	} {
 		p, err := ir.NewParams("bench", c.logN, c.ring, ir.SecretTernary, c.q, c.p, c.scale)

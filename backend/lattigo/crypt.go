@@ -117,7 +117,7 @@ func (r *rings) makeKey(s *secret, rot, level int, seed *[SeedBytes]byte, b func
 		noise.gaussPoly(e[d])
 	}
 	for d := range digits {
-		lo, hi := r.group(d, level)
+		lo, hi := r.digitPrimes(d, level)
 		for i := range level + 1 + len(r.p.P) {
 			prime := r.target(i, level)
 			r.keyPolys(s, rot, prime, rows[0], rows[1], rows[2], perm, &l)

@@ -47,12 +47,13 @@ type engine struct {
 type scratch struct {
 	coef  [][]uint64 // L+1 limbs: coefficients of what is decomposed
 	own   [][]uint64 // L+1 limbs: the same in the transform domain
-	tmp   [][]uint64 // one limb per digit
+	tmp   [][]uint64 // group limbs per digit, and two groups
 	acc   [][]uint64 // 2*(nP+1) limbs: results modulo P, and two more
 	v     [][]uint8  // quotients, per digit, and two more
 	from  []uint32   // an automorphism
 	lanes lanes
-	x     [][]uint64 // operands of inner products
+	x     [][]uint64 // group limbs per digit
+	terms [][]uint64 // operands of inner products
 	y0    [][]uint64
 	y1    [][]uint64
 	cplx  []complex128
@@ -63,8 +64,7 @@ type scratch struct {
 // bits unless they are stamped insecure and AllowInsecure is given.
 //
 // At most one step per CPU runs at a time; further calls of Exec wait. Each
-// running step uses scratch memory of its own, 2(L+1) + dnum + 2nP + 2 limbs and
-// a little more, allocated once.
+// running step uses scratch memory of its own, allocated once; see Reserve.
 func Open(p *ir.Params, opts ...Option) (backend.Engine, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func Reserve(p *ir.Params) (tables, scratch int64) {
 	tables = primes*4*n*8 + 16*int64(p.Slots()) + n
 	nq, np := int64(len(p.Q)), int64(len(p.P))
 	digits := (nq + np - 1) / np
-	scratch = (2*nq+digits+2*np+2)*n*8 + (digits+2)*n + n/2
+	scratch = (2*nq+(digits+2)*int64(groupSize(p))+2*np+2)*n*8 + (digits+2)*n + n/2
 	scratch += 16*int64(p.Slots()) + 8*n // encoding
 	return tables, scratch
 }
@@ -131,9 +131,9 @@ func (r *rings) newScratch() *scratch {
 	digits := len(r.digit)
 	s := &scratch{
 		coef: makeRows(nq, r.n), own: makeRows(nq, r.n),
-		tmp: makeRows(digits, r.n), acc: makeRows(2*np+2, r.n),
+		tmp: makeRows((digits+2)*r.group, r.n), acc: makeRows(2*np+2, r.n),
 		from: make([]uint32, r.n/8),
-		x:    make([][]uint64, digits), y0: make([][]uint64, digits), y1: make([][]uint64, digits),
+		x:    make([][]uint64, digits*r.group), terms: make([][]uint64, digits), y0: make([][]uint64, digits), y1: make([][]uint64, digits),
 	}
 	for range digits + 2 {
 		s.v = append(s.v, make([]uint8, r.n))
@@ -395,8 +395,8 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 			copyRow(out.q(1, i), a.q(1, i))
 		}
 	case ir.OpHEMulPlain:
-		for k := range 2 {
-			for i := range nq {
+		for i := range nq { // limb by limb, while that of the plaintext is in cache
+			for k := range 2 {
 				e.mods[i].mulPlainRow(out.q(k, i), a.q(k, i), b.q(0, i))
 			}
 		}
@@ -434,14 +434,14 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 			}
 		}
 	case ir.OpHEMulQP:
-		for k := range 2 {
-			for i := range nqp {
+		for i := range nqp {
+			for k := range 2 {
 				e.mod(i, l).mulRow(out.q(k, i), a.qp(k, i, l), b.qp(0, i, l))
 			}
 		}
 	case ir.OpHEMacQP:
-		for k := range 2 {
-			for i := range nqp {
+		for i := range nqp {
+			for k := range 2 {
 				e.mod(i, l).macRow(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l), c.qp(0, i, l))
 			}
 		}

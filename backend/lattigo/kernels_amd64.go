@@ -69,3 +69,6 @@ func prepareVec(x *uint64, sum *float64, n int, c, cs, q uint64, frac float64)
 
 //go:noescape
 func permuteVec(z, x *uint64, from *uint32, lanes *[8][8]uint64, groups int)
+
+//go:noescape
+func convert4Vec(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int)

@@ -32,3 +32,7 @@ func convertVec(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint
 }
 func prepareVec(x *uint64, sum *float64, n int, c, cs, q uint64, frac float64) { panic(noVector) }
 func permuteVec(z, x *uint64, from *uint32, lanes *[8][8]uint64, groups int)   { panic(noVector) }
+
+func convert4Vec(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int) {
+	panic(noVector)
+}

@@ -141,6 +141,18 @@ func testBases(t *testing.T, rng *rand.Rand, f, s *rings) {
 				}
 				out = append(out, z)
 			}
+			for from := 0; from+maxGroup <= len(b.w); from++ { // the same in groups
+				z := makeRows(maxGroup, r.n)
+				b.convertGroup(z, r.all[from:from+maxGroup], r.mods[from:from+maxGroup], rows, v)
+				for k, z := range z {
+					for i := range z {
+						z[i] %= r.mods[from+k].q
+					}
+					if !slices.Equal(z, out[from+k]) {
+						t.Errorf("conversion to a group of primes from %d on differs for number %d", from, k)
+					}
+				}
+			}
 			return out
 		}
 		var src [][]uint64
@@ -174,6 +186,26 @@ func BenchmarkTransform(b *testing.B) {
 						f(x, x)
 					}
 				})
+			}
+		}
+	}
+}
+
+// TestCompareKernels runs the comparison once: every figure must be there.
+func TestCompareKernels(t *testing.T) {
+	for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
+		p, err := ir.NewParams("compare", 9, r, ir.SecretTernary, []int{45, 36, 36}, []int{46}, 36)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := must[[]KernelTime](t)(CompareKernels(p, 1))
+		if len(got) != 5 {
+			t.Errorf("%d kernels", len(got))
+		}
+		for _, k := range got {
+			t.Logf("%-24s N=2^%d %s: %.4f ms, stock %.4f ms, x%.2f", k.Step, k.LogN, k.Form, k.Ours, k.Stock, k.Ratio())
+			if !(k.Ours > 0 && k.Stock > 0 && k.Ratio() > 0) || k.Form == "" {
+				t.Errorf("%+v", k)
 			}
 		}
 	}

@@ -8,34 +8,41 @@ package lattigo
 func (e *engine) rescale(w *scratch, out, in *operand) {
 	l := out.t.Level
 	last := e.mods[l+1]
-	b := e.scale[l+1]
-	x, t, v := w.acc[:1], w.acc[1], w.v[0]
+	x := w.acc[:1]
 	for k := range 2 {
 		last.intt(x[0], in.q(k, l+1))
-		b.prepare(x, v)
-		for i := range l + 1 {
-			m := e.mods[i]
-			b.convert(t, i, m, x, v)
-			m.ntt(t, t)
-			m.subMulRow(out.q(k, i), in.q(k, i), t, b.down[i])
-		}
+		e.divide(w, e.scale[l+1], x, l, func(i int, t []uint64, down uint64) {
+			e.mods[i].subMulRow(out.q(k, i), in.q(k, i), t, down)
+		})
 	}
 }
 
 // modDown divides both parts by P, rounding.
 func (e *engine) modDown(w *scratch, out, in *operand) {
 	l, np := out.t.Level, len(e.p.P)
-	x, t, v := w.acc[:np], w.acc[np], w.v[0]
+	x := w.acc[:np]
 	for k := range 2 {
 		for j := range np {
 			e.mods[len(e.p.Q)+j].intt(x[j], in.qp(k, l+1+j, l))
 		}
-		e.pToQ.prepare(x, v)
-		for i := range l + 1 {
-			m := e.mods[i]
-			e.pToQ.convert(t, i, m, x, v)
-			m.ntt(t, t)
-			m.subMulRow(out.q(k, i), in.q(k, i), t, e.pToQ.down[i])
+		e.divide(w, e.pToQ, x, l, func(i int, t []uint64, down uint64) {
+			e.mods[i].subMulRow(out.q(k, i), in.q(k, i), t, down)
+		})
+	}
+}
+
+// divide reads x, coefficients modulo the sources of b, as a centred number and
+// hands it to emit modulo q_0..q_l, transformed, with the inverse of the product
+// of the sources. It overwrites x and w.tmp.
+func (e *engine) divide(w *scratch, b *basis, x [][]uint64, l int, emit func(i int, t []uint64, down uint64)) {
+	v := w.v[0]
+	b.prepare(x, v)
+	for from := 0; from <= l; from += e.group {
+		n := min(e.group, l+1-from)
+		b.convertGroup(w.tmp[:n], e.all[from:from+n], e.mods[from:from+n], x, v)
+		for i := range n {
+			e.mods[from+i].ntt(w.tmp[i], w.tmp[i])
+			emit(from+i, w.tmp[i], b.down[from+i])
 		}
 	}
 }
@@ -44,22 +51,31 @@ func (e *engine) modDown(w *scratch, out, in *operand) {
 // prepared digits.
 func (e *engine) prepareDigits(w *scratch, l int) {
 	for d := range e.p.Digits(l) {
-		from, to := e.group(d, l)
+		from, to := e.digitPrimes(d, l)
 		e.digitBasis(d, l).prepare(w.coef[from:to], w.v[d])
 	}
 }
 
-// digitLimb writes digit d modulo limb i of QP_l, transformed, into t and
-// returns it; where the limb belongs to the digit it is own(i) itself.
-func (e *engine) digitLimb(w *scratch, t []uint64, d, i, l int, own func(i int) []uint64) []uint64 {
-	from, to := e.group(d, l)
-	if i >= from && i < to {
-		return own(i)
+// digitLimbs computes digit d modulo limbs from..from+n-1 of QP_l, transformed,
+// into rows t, and sets x to them; where a limb belongs to the digit it is own(i)
+// itself, and the row in t is not used.
+func (e *engine) digitLimbs(w *scratch, x, t [][]uint64, d, from, l int, own func(i int) []uint64) {
+	var targets [maxGroup]int
+	var mods [maxGroup]*modulus
+	n := len(t)
+	lo, hi := e.digitPrimes(d, l)
+	for i := range n {
+		targets[i], mods[i] = e.target(from+i, l), e.mod(from+i, l)
 	}
-	m := e.mod(i, l)
-	e.digitBasis(d, l).convert(t, e.target(i, l), m, w.coef[from:to], w.v[d])
-	m.ntt(t, t)
-	return t
+	e.digitBasis(d, l).convertGroup(t, targets[:n], mods[:n], w.coef[lo:hi], w.v[d])
+	for i := range n {
+		if from+i >= lo && from+i < hi {
+			x[i] = own(from + i)
+			continue
+		}
+		mods[i].ntt(t[i], t[i])
+		x[i] = t[i]
+	}
 }
 
 // decompose writes the digits of c1.
@@ -70,22 +86,38 @@ func (e *engine) decompose(w *scratch, out, in *operand) {
 	}
 	e.prepareDigits(w, l)
 	own := func(i int) []uint64 { return in.q(1, i) }
+	limbs := l + 1 + len(e.p.P)
+	var x [maxGroup][]uint64
 	for d := range e.p.Digits(l) {
-		for i := range l + 1 + len(e.p.P) {
-			z := out.q(d, i)
-			copyRow(z, e.digitLimb(w, z, d, i, l, own))
+		for from := 0; from < limbs; from += e.group {
+			n := min(e.group, limbs-from)
+			z := out.rows[d*out.stride+from : d*out.stride+from+n]
+			e.digitLimbs(w, x[:n], z, d, from, l, own)
+			for i := range n {
+				copyRow(z[i], x[i])
+			}
 		}
 	}
 }
 
-// gadgetLimb writes limb i of the product of the prepared digits with a key,
-// modulo QP_l.
-func (e *engine) gadgetLimb(w *scratch, z0, z1 []uint64, key *operand, i, l int, own func(i int) []uint64) {
-	d := e.p.Digits(l)
-	for k := range d {
-		w.x[k] = e.digitLimb(w, w.tmp[k], k, i, l, own)
+// gadget computes limbs from..to-1 of the product of the prepared digits with a
+// key, modulo QP_l, and hands each to emit, in z0, z1, which emit may overwrite.
+// It uses w.tmp from the second group on.
+func (e *engine) gadget(w *scratch, z0, z1 []uint64, key *operand, from, to, l int, own func(i int) []uint64, emit func(i int)) {
+	digits := e.p.Digits(l)
+	for ; from < to; from += e.group {
+		n := min(e.group, to-from)
+		for k := range digits {
+			e.digitLimbs(w, w.x[k*e.group:k*e.group+n], w.tmp[(k+1)*e.group:(k+1)*e.group+n], k, from, l, own)
+		}
+		for i := range n {
+			for k := range digits {
+				w.terms[k] = w.x[k*e.group+i]
+			}
+			e.dotKey(w, z0, z1, w.terms[:digits], key, from+i, l)
+			emit(from + i)
+		}
 	}
-	e.dotKey(w, z0, z1, w.x[:d], key, i, l)
 }
 
 func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand, i, l int) {
@@ -103,26 +135,32 @@ func (e *engine) switchKey(w *scratch, key *operand, l int, own func(i int) []ui
 	e.prepareDigits(w, l)
 	p0, p1 := w.acc[:np], w.acc[np:2*np]
 	z0, z1 := w.acc[2*np], w.acc[2*np+1]
-	for j := range np {
-		e.gadgetLimb(w, p0[j], p1[j], key, l+1+j, l, own)
-		m := e.mods[len(e.p.Q)+j]
-		m.intt(p0[j], p0[j])
-		m.intt(p1[j], p1[j])
-	}
+	e.gadget(w, z0, z1, key, l+1, l+1+np, l, own, func(i int) {
+		m := e.mod(i, l)
+		m.intt(p0[i-l-1], z0)
+		m.intt(p1[i-l-1], z1)
+	})
 	v0, v1 := w.v[len(w.v)-2], w.v[len(w.v)-1]
-	e.pToQ.prepare(p0, v0)
-	e.pToQ.prepare(p1, v1)
-	t := w.tmp[0]
-	for i := range l + 1 {
-		m := e.mods[i]
-		e.gadgetLimb(w, z0, z1, key, i, l, own)
-		e.pToQ.convert(t, i, m, p0, v0)
-		m.ntt(t, t)
-		m.subMulRow(z0, z0, t, e.pToQ.down[i])
-		e.pToQ.convert(t, i, m, p1, v1)
-		m.ntt(t, t)
-		m.subMulRow(z1, z1, t, e.pToQ.down[i])
-		emit(i, z0, z1)
+	b := e.pToQ
+	b.prepare(p0, v0)
+	b.prepare(p1, v1)
+	for from := 0; from <= l; from += e.group {
+		n := min(e.group, l+1-from)
+		t := w.tmp[:n]
+		targets, mods := e.all[from:from+n], e.mods[from:from+n]
+		// What is subtracted before the division by P waits in rows that gadget
+		// does not use.
+		u := w.tmp[len(w.tmp)-e.group : len(w.tmp)-e.group+n]
+		b.convertGroup(t, targets, mods, p0, v0)
+		b.convertGroup(u, targets, mods, p1, v1)
+		e.gadget(w, z0, z1, key, from, from+n, l, own, func(i int) {
+			m, t, u := e.mods[i], t[i-from], u[i-from]
+			m.ntt(t, t)
+			m.subMulRow(z0, z0, t, b.down[i])
+			m.ntt(u, u)
+			m.subMulRow(z1, z1, u, b.down[i])
+			emit(i, z0, z1)
+		})
 	}
 }
 
@@ -169,9 +207,9 @@ func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
 	d := e.p.Digits(l)
 	for i := range l + 1 + np {
 		for k := range d {
-			w.x[k] = digits.qp(k, i, l)
+			w.terms[k] = digits.qp(k, i, l)
 		}
-		e.dotKey(w, z0, z1, w.x[:d], key, i, l)
+		e.dotKey(w, z0, z1, w.terms[:d], key, i, l)
 		if i <= l {
 			e.mods[i].macScalarRow(z0, z0, in.q(0, i), e.pModQ[i])
 		}
@@ -184,26 +222,22 @@ func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
 // as it is, so that one ModDown serves the sum of many giant steps.
 func (e *engine) giant(w *scratch, out, in, key *operand, rot int) {
 	l, np := out.t.Level, len(e.p.P)
-	p, v, t := w.acc[:np], w.v[len(w.v)-1], w.tmp[0]
+	p := w.acc[:np]
 	for j := range np {
 		e.mods[len(e.p.Q)+j].intt(p[j], in.qp(1, l+1+j, l))
 	}
-	e.pToQ.prepare(p, v)
-	for i := range l + 1 {
+	e.divide(w, e.pToQ, p, l, func(i int, t []uint64, down uint64) {
 		m := e.mods[i]
-		e.pToQ.convert(t, i, m, p, v)
-		m.ntt(t, t)
-		m.subMulRow(w.own[i], in.q(1, i), t, e.pToQ.down[i])
+		m.subMulRow(w.own[i], in.q(1, i), t, down)
 		m.intt(w.coef[i], w.own[i])
-	}
+	})
 	e.prepareDigits(w, l)
 	e.automorphism(w.from, &w.lanes, e.galois(rot))
 	z0, z1 := w.acc[2*np], w.acc[2*np+1]
 	own := func(i int) []uint64 { return w.own[i] }
-	for i := range l + 1 + np {
-		e.gadgetLimb(w, z0, z1, key, i, l, own)
+	e.gadget(w, z0, z1, key, 0, l+1+np, l, own, func(i int) {
 		e.mod(i, l).addRow(z0, z0, in.qp(0, i, l))
 		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
 		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
-	}
+	})
 }

@@ -23,6 +23,8 @@ type rings struct {
 	scale []*basis   // [l]: q_l to all of QP, for rescaling
 	pModQ []uint64   // P mod q_i, Montgomery form
 	enc   *encoder
+	group int   // targets of conversions at once
+	all   []int // 0, 1, 2, ...: every prime as a target of conversions
 }
 
 func newRings(p *ir.Params) (*rings, error) { return newRingsWith(p, vectorUnit()) }
@@ -41,8 +43,9 @@ func newRingsWith(p *ir.Params, vector bool) (*rings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parameters %q: %w", p.Name, err)
 	}
-	r := &rings{p: p, n: p.N(), order: base.NthRoot(), enc: newEncoder(p)}
+	r := &rings{p: p, n: p.N(), order: base.NthRoot(), enc: newEncoder(p), group: groupSize(p)}
 	for _, s := range base.SubRings {
+		r.all = append(r.all, len(r.all))
 		r.mods = append(r.mods, newModulus(s, p.Ring == ir.RingReal, vector))
 	}
 	nq, np := len(p.Q), len(p.P)
@@ -156,14 +159,14 @@ func (r *rings) target(i, l int) int {
 	return len(r.p.Q) + i - l - 1
 }
 
-// group returns the primes of digit d at level l, as a half-open range.
-func (r *rings) group(d, l int) (from, to int) {
+// digitPrimes returns the primes of digit d at level l, as a half-open range.
+func (r *rings) digitPrimes(d, l int) (from, to int) {
 	a := len(r.p.P)
 	return d * a, min((d+1)*a, l+1)
 }
 
 // digitBasis returns the conversion of digit d at level l.
 func (r *rings) digitBasis(d, l int) *basis {
-	from, to := r.group(d, l)
+	from, to := r.digitPrimes(d, l)
 	return r.digit[d][to-from-1]
 }

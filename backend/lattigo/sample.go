@@ -57,11 +57,15 @@ const (
 // stream at every level.
 const special = 1 << 15
 
+func (s *stream) refill() {
+	clear(s.buf[:])
+	s.c.XORKeyStream(s.buf[:], s.buf[:])
+	s.at = 0
+}
+
 func (s *stream) word() uint64 {
 	if s.at == len(s.buf) {
-		clear(s.buf[:])
-		s.c.XORKeyStream(s.buf[:], s.buf[:])
-		s.at = 0
+		s.refill()
 	}
 	w := binary.LittleEndian.Uint64(s.buf[s.at:])
 	s.at += 8
@@ -72,12 +76,19 @@ func (s *stream) word() uint64 {
 // q, those not below q rejected.
 func (s *stream) uniform(z []uint64, q uint64) {
 	mask := uint64(1)<<bits.Len64(q) - 1
-	for i := range z {
-		w := s.word() & mask
-		for w >= q {
-			w = s.word() & mask
+	for i := 0; i < len(z); {
+		if s.at == len(s.buf) {
+			s.refill()
 		}
-		z[i] = w
+		b := s.buf[s.at:]
+		for len(b) >= 8 && i < len(z) {
+			w := binary.LittleEndian.Uint64(b) & mask
+			b = b[8:]
+			z[i] = w
+			_, below := bits.Sub64(w, q, 0)
+			i += int(below) // a rejected word is overwritten
+		}
+		s.at = len(s.buf) - len(b)
 	}
 }
 

@@ -165,7 +165,7 @@ func portRun(p *plan.Port) (batch int, sample []int) {
 	return batch * p.Layout.Lanes, sample
 }
 
-// oneInput refuses clients of networks with several inputs or outputs.
+// onePort refuses clients of networks with several inputs or outputs.
 func onePort(c *plan.Client) error {
 	if len(c.Inputs) != 1 || len(c.Outputs) != 1 {
 		return fmt.Errorf("%s has %d inputs and %d outputs, %w: HomE feeds networks with one of each", c.Model, len(c.Inputs), len(c.Outputs), ir.ErrUnsupported)
@@ -185,6 +185,7 @@ func openInputs(c *plan.Client, path string, limit int) (*dataset.Samples, error
 func encryptAll(c *plan.Client, sk *lattigo.SecretKey, in *dataset.Samples, opts []lattigo.Option) (*lattigo.Ciphertexts, error) {
 	port := &c.Inputs[0]
 	batch, _ := portRun(port)
+	own, _ := splitBatch(port.Shape)
 	v := lattigo.PortValues{Port: port.Name, Level: port.Level, Scale: port.Scale}
 	samples := 0
 	for {
@@ -195,7 +196,7 @@ func encryptAll(c *plan.Client, sk *lattigo.SecretKey, in *dataset.Samples, opts
 		if err != nil {
 			return nil, err
 		}
-		slots, err := runtime.Pack(port, fillUp(port, a))
+		slots, err := runtime.Pack(port, fillUp(own, a))
 		if err != nil {
 			return nil, fmt.Errorf("samples %d to %d: %w", samples, samples+a.Shape[0]-1, err)
 		}
@@ -203,24 +204,6 @@ func encryptAll(c *plan.Client, sk *lattigo.SecretKey, in *dataset.Samples, opts
 		samples += a.Shape[0]
 	}
 	return lattigo.Encrypt(sk, &c.Params, c.Plan, samples, []lattigo.PortValues{v}, opts...)
-}
-
-// fillUp repeats the last sample until the network's own batch is whole. Lanes
-// may stay empty.
-func fillUp(port *plan.Port, a *ir.Array) *ir.Array {
-	own, sample := splitBatch(port.Shape)
-	n := a.Shape[0]
-	want := (n + own - 1) / own * own
-	if want == n {
-		return a
-	}
-	size := ir.NumElems(sample)
-	full := ir.NewArray(append([]int{want}, sample...)...)
-	copy(full.Data, a.Data)
-	for i := n; i < want; i++ {
-		copy(full.Data[i*size:], a.Data[(n-1)*size:])
-	}
-	return full
 }
 
 type decryptCmd struct {

@@ -1,17 +1,22 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
 )
 
 type inspectCmd struct {
-	Model  string `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
-	Format string `enum:"text,json,dot,html" default:"text" short:"f" placeholder:"FORMAT" help:"text, json, dot or html. Default: text."`
-	Output string `short:"o" placeholder:"FILE" help:"Write here instead of standard output."`
+	Model  string     `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
+	Format string     `enum:"text,json,dot,html" default:"text" short:"f" placeholder:"FORMAT" help:"text, json, dot or html. Default: text."`
+	Output string     `short:"o" placeholder:"FILE" help:"Write here instead of standard output."`
+	WhatIf []byteSize `name:"what-if" sep:"," placeholder:"SIZE,..." help:"Also predict the run under these DRAM budgets."`
 
 	compileFlags
 }
@@ -21,6 +26,7 @@ func (*inspectCmd) Help() string {
 time per layer, where memory goes, keys, parameters and security.
 
   home inspect model.hplan
+  home inspect model.hplan --what-if 512MiB,1GiB,2GiB
   home inspect model.hplan --format html -o model.html
   home inspect model.hplan --format dot | dot -Tsvg > model.svg`
 }
@@ -30,7 +36,23 @@ func (c *inspectCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	prof, err := c.profile()
+	if err != nil {
+		return err
+	}
+	if s.model == nil && c.DRAM > 0 {
+		if err := passes.Retier(s.plan, int64(c.DRAM), prof, 1); err != nil {
+			return err
+		}
+	}
 	r := reportPlan(s.plan)
+	for _, budget := range c.WhatIf {
+		w, err := whatIf(s.plan, int64(budget), prof)
+		if err != nil {
+			return err
+		}
+		r.WhatIf = append(r.WhatIf, w)
+	}
 	switch c.Format {
 	case "json":
 		return e.writeText(c.Output, func(w io.Writer) error {
@@ -43,11 +65,38 @@ func (c *inspectCmd) Run(e *env) error {
 	case "dot":
 		return e.writeText(c.Output, func(w io.Writer) error { return ir.DOT(w, s.plan.Network) })
 	}
-	return e.writeText(c.Output, func(w io.Writer) error { return textReport(w, r, s.plan.Notes) })
+	return e.writeText(c.Output, func(w io.Writer) error { return textReport(w, r) })
+}
+
+// whatIf plans the tiers for another budget and says what comes of it.
+func whatIf(p *plan.Plan, budget int64, prof *backend.Profile) (whatIfReport, error) {
+	other := *p
+	err := passes.Retier(&other, budget, prof, 1)
+	var small *passes.BudgetError
+	switch {
+	case errors.As(err, &small):
+		return whatIfReport{DRAM: budget, Least: small.Least}, nil
+	case err != nil:
+		return whatIfReport{}, err
+	}
+	t := other.Tier
+	return whatIfReport{
+		DRAM: budget, Fits: true, Least: other.Bytes.DRAMMin, Seconds: t.Seconds, StallSeconds: t.StallSeconds,
+		BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesLower,
+	}, nil
+}
+
+// words describes the outcome in the columns of a table.
+func (w *whatIfReport) words() []string {
+	dram := byteSize(w.DRAM).String()
+	if !w.Fits {
+		return []string{dram, "too small", "", "at least " + byteSize(w.Least).String(), ""}
+	}
+	return []string{dram, seconds(w.Seconds), seconds(w.StallSeconds), byteSize(w.BytesRead).String(), byteSize(w.BytesWritten).String()}
 }
 
 // textReport is inspect for a terminal.
-func textReport(w io.Writer, r *planReport, notes []string) error {
+func textReport(w io.Writer, r *planReport) error {
 	b := &strings.Builder{}
 	p := r.Params
 	fmt.Fprintf(b, "%s\n\n", r.Model)
@@ -80,7 +129,7 @@ func textReport(w io.Writer, r *planReport, notes []string) error {
 	for _, o := range r.ClientOps {
 		t.row("on the client", fmt.Sprintf("%s (%s)", o.Node, o.Op))
 	}
-	for _, s := range notes {
+	for _, s := range r.Notes {
 		t.row("note", s)
 	}
 	for _, s := range r.Warnings {
@@ -97,6 +146,17 @@ func textReport(w io.Writer, r *planReport, notes []string) error {
 	}
 	if err := t.write(b, "  "); err != nil {
 		return err
+	}
+	if len(r.WhatIf) > 0 {
+		fmt.Fprintln(b)
+		t = newTable(0, 1, 2, 3, 4)
+		t.row("DRAM", "time", "waiting", "read", "written")
+		for i := range r.WhatIf {
+			t.row(r.WhatIf[i].words()...)
+		}
+		if err := t.write(b, "  "); err != nil {
+			return err
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

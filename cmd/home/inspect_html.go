@@ -38,6 +38,7 @@ type pageView struct {
 	Params    []fact
 	Tier      *tierView
 	Client    []fact
+	WhatIf    [][]string
 }
 
 type fact struct{ Name, Value, Note string }
@@ -156,6 +157,9 @@ func htmlPage(w io.Writer, r *planReport) error {
 	v.gauge(r)
 	v.tier(r)
 	v.client(r)
+	for i := range r.WhatIf {
+		v.WhatIf = append(v.WhatIf, r.WhatIf[i].words())
+	}
 	return page.Execute(w, v)
 }
 

@@ -46,16 +46,18 @@ Exit codes: 0 done, 1 failure, 2 outputs differ from --expect, 3 model not suppo
 
 // cli is the command line: one field per verb, in the order of a first session.
 type cli struct {
-	Check    checkCmd    `cmd:"" help:"Say whether a model is supported, and what runs where."`
-	Compile  compileCmd  `cmd:"" help:"Compile an ONNX model into a plan."`
-	Inspect  inspectCmd  `cmd:"" help:"Show what a plan does, needs and costs."`
-	Keygen   keygenCmd   `cmd:"" help:"Make a secret key and the evaluation keys that plans need."`
-	Install  installCmd  `cmd:"" help:"Bring keys and weights into the slow tier, once."`
-	Encrypt  encryptCmd  `cmd:"" help:"Encrypt inputs."`
-	Run      runCmd      `cmd:"" help:"Run a plan on encrypted inputs, or a network in one process."`
-	Decrypt  decryptCmd  `cmd:"" help:"Decrypt results into labels and scores."`
-	Evaluate evaluateCmd `cmd:"" help:"Measure accuracy on a labelled data set."`
-	Version  versionCmd  `cmd:"" help:"Print the version and what it was built from."`
+	Check        checkCmd        `cmd:"" help:"Say whether a model is supported, and what runs where."`
+	Compile      compileCmd      `cmd:"" help:"Compile an ONNX model into a plan."`
+	Inspect      inspectCmd      `cmd:"" help:"Show what a plan does, needs and costs."`
+	Keygen       keygenCmd       `cmd:"" help:"Make a secret key and the evaluation keys that plans need."`
+	Install      installCmd      `cmd:"" help:"Bring keys and weights into the slow tier, once."`
+	Encrypt      encryptCmd      `cmd:"" help:"Encrypt inputs."`
+	Run          runCmd          `cmd:"" help:"Run a plan on encrypted inputs, or a network in one process."`
+	Decrypt      decryptCmd      `cmd:"" help:"Decrypt results into labels and scores."`
+	Evaluate     evaluateCmd     `cmd:"" help:"Measure accuracy on a labelled data set."`
+	Bench        benchCmd        `cmd:"" help:"Time the reference networks, encrypted."`
+	Characterize characterizeCmd `cmd:"" help:"Measure this machine and write a cost profile."`
+	Version      versionCmd      `cmd:"" help:"Print the version and what it was built from."`
 }
 
 // env is what a verb may touch of the world around it.

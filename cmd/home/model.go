@@ -22,7 +22,7 @@ import (
 // takes a model too and compiles it in memory with these.
 type compileFlags struct {
 	Calibrate  string   `group:"compile" placeholder:"FILE" help:"Typical inputs (.npy, idx, CIFAR .bin) from which the ranges of activations are read. Use training data, never test data."`
-	CalLimit   int      `group:"compile" name:"calibrate-limit" default:"256" placeholder:"N" help:"Use at most N of them."`
+	CalLimit   int      `group:"compile" name:"calibrate-limit" default:"1000" placeholder:"N" help:"Use at most N of them."`
 	Drop       percent  `group:"compile" name:"accuracy-drop" default:"0.5%" placeholder:"P%" help:"Share of calibration samples whose predicted class may change."`
 	Objective  string   `group:"compile" enum:"latency,throughput" default:"latency" help:"What to be good at: latency (one sample soon) or throughput (many samples)."`
 	Batch      int      `group:"compile" placeholder:"N" help:"Samples per run. Default: one for latency, as many as fit for throughput."`
@@ -118,18 +118,37 @@ func (f *compileFlags) skips() ([]string, error) {
 
 // compile turns a model into a plan. It does not write the plan anywhere.
 func (f *compileFlags) compile(e *env, m *source) (*plan.Plan, error) {
+	pre, err := f.preprocess()
+	if err != nil {
+		return nil, err
+	}
+	if f.Calibrate == "" {
+		return f.compileWith(e, m, pre, nil)
+	}
+	_, sample, err := onlyInput(m.path, m.Graph)
+	if err != nil {
+		return nil, err
+	}
+	s, err := dataset.Open(f.Calibrate, dataset.Options{Limit: f.CalLimit, Shape: sample, Preprocess: pre})
+	if err != nil {
+		return nil, fmt.Errorf("--calibrate: %w", err)
+	}
+	defer s.Close()
+	return f.compileWith(e, m, pre, s)
+}
+
+// compileWith is compile with preprocessing and calibration samples, both nil
+// where there are none, that were read before.
+func (f *compileFlags) compileWith(e *env, m *source, pre *plan.Preprocess, calibrate *dataset.Samples) (*plan.Plan, error) {
 	o := passes.Options{
 		AccuracyDrop: float64(f.Drop), Throughput: f.Objective == "throughput", Batch: f.Batch, DRAM: int64(f.DRAM),
-		AllowInsecure: f.Insecure, StopAfter: f.StopAfter,
+		AllowInsecure: f.Insecure, StopAfter: f.StopAfter, Preprocess: pre,
 	}
 	if f.Batch < 0 || f.CalLimit < 1 {
 		return nil, misuse("--batch and --calibrate-limit must be positive")
 	}
 	var err error
 	if o.Skip, err = f.skips(); err != nil {
-		return nil, err
-	}
-	if o.Preprocess, err = f.preprocess(); err != nil {
 		return nil, err
 	}
 	if o.Profile, err = f.profile(); err != nil {
@@ -140,9 +159,9 @@ func (f *compileFlags) compile(e *env, m *source) (*plan.Plan, error) {
 			return nil, err
 		}
 	}
-	if f.Calibrate != "" {
-		if o.Calibrate, err = f.samples(m, o.Preprocess); err != nil {
-			return nil, err
+	if calibrate != nil {
+		if o.Calibrate, err = batches(m, calibrate); err != nil {
+			return nil, fmt.Errorf("--calibrate: %w", err)
 		}
 	}
 	if f.DumpIR != "" {
@@ -171,17 +190,13 @@ func (f *compileFlags) compile(e *env, m *source) (*plan.Plan, error) {
 	return p, nil
 }
 
-// samples reads the calibration data in the model's own batch.
-func (f *compileFlags) samples(m *source, pre *plan.Preprocess) ([]*ir.Array, error) {
-	batch, sample, err := onlyInput(m.path, m.Graph)
+// batches reads calibration samples in the model's own batch. What is left over
+// is not used.
+func batches(m *source, s *dataset.Samples) ([]*ir.Array, error) {
+	batch, _, err := onlyInput(m.path, m.Graph)
 	if err != nil {
 		return nil, err
 	}
-	s, err := dataset.Open(f.Calibrate, dataset.Options{Limit: f.CalLimit, Shape: sample, Preprocess: pre})
-	if err != nil {
-		return nil, fmt.Errorf("--calibrate: %w", err)
-	}
-	defer s.Close()
 	var out []*ir.Array
 	for {
 		a, err := s.Next(batch)
@@ -189,10 +204,10 @@ func (f *compileFlags) samples(m *source, pre *plan.Preprocess) ([]*ir.Array, er
 			return out, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("--calibrate: %w", err)
+			return nil, err
 		}
 		if a.Shape[0] < batch {
-			return nil, fmt.Errorf("--calibrate: %s holds %d samples, the model takes %d at a time", f.Calibrate, a.Shape[0], batch)
+			return nil, fmt.Errorf("%d samples, and the model takes %d at a time", a.Shape[0], batch)
 		}
 		out = append(out, a.Reshape(m.Graph.Inputs[0].Type.Shape...))
 	}

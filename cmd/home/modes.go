@@ -33,8 +33,9 @@ func simNetwork(p *plan.Plan, pre *plan.Preprocess, prof *backend.Profile, threa
 	}
 	in, out := &p.Inputs[0], &p.Outputs[0]
 	batch, sample := portRun(in)
+	own, _ := splitBatch(in.Shape)
 	return &network{
-		batch: batch, sample: sample, client: p.ClientOps, pre: pre, parallel: threads, close: engine.Close,
+		batch: batch, own: own, sample: sample, client: p.ClientOps, pre: pre, parallel: threads, close: engine.Close,
 		run: func(_ context.Context, a *ir.Array) (result, error) {
 			packed, err := runtime.Pack(in, a)
 			if err != nil {
@@ -55,7 +56,6 @@ func simNetwork(p *plan.Plan, pre *plan.Preprocess, prof *backend.Profile, threa
 			if err != nil {
 				return result{}, err
 			}
-			own, _ := splitBatch(in.Shape)
 			y, err := runtime.Unpack(out, results, a.Shape[0]/own)
 			if err != nil {
 				return result{}, err
@@ -122,6 +122,7 @@ func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOption
 	watch := e.watch()
 	o.events = watch
 	batch, sample := portRun(&p.Inputs[0])
+	own, _ := splitBatch(p.Inputs[0].Shape)
 	preds := c.OutputBits
 	s, err := newServer(e.ctx, p, o)
 	if err != nil {
@@ -129,7 +130,7 @@ func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOption
 	}
 	undo = append(undo, s.Close, func() error { watch.stop(); return nil })
 	return &network{
-		batch: batch, sample: sample, client: c.ClientOps, pre: pre, parallel: 1, close: closeAll, bits: preds,
+		batch: batch, own: own, sample: sample, client: c.ClientOps, pre: pre, parallel: 1, close: closeAll, bits: preds,
 		run: func(ctx context.Context, a *ir.Array) (result, error) {
 			slots, err := runtime.Pack(&c.Inputs[0], a)
 			if err != nil {
@@ -196,8 +197,13 @@ func (c *runCmd) serve(e *env) error {
 	if err != nil {
 		return err
 	}
+	if len(s.plan.Inputs) == 0 {
+		return fmt.Errorf("%s has no inputs", s.plan.Model)
+	}
+	batch, _ := portRun(&s.plan.Inputs[0])
 	srv, err := newServer(e.ctx, s.plan, serverOptions{
 		keys: c.Keys, budget: int64(c.DRAM), pmem: c.PMem, threads: threads, profile: prof, insecure: c.Insecure, events: events,
+		reuse: ct.Samples > batch,
 	})
 	if err != nil {
 		return errors.Join(err, finish())

@@ -18,7 +18,8 @@ import (
 
 // network computes outputs from inputs in one of the modes, a batch at a time.
 type network struct {
-	batch  int   // samples per run
+	batch  int   // most samples per run
+	own    int   // samples that the network itself takes at once: a run takes a multiple
 	sample []int // shape of one sample
 	client []plan.ClientOp
 	pre    *plan.Preprocess
@@ -58,7 +59,7 @@ func clearNetwork(path string, g *ir.Graph, client []plan.ClientOp, pre *plan.Pr
 	}
 	shape := g.Inputs[0].Type.Shape
 	return &network{
-		batch: batch, sample: sample, client: client, pre: pre, parallel: goruntime.GOMAXPROCS(0),
+		batch: batch, own: batch, sample: sample, client: client, pre: pre, parallel: goruntime.GOMAXPROCS(0),
 		run: func(_ context.Context, in *ir.Array) (result, error) {
 			out, stats, err := clear.EvalTensor(g, []*ir.Array{in.Reshape(shape...)}, clear.Options{Approx: approx})
 			if err != nil {
@@ -85,8 +86,9 @@ type chunk struct {
 }
 
 // feed runs all samples through the network, the network's own batch at a time,
-// and hands the outputs to f in the order of the samples. A last partial batch
-// is filled up with its last sample and the surplus outputs are cut off.
+// and hands the outputs to f in the order of the samples. What the network's own
+// batch lacks at the end is filled up with the last sample, and the surplus
+// outputs are cut off.
 func (n *network) feed(ctx context.Context, s *dataset.Samples, f func(chunk) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -140,21 +142,29 @@ func (n *network) feed(ctx context.Context, s *dataset.Samples, f func(chunk) er
 
 // one runs one chunk of at most a batch.
 func (n *network) one(ctx context.Context, c *chunk) (err error) {
-	k := c.in.Shape[0]
-	in := c.in
-	if k < n.batch {
-		size := ir.NumElems(n.sample)
-		in = ir.NewArray(append([]int{n.batch}, n.sample...)...)
-		copy(in.Data, c.in.Data)
-		for i := k; i < n.batch; i++ {
-			copy(in.Data[i*size:], c.in.Data[(k-1)*size:])
-		}
-	}
+	in := fillUp(n.own, c.in)
 	if c.result, err = n.run(ctx, in); err != nil {
 		return fmt.Errorf("sample %d: %w", c.first, err)
 	}
-	c.out, err = rows(c.result.out, n.batch, k)
+	c.out, err = rows(c.result.out, in.Shape[0], c.in.Shape[0])
 	return err
+}
+
+// fillUp repeats the last sample until the number of samples is a multiple of
+// own, the batch that the network fixes.
+func fillUp(own int, a *ir.Array) *ir.Array {
+	n := a.Shape[0]
+	want := (n + own - 1) / own * own
+	if want == n {
+		return a
+	}
+	size := len(a.Data) / n
+	full := ir.NewArray(append([]int{want}, a.Shape[1:]...)...)
+	copy(full.Data, a.Data)
+	for i := n; i < want; i++ {
+		copy(full.Data[i*size:], a.Data[(n-1)*size:])
+	}
+	return full
 }
 
 // rows views an output of one run as [batch, ...] and keeps the first k rows. An

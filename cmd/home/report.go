@@ -32,6 +32,20 @@ type planReport struct {
 	Preprocess  *plan.Preprocess `json:"preprocess,omitempty"`
 	Profile     string           `json:"profile"`
 	Warnings    []string         `json:"warnings"`
+	Notes       []string         `json:"notes"`
+	WhatIf      []whatIfReport   `json:"what_if,omitempty"`
+}
+
+// whatIfReport is the prediction for another DRAM budget.
+type whatIfReport struct {
+	DRAM         int64   `json:"dram"`
+	Fits         bool    `json:"fits"`
+	Least        int64   `json:"least"` // smallest budget that works
+	Seconds      float64 `json:"seconds"`
+	StallSeconds float64 `json:"stall_seconds"`
+	BytesRead    int64   `json:"bytes_read"`
+	BytesWritten int64   `json:"bytes_written"`
+	BytesLower   int64   `json:"bytes_lower"`
 }
 
 type paramsReport struct {
@@ -104,7 +118,7 @@ func reportPlan(p *plan.Plan) *planReport {
 		Depth: p.Depth, Levels: p.Params.MaxLevel(), Batch: p.Batch, Steps: len(p.Steps), Predicted: p.Predicted,
 		OutputBits: p.OutputBits, ClientOps: clientOps(p.ClientOps), Preprocess: p.Preprocess, Profile: p.ProfileDigest,
 		Inputs: reportPorts(p.Inputs), Outputs: reportPorts(p.Outputs), Layers: []layerReport{}, Keys: reportKeys(p),
-		Warnings: slices.Concat([]string{}, p.Warnings),
+		Warnings: slices.Concat([]string{}, p.Warnings), Notes: slices.Concat([]string{}, p.Notes),
 	}
 	for _, l := range p.Layers {
 		r.Layers = append(r.Layers, layerReport{

@@ -65,6 +65,7 @@ type serverOptions struct {
 	profile  *backend.Profile
 	insecure bool
 	events   runtime.Listener
+	reuse    bool // several runs: keep in memory between them what fits
 }
 
 // newServer opens keys, engine and slow tier, installs what is missing and makes
@@ -99,7 +100,7 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 	if err := s.residency(&o); err != nil {
 		return nil, err
 	}
-	ro := runtime.Options{Threads: o.threads, Keys: keySource{s.keys}, Events: o.events}
+	ro := runtime.Options{Threads: o.threads, Keys: keySource{s.keys}, Events: o.events, Reuse: o.reuse}
 	if o.pmem != "" {
 		rep, err := runtime.Install(ctx, p, s.engine, keySource{s.keys}, o.pmem, runtime.InstallOptions{
 			Threads: o.threads, Budget: p.Tier.Budget, Reserve: p.Tier.Reserve, Events: o.events,

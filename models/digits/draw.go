@@ -6,7 +6,6 @@ package digits
 
 import (
 	"embed"
-	"fmt"
 	"image"
 	"image/color"
 	"math"
@@ -15,11 +14,17 @@ import (
 
 //go:generate go run ./write
 
-//go:embed *.png
+//go:embed *.png *.gz
 var files embed.FS
 
-// PNG returns the stored drawing of digit d, 0 to 9, as a PNG file.
-func PNG(d int) ([]byte, error) { return files.ReadFile(fmt.Sprintf("%d.png", d)) }
+// Files with the drawings by many hands: idx, compressed.
+const (
+	VariedImages = "varied-images.gz"
+	VariedLabels = "varied-labels.gz"
+)
+
+// File returns a stored file: VariedImages, VariedLabels or "0.png" to "9.png".
+func File(name string) ([]byte, error) { return files.ReadFile(name) }
 
 // Side is the width and height of a drawing in pixels.
 const Side = 28
@@ -174,5 +179,5 @@ func Varied(n int) []*image.Gray {
 	return out
 }
 
-// VariedCount is the number of drawings in the file varied-images.gz.
+// VariedCount is the number of drawings in VariedImages.
 const VariedCount = 500

@@ -3,10 +3,10 @@ package digits
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"image"
 	"image/png"
 	"io"
-	"os"
 	"testing"
 )
 
@@ -27,7 +27,7 @@ func same(a, b []byte) bool {
 // The stored files are what the strokes say.
 func TestStored(t *testing.T) {
 	for d := range 10 {
-		b, err := PNG(d)
+		b, err := File(fmt.Sprintf("%d.png", d))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,12 +40,11 @@ func TestStored(t *testing.T) {
 			t.Errorf("%d.png is not what Draw draws: run go generate ./models/digits", d)
 		}
 	}
-	f, err := os.Open("varied-images.gz")
+	b, err := File(VariedImages)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
+	z, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {
 		t.Fatal(err)
 	}

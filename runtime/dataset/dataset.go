@@ -133,6 +133,20 @@ func Open(path string, o Options) (*Samples, error) {
 	if err != nil {
 		return nil, err
 	}
+	return f.open(o)
+}
+
+// OpenBytes is Open for a file in memory; name is for messages and gives the
+// extension.
+func OpenBytes(name string, b []byte, o Options) (*Samples, error) {
+	f, err := fromBytes(name, b)
+	if err != nil {
+		return nil, err
+	}
+	return f.open(o)
+}
+
+func (f *file) open(o Options) (*Samples, error) {
 	s, err := f.samples(o)
 	if err != nil {
 		f.close()

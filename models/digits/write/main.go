@@ -42,10 +42,10 @@ func varied() error {
 		images = append(images, img.Pix...)
 		labels = append(labels, byte(i%10))
 	}
-	if err := zip("varied-images.gz", images); err != nil {
+	if err := zip(digits.VariedImages, images); err != nil {
 		return err
 	}
-	return zip("varied-labels.gz", labels)
+	return zip(digits.VariedLabels, labels)
 }
 
 func header(magic uint32, dims ...uint32) []byte {

@@ -1,0 +1,432 @@
+package home_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/backend/lattigo"
+	"github.com/home-fhe/home/backend/sim"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
+)
+
+// netGen grows a random network op by op. Weights are scaled so that values
+// stay of magnitude about one.
+type netGen struct {
+	r     *rand.Rand
+	g     *ir.Graph
+	live  []*ir.Value // encrypted values that later ops may read
+	names int
+}
+
+func (n *netGen) normal(scale float64, shape ...int) *ir.Value {
+	a := ir.NewArray(shape...)
+	for i := range a.Data {
+		a.Data[i] = scale * n.r.NormFloat64()
+	}
+	v, err := n.g.Const(n.name("w"), a, ir.Real)
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func (n *netGen) name(kind string) string {
+	n.names++
+	return fmt.Sprintf("%s%d", kind, n.names)
+}
+
+// add appends an op; ops whose random attributes do not fit their argument are
+// left out.
+func (n *netGen) add(op ir.Op, attrs ir.Attrs, args ...*ir.Value) *ir.Value {
+	v, err := n.g.Add(op, n.name(op.String()[len("tensor."):]), attrs, args...)
+	if err != nil || v.Type.Elems() == 0 || v.Type.Elems() > 1500 {
+		if err == nil {
+			n.g.Values = n.g.Values[:len(n.g.Values)-1]
+		}
+		return nil
+	}
+	n.live = append(n.live, v)
+	return v
+}
+
+// pick prefers the newest value.
+func (n *netGen) pick() *ir.Value {
+	if n.r.IntN(3) > 0 {
+		return n.live[len(n.live)-1]
+	}
+	return n.live[n.r.IntN(len(n.live))]
+}
+
+// pair picks two values that broadcast together.
+func (n *netGen) pair() (a, b *ir.Value) {
+	a = n.pick()
+	for range 8 {
+		b = n.live[n.r.IntN(len(n.live))]
+		if _, err := ir.Broadcast(a.Type.Shape, b.Type.Shape); err == nil {
+			return a, b
+		}
+	}
+	return a, a
+}
+
+// lessOf drops some axes of a shape to one, or leaves leading ones out: what
+// numpy broadcasting accepts beside it.
+func (n *netGen) lessOf(shape []int) []int {
+	s := slices.Clone(shape)
+	for d := range s {
+		if n.r.IntN(2) == 0 {
+			s[d] = 1
+		}
+	}
+	if n.r.IntN(3) == 0 {
+		s = s[n.r.IntN(len(s)+1):]
+	}
+	return s
+}
+
+// linear appends one random op that is linear in its encrypted arguments.
+func (n *netGen) linear() *ir.Value {
+	x := n.pick()
+	s := x.Type.Shape
+	rank := len(s)
+	ints := func(k, lo, hi int) []int {
+		v := make([]int, k)
+		for i := range v {
+			v[i] = lo + n.r.IntN(hi-lo+1)
+		}
+		return v
+	}
+	switch n.r.IntN(16) {
+	case 0, 1, 2:
+		if rank < 3 {
+			break
+		}
+		group := 1
+		if n.r.IntN(3) == 0 {
+			group = s[1]
+		}
+		kernel := ints(rank-2, 1, 3)
+		out := group * (1 + n.r.IntN(4))
+		if group > 4 {
+			out = group
+		}
+		w := n.normal(1/math.Sqrt(float64(s[1]/group*ir.NumElems(kernel))), append([]int{out, s[1] / group}, kernel...)...)
+		a := ir.Attrs{"group": group, "strides": ints(rank-2, 1, 2), "pads": ints(2*(rank-2), 0, 1)}
+		if n.r.IntN(2) == 0 {
+			return n.add(ir.OpConv, a, x, w, n.normal(0.3, out))
+		}
+		return n.add(ir.OpConv, a, x, w)
+	case 3, 4, 5:
+		if rank < 1 {
+			break
+		}
+		k := s[rank-1]
+		y := n.add(ir.OpMatMul, nil, x, n.normal(1/math.Sqrt(float64(k)), k, 1+n.r.IntN(24)))
+		if y != nil && n.r.IntN(2) == 0 {
+			return n.add(ir.OpAdd, nil, y, n.normal(0.3, y.Type.Shape[len(y.Type.Shape)-1]))
+		}
+		return y
+	case 6:
+		if rank < 2 {
+			break
+		}
+		k := s[rank-2]
+		return n.add(ir.OpMatMul, nil, n.normal(1/math.Sqrt(float64(k)), 1+n.r.IntN(6), k), x)
+	case 7:
+		op := []ir.Op{ir.OpAdd, ir.OpSub, ir.OpMul}[n.r.IntN(3)]
+		c := n.normal(1, n.lessOf(s)...)
+		if n.r.IntN(2) == 0 {
+			return n.add(op, nil, c, x)
+		}
+		return n.add(op, nil, x, c)
+	case 8:
+		a, b := n.pair()
+		return n.add([]ir.Op{ir.OpAdd, ir.OpSub}[n.r.IntN(2)], nil, a, b)
+	case 9:
+		if rank < 3 {
+			break
+		}
+		return n.add(ir.OpAvgPool, ir.Attrs{"kernel": ints(rank-2, 1, 3), "strides": ints(rank-2, 1, 2), "pads": ints(2*(rank-2), 0, 1), "count_include_pad": n.r.IntN(2)}, x)
+	case 10:
+		axes := []int{}
+		for d := range rank {
+			if n.r.IntN(2) == 0 {
+				axes = append(axes, d)
+			}
+		}
+		if len(axes) == 0 {
+			break
+		}
+		return n.add(ir.OpReduceMean, ir.Attrs{"axes": axes, "keepdims": n.r.IntN(2)}, x)
+	case 11:
+		return n.add(ir.OpTranspose, ir.Attrs{"perm": n.r.Perm(rank)}, x)
+	case 12:
+		e := x.Type.Elems()
+		d := 1 + n.r.IntN(e)
+		for e%d != 0 {
+			d--
+		}
+		return n.add(ir.OpReshape, ir.Attrs{"shape": [][]int{{e}, {1, e}, {d, e / d}, {1, d, e / d, 1}, {1, 1, d, e / d}}[n.r.IntN(5)]}, x)
+	case 13:
+		if rank == 0 {
+			break
+		}
+		axis := n.r.IntN(rank)
+		for range 8 {
+			y := n.live[n.r.IntN(len(n.live))]
+			if len(y.Type.Shape) == rank {
+				t := slices.Clone(y.Type.Shape)
+				t[axis] = s[axis]
+				if slices.Equal(t, s) {
+					if n.r.IntN(3) == 0 {
+						return n.add(ir.OpConcat, ir.Attrs{"axis": axis}, x, n.normal(1, s...), y)
+					}
+					return n.add(ir.OpConcat, ir.Attrs{"axis": axis}, x, y)
+				}
+			}
+		}
+	case 14:
+		if rank == 0 {
+			break
+		}
+		axis := n.r.IntN(rank)
+		from := n.r.IntN(s[axis])
+		return n.add(ir.OpSlice, ir.Attrs{"axes": []int{axis}, "starts": []int{from}, "ends": []int{from + 1 + n.r.IntN(s[axis]-from)}, "steps": []int{1 + n.r.IntN(2)}}, x)
+	case 15:
+		if rank == 0 {
+			break
+		}
+		return n.add(ir.OpPad, ir.Attrs{"pads": ints(2*rank, 0, 1), "value": n.r.Float64()}, x)
+	}
+	return nil
+}
+
+// nonlinear appends an activation or a product of encrypted values.
+func (n *netGen) nonlinear() *ir.Value {
+	switch n.r.IntN(8) {
+	case 0, 1, 2, 3:
+		fn := []string{"relu", "sigmoid", "silu", "tanh", "relu", "gelu"}[n.r.IntN(6)]
+		return n.add(ir.OpAct, ir.Attrs{"fn": fn}, n.pick())
+	case 4:
+		x := n.pick()
+		return n.add(ir.OpMul, nil, x, x)
+	case 5:
+		return n.add(ir.OpPow, ir.Attrs{"k": 2.0}, n.pick())
+	default:
+		a, b := n.pair()
+		return n.add(ir.OpMul, nil, a, b)
+	}
+}
+
+// randomNetwork returns a small network that depends only on the seed.
+func randomNetwork(seed uint64) *ir.Graph {
+	r := rand.New(rand.NewPCG(seed, 0x6e6574))
+	n := &netGen{r: r, g: &ir.Graph{Name: fmt.Sprintf("random-%d", seed)}}
+	shape := [][]int{
+		{1, 1 + r.IntN(40)}, {1, 1 + r.IntN(3), 1 + r.IntN(8), 1 + r.IntN(8)}, {1, 1 + r.IntN(4), 1 + r.IntN(20)},
+		{1 + r.IntN(4), 1 + r.IntN(12)}, {1, 2, 8, 8}, {1, 3, 7, 6}, {1, 4, 12, 12},
+	}[r.IntN(7)]
+	in, err := n.g.Add(ir.OpInput, "input", ir.Attrs{"shape": shape})
+	if err != nil {
+		panic(err)
+	}
+	n.g.Inputs, n.live = []*ir.Value{in}, []*ir.Value{in}
+	for range r.IntN(4) { // rounds of linear ops, then a nonlinear one
+		for range 1 + r.IntN(3) {
+			n.linear()
+		}
+		n.nonlinear()
+	}
+	for range r.IntN(4) {
+		n.linear()
+	}
+	n.g.Outputs = append(n.g.Outputs, n.live[len(n.live)-1])
+	for r.IntN(4) == 0 { // more outputs, also the input itself or the same again
+		n.g.Outputs = append(n.g.Outputs, n.live[r.IntN(len(n.live))])
+	}
+	n.g.Prune()
+	return n.g
+}
+
+func randomSample(r *rand.Rand, shape []int) *ir.Array {
+	a := ir.NewArray(shape...)
+	for i := range a.Data {
+		a.Data[i] = 2*r.Float64() - 1
+	}
+	return a
+}
+
+// tinyParams returns insecure parameters with the given number of levels.
+func tinyParams(t testing.TB, logN int, ring ir.Ring, levels int) *ir.Params {
+	t.Helper()
+	q := []int{55}
+	for range levels {
+		q = append(q, 45)
+	}
+	p, err := ir.NewParams("tiny", logN, ring, ir.SecretTernary, q, []int{56, 56, 56}[:1+min(2, levels/4)], 45)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// runClear runs a plan on exact slots and returns its outputs.
+func runClear(p *plan.Plan, x *ir.Array) ([]*ir.Array, error) {
+	e, err := clear.NewEngine(&p.Params)
+	if err != nil {
+		return nil, err
+	}
+	in := &p.Inputs[0]
+	u := make([]float64, len(x.Data))
+	for i, v := range x.Data {
+		u[i] = in.Normalise(i, v)
+	}
+	packed := in.Layout.Pack(u)
+	result := map[plan.ObjectID][]float64{}
+	err = backend.Interpret(p, e, func(id plan.ObjectID, o backend.Operand) error {
+		z, _ := clear.Slots(o)
+		copy(z, packed[slices.Index(in.Objects, id)])
+		return nil
+	}, nil, func(id plan.ObjectID, o backend.Operand) error {
+		z, _ := clear.Slots(o)
+		result[id] = slices.Clone(z)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []*ir.Array
+	for i := range p.Outputs {
+		port := &p.Outputs[i]
+		var cts [][]float64
+		for _, id := range port.Objects {
+			cts = append(cts, result[id])
+		}
+		a := ir.ArrayOf(port.Layout.Unpack(cts, 0, ir.NumElems(port.Shape)), port.Shape...)
+		for k, v := range a.Data {
+			a.Data[k] = port.Restore(k, v)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// largestError compares outputs by shape and value.
+func largestError(got, want []*ir.Array) (float64, error) {
+	if len(got) != len(want) {
+		return 0, fmt.Errorf("%d outputs, want %d", len(got), len(want))
+	}
+	worst := 0.0
+	for o := range want {
+		if !slices.Equal(got[o].Shape, want[o].Shape) {
+			return 0, fmt.Errorf("output %d has shape %v, want %v", o, got[o].Shape, want[o].Shape)
+		}
+		for i, w := range want[o].Data {
+			if d := math.Abs(got[o].Data[i] - w); !(d <= worst) {
+				worst = d
+			}
+		}
+	}
+	return worst, nil
+}
+
+func largest(as []*ir.Array) float64 {
+	m := 1.0
+	for _, a := range as {
+		m = max(m, a.MaxAbs())
+	}
+	return m
+}
+
+// TestRandomNetworks pushes random small networks through the compiler and all
+// three machines. The plan on exact slots must give the approximated network to
+// rounding; the simulator must stay within the precision the plan claims; the
+// encrypted run within four times it.
+func TestRandomNetworks(t *testing.T) {
+	cases, encrypted := 60, 20
+	if longTests() {
+		cases, encrypted = 3000, 800
+	}
+	for seed := range uint64(cases) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { randomCase(t, seed, seed < uint64(encrypted)) })
+	}
+}
+
+func randomCase(t *testing.T, seed uint64, encrypted bool) {
+	g := randomNetwork(seed)
+	if err := ir.Verify(g, ir.Tensor); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("seed %d:\n%s", seed, g)
+		}
+	}()
+	r := rand.New(rand.NewPCG(seed, 0x73616d70))
+	shape := g.Inputs[0].Type.Shape
+	var calib []*ir.Array
+	for range 40 {
+		calib = append(calib, randomSample(r, shape))
+	}
+	logN := 6 + r.IntN(3)
+	ring := []ir.Ring{ir.RingReal, ir.RingStandard}[r.IntN(2)]
+	opt := passes.Options{Calibrate: calib, AccuracyDrop: 0.3, Margin: 0.5, AllowInsecure: true, Params: tinyParams(t, logN, ring, 40)}
+	p, err := passes.Compile(passes.Source{Graph: g}, opt)
+	if errors.Is(err, passes.ErrAccuracy) {
+		t.Skipf("seed %d: %v", seed, err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt.Params = tinyParams(t, logN, ring, p.Depth)
+	if p, err = passes.Compile(passes.Source{Graph: g}, opt); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	x := calib[r.IntN(6)] // one of those the plan predicts its precision on
+	want, _, err := clear.EvalTensor(p.Network, []*ir.Array{x}, clear.Options{Approx: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(machine string, got []*ir.Array, err error, tolerance float64) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", machine, err)
+		}
+		e, err := largestError(got, want)
+		if err != nil {
+			t.Fatalf("%s: %v", machine, err)
+		}
+		if !(e <= tolerance) {
+			t.Errorf("%s: error %.3g exceeds %.3g (outputs up to %.3g)", machine, e, tolerance, largest(want))
+		}
+	}
+	got, err := runClear(p, x)
+	check("clear", got, err, 1e-9*largest(want))
+	e, err := sim.New(&p.Params, backend.DefaultProfile(), seed+2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	claim := math.Exp2(-p.OutputBits)
+	got, err = passes.Simulate(p, e, x)
+	check("simulate", got, err, 4*claim)
+	if encrypted {
+		q := newParty(t, p, 1, lattigo.AllowInsecure())
+		got, rep := q.runAll(t, x)
+		check("encrypted", got, nil, 4*claim)
+		if rep.Counts != p.Counts {
+			t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
+		}
+	}
+}
