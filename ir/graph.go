@@ -3,6 +3,7 @@ package ir
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 )
@@ -163,6 +164,28 @@ func (g *Graph) Prune() {
 	}
 	g.Values = slices.DeleteFunc(g.Values, func(v *Value) bool { return !live[v] })
 	g.Renumber()
+}
+
+// Clone returns a copy whose values can be changed without changing those of g.
+// Payloads and layouts are shared: passes replace them, they never write into them.
+func (g *Graph) Clone() *Graph {
+	twin := make(map[*Value]*Value, len(g.Values))
+	list := func(vs []*Value) []*Value {
+		out := make([]*Value, len(vs))
+		for i, v := range vs {
+			out[i] = twin[v]
+		}
+		return out
+	}
+	c := &Graph{Name: g.Name}
+	for _, v := range g.Values {
+		w := *v
+		w.Args, w.Attrs = list(v.Args), maps.Clone(v.Attrs)
+		twin[v] = &w
+		c.Values = append(c.Values, &w)
+	}
+	c.Inputs, c.Outputs = list(g.Inputs), list(g.Outputs)
+	return c
 }
 
 // checkShape verifies arity and attributes against the op table.

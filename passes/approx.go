@@ -36,6 +36,9 @@ const (
 // polynomial, within the accuracy budget. It writes Value.Approx and u.ranges.
 func activations(u *unit) error {
 	acts := encryptedActs(u.graph)
+	if err := u.leastDepth(); err != nil {
+		return err
+	}
 	if len(u.opt.Calibrate) == 0 {
 		return u.intervalActs(acts)
 	}
@@ -52,6 +55,48 @@ func activations(u *unit) error {
 		return nil
 	}
 	return u.searchDegrees(c, acts)
+}
+
+// leastDepth refuses networks that no choice of polynomials brings within the
+// longest chain, before any time is spent on that choice: every activation takes
+// at least minPolyLevels and a linear layer before it.
+func (u *unit) leastDepth() error {
+	most := 0
+	if p := u.opt.Params; p != nil {
+		most = p.MaxLevel()
+	} else {
+		all, err := Catalogue()
+		if err != nil {
+			return err
+		}
+		for _, p := range all {
+			most = max(most, p.MaxLevel())
+		}
+	}
+	depth, acts := map[*ir.Value]int{}, map[*ir.Value]int{}
+	need, count := 0, 0
+	for _, v := range u.graph.Values {
+		d, n := 0, 0
+		for _, a := range v.Args {
+			d, n = max(d, depth[a]), max(n, acts[a])
+		}
+		if v.Type.Encrypted {
+			switch v.Op {
+			case ir.OpAct:
+				d, n = d+1+minPolyLevels, n+1
+			case ir.OpMul:
+				if v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted {
+					d++
+				}
+			}
+		}
+		depth[v], acts[v] = d, n
+		need, count = max(need, d), max(count, n)
+	}
+	if need > most {
+		return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w: %d activations in a row need at least %d levels, the longest chain has %d", ErrTooDeep, count, need, most), Hint: "run it with --mode clear"}
+	}
+	return nil
 }
 
 func encryptedActs(g *ir.Graph) []*ir.Value {
@@ -109,7 +154,7 @@ func newCalibration(g *ir.Graph, samples []*ir.Array) (*calibration, error) {
 	for _, a := range encryptedActs(g) {
 		acts[a.Args[0]] = true
 	}
-	err := c.each(0, len(samples), func(i int) error {
+	err := eachParallel(len(samples), func(i int) error {
 		s := seen{map[*ir.Value]Range{}, map[*ir.Value][]float64{}}
 		out, _, err := clear.EvalTensor(g, []*ir.Array{samples[i]}, clear.Options{Observe: func(v *ir.Value, a *ir.Array) {
 			if !v.Type.Encrypted || len(a.Data) == 0 {
@@ -197,22 +242,21 @@ func flatten(arrays []*ir.Array) []float64 {
 	return out
 }
 
-// each runs f on the samples from to to-1, on all cores, and returns the first
-// error in sample order.
-func (c *calibration) each(from, to int, f func(i int) error) error {
-	errs := make([]error, to-from)
+// eachParallel runs f for 0..n-1 on all cores and returns the errors in order.
+func eachParallel(n int, f func(i int) error) error {
+	errs := make([]error, n)
 	var wg sync.WaitGroup
 	next := make(chan int)
-	for range min(runtime.GOMAXPROCS(0), to-from) {
+	for range min(runtime.GOMAXPROCS(0), n) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			for i := range next {
-				errs[i-from] = f(i)
+				errs[i] = f(i)
 			}
 		}()
 	}
-	for i := from; i < to; i++ {
+	for i := range n {
 		next <- i
 	}
 	close(next)
@@ -270,7 +314,7 @@ func (c *calibration) check() (quality, error) {
 	n := len(held)
 	errs, lost, margins := make([]float64, n), make([]float64, n), make([]float64, n)
 	changed := make([]bool, n)
-	err := c.each(0, n, func(i int) error {
+	err := eachParallel(n, func(i int) error {
 		out, _, err := clear.EvalTensor(c.graph, []*ir.Array{c.samples[held[i]]}, clear.Options{Approx: true})
 		if err != nil {
 			return err
@@ -487,12 +531,8 @@ func intervals(g *ir.Graph, in Range) (map[*ir.Value]Range, error) {
 			}
 			l, h := slices.Clone(lo[v.Args[0]]), slices.Clone(hi[v.Args[0]])
 			r := joinAll(l, h)
-			a, b := f(r.Lo), f(r.Lo)
-			for i := range 2049 {
-				y := f(r.Lo + (r.Hi-r.Lo)*float64(i)/2048)
-				a, b = min(a, y), max(b, y)
-			}
-			lo[v], hi[v] = fill(n, a), fill(n, b)
+			image := imageOf(f, r)
+			lo[v], hi[v] = fill(n, image.Lo), fill(n, image.Hi)
 		case v.Op == ir.OpPow || v.Op == ir.OpMul && v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted:
 			x, y := v.Args[0], v.Args[0]
 			if v.Op == ir.OpMul {
@@ -529,6 +569,33 @@ func intervals(g *ir.Graph, in Range) (map[*ir.Value]Range, error) {
 		out[v] = r
 	}
 	return out, nil
+}
+
+// imageOf returns the values a function takes on a range: the extremes of a
+// grid, refined by ternary search between the neighbours of the extreme points.
+func imageOf(f func(float64) float64, r Range) Range {
+	const n = 2048
+	x := func(i int) float64 { return r.Lo + (r.Hi-r.Lo)*float64(min(max(i, 0), n))/n }
+	extreme := func(sign float64) float64 {
+		best := 0
+		for i := range n + 1 {
+			if sign*f(x(i)) > sign*f(x(best)) {
+				best = i
+			}
+		}
+		y := f(x(best))
+		for a, b, k := x(best-1), x(best+1), 0; k < 80; k++ {
+			p, q := a+(b-a)/3, b-(b-a)/3
+			if sign*f(p) > sign*f(q) {
+				b = q
+			} else {
+				a = p
+			}
+			y = sign * max(sign*y, sign*f(p), sign*f(q))
+		}
+		return y
+	}
+	return Range{extreme(-1), extreme(1)}
 }
 
 // linearHere reports whether this use of a linear op has one encrypted side.

@@ -22,12 +22,13 @@ func (p *placement) eachEntry(a *packed, m *ir.Sparse, rows []int32, f func(in, 
 	l, o := a.layout, p.out.layout
 	period := commonPeriod(a, p)
 	reps := replicas(l, m.Cols, period)
-	var where [][]int32
-	if p.count == 1 {
-		where = replicas(o, m.Rows, period)
-	} else {
-		where = replicas(o, m.Rows, max(p.unit, o.Slots)) // folded: the first copy stands for all
+	copies := period // of the result: those that a fold does not make
+	if p.count > 1 {
+		if copies = p.unit; p.blocks {
+			copies = o.Slots
+		}
 	}
+	where := replicas(o, m.Rows, copies)
 	visit := func(i int32) {
 		cols, vals := m.Row(int(i))
 		if len(cols) == 0 {
@@ -48,9 +49,6 @@ func (p *placement) eachEntry(a *packed, m *ir.Sparse, rows []int32, f func(in, 
 					panic("BUG: element without a slot")
 				}
 				f(bestIn, oct, bestTo, best, vals[e])
-			}
-			if p.count > 1 {
-				break
 			}
 		}
 	}

@@ -83,9 +83,14 @@ func fitPolynomial(f func(float64) float64, shape ir.ActShape, lo, hi float64, s
 		p.Coef[k] = x.AtVec(j)
 	}
 	p.Coef = trimCoef(p.Coef)
+	worst := func(u float64) { p.Err = max(p.Err, math.Abs(ir.Clenshaw(p.Coef, u)-f(center+bound*u))) }
 	for i := range 4096 {
-		u := -math.Cos(math.Pi * float64(i) / 4095)
-		p.Err = max(p.Err, math.Abs(ir.Clenshaw(p.Coef, u)-f(center+bound*u)))
+		worst(-math.Cos(math.Pi * float64(i) / 4095))
+	}
+	for _, k := range shape.Kinks { // where the error of a function with a kink is largest
+		if u := (k - center) / bound; math.Abs(u) <= 1 {
+			worst(u)
+		}
 	}
 	return p, nil
 }

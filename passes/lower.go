@@ -24,12 +24,18 @@ type lowering struct {
 	state  *packState
 	index  map[*fusedNode]int
 	cts    map[*fusedNode][]*ir.Value
-	diags  map[*fusedNode]int // for the report
+	diags  map[*fusedNode]int  // for the report
+	poly   map[*fusedNode]bool // layers that a polynomial follows
 }
 
 func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params, prof *backend.Profile) *lowering {
 	lw := &lowering{b: newBuilder(&ir.Graph{Name: name}), par: par, prof: prof, target: ir.ScaleTwo(par.LogScale),
-		nodes: nodes, state: st, index: map[*fusedNode]int{}, cts: map[*fusedNode][]*ir.Value{}, diags: map[*fusedNode]int{}}
+		nodes: nodes, state: st, index: map[*fusedNode]int{}, cts: map[*fusedNode][]*ir.Value{}, diags: map[*fusedNode]int{}, poly: map[*fusedNode]bool{}}
+	for _, n := range nodes {
+		if n.kind == fusedPoly {
+			lw.poly[n.args[0]] = true
+		}
+	}
 	for i, n := range nodes {
 		lw.index[n] = i
 		lw.b.cur, lw.b.name = i, n.name
@@ -154,9 +160,10 @@ func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 }
 
 // uniform reports whether a diagonal multiplies every element of an argument in
-// place by one constant.
+// place by one constant. It would multiply gaps too and shift them by the bias,
+// which must not happen to garbage before a polynomial.
 func (lw *lowering) uniform(n *fusedNode, d *diagData, a *packed, p *placement, all []*diagData) (float64, bool) {
-	if d.key.rot != 0 || d.key.in != d.key.out || p.count != 1 || !a.layout.Equal(p.out.layout) {
+	if d.key.rot != 0 || d.key.in != d.key.out || p.count != 1 || !a.layout.Equal(p.out.layout) || lw.poly[n] && a.layout.Unknown() {
 		return 0, false
 	}
 	for _, v := range d.val {

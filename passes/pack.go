@@ -49,13 +49,22 @@ func packing(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) (*packSt
 		var next []*packState
 		for _, s := range states {
 			for _, c := range candidates(n, i, s, nodes, index, partner, polyNext[i], slots) {
-				cost, ok := placeCost(n, c, s, index, par, prof)
-				if !ok {
-					continue
-				}
-				next = append(next, &packState{places: append(slices.Clip(s.places), c), cost: s.cost + cost})
+				next = append(next, &packState{places: append(slices.Clip(s.places), c), cost: s.cost})
 			}
 		}
+		err := eachParallel(len(next), func(k int) error {
+			s := next[k]
+			cost, ok := placeCost(n, s.places[i], s, index, par, prof)
+			if !ok {
+				cost = math.Inf(1)
+			}
+			s.cost += cost
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		next = slices.DeleteFunc(next, func(s *packState) bool { return math.IsInf(s.cost, 1) })
 		if len(next) == 0 {
 			return nil, &ir.NodeError{Node: n.name, Op: n.kind.String(), Err: fmt.Errorf("no packing of shape %v into %d slots was found", n.shape, slots), Hint: "run it with --mode clear"}
 		}

@@ -103,13 +103,13 @@ func (u *unit) skip(pass string) bool { return slices.Contains(u.opt.Skip, pass)
 // errImprecise sends the pipeline back to the choice of parameters.
 var errImprecise = errors.New("parameters are not precise enough")
 
-// Compile runs the pipeline. Errors wrap ir.ErrUnsupported where the model
+// Compile runs the pipeline on a copy of the source's graph. Errors wrap ir.ErrUnsupported where the model
 // cannot be run on ciphertexts, and *BudgetError where it does not fit.
 func Compile(src Source, opt Options) (*plan.Plan, error) {
 	if err := checkSkips(opt.Skip, opt.StopAfter); err != nil {
 		return nil, err
 	}
-	u := &unit{opt: &opt, graph: src.Graph}
+	u := &unit{opt: &opt, graph: src.Graph.Clone()}
 	restart := slices.IndexFunc(Passes, func(p Pass) bool { return p.Name == "parameters" })
 	for i := 0; i < len(Passes); i++ {
 		p := &Passes[i]

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/clear"
@@ -19,7 +20,7 @@ import (
 const wantBits = 11.0
 
 // precisionSamples is how many inputs the prediction simulates.
-const precisionSamples = 6
+const precisionSamples = 4
 
 // precision simulates the plan with noise and compares it with the approximated
 // network in the clear.
@@ -49,13 +50,13 @@ func precision(u *unit) error {
 		return err
 	}
 	defer e.Close()
-	worst, largest := 0.0, 0.0
-	for _, x := range samples {
-		want, _, err := clear.EvalTensor(u.graph, []*ir.Array{x}, clear.Options{Approx: true})
+	worsts, largests := make([]float64, len(samples)), make([]float64, len(samples))
+	err = eachParallel(len(samples), func(k int) error {
+		want, _, err := clear.EvalTensor(u.graph, []*ir.Array{samples[k]}, clear.Options{Approx: true})
 		if err != nil {
 			return err
 		}
-		got, err := Simulate(u.plan, e, x)
+		got, err := Simulate(u.plan, e, samples[k])
 		if errors.Is(err, sim.ErrOverflow) {
 			return fmt.Errorf("%w: %q: %w", errImprecise, u.par.Name, err)
 		}
@@ -65,13 +66,18 @@ func precision(u *unit) error {
 		for o := range want {
 			for i, w := range want[o].Data {
 				d := math.Abs(got[o].Data[i] - w)
-				if !(d <= worst) {
-					worst = d
+				if !(d <= worsts[k]) {
+					worsts[k] = d
 				}
-				largest = max(largest, math.Abs(w))
+				largests[k] = max(largests[k], math.Abs(w))
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
+	worst, largest := slices.Max(worsts), slices.Max(largests)
 	if largest == 0 {
 		largest = 1
 	}

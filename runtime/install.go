@@ -125,9 +125,9 @@ func (l *layout) missing(k store.Kind, f *store.TierFile) (need []plan.ObjectID,
 // Install brings the keys and encoded weights of a plan into the slow tier in
 // dir, which is made if it is missing. What is there already is not written
 // again, so an install that was cut short, even by a crash, goes on where it
-// stopped, and plans of one client share their keys. It uses about
-// Threads times the largest object of memory. An error leaves everything valid
-// that was written before.
+// stopped, and plans of one client share their keys. Besides the reserve it
+// takes at most twice the largest object per thread. An error leaves everything
+// valid that was written before.
 func Install(ctx context.Context, p *plan.Plan, e backend.Engine, keys KeySource, dir string, o InstallOptions) (rep InstallReport, err error) {
 	began := time.Now()
 	if o.Start.IsZero() {
@@ -149,7 +149,8 @@ func Install(ctx context.Context, p *plan.Plan, e backend.Engine, keys KeySource
 		largest = max(largest, pl.slabs)
 	}
 	threads := max(o.Threads, 1)
-	if one := int64(largest) * int64(e.SlabBytes()); o.Budget > 0 && one > 0 {
+	// An object, and what a key source reads and unpacks to make it.
+	if one := 2 * int64(largest) * int64(e.SlabBytes()); o.Budget > 0 && one > 0 {
 		if o.Reserve+one > o.Budget {
 			return rep, &plan.BudgetError{Budget: o.Budget, Least: o.Reserve + one}
 		}

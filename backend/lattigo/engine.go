@@ -160,10 +160,13 @@ func (e *engine) SlabBytes() int { return e.p.SlabBytes() }
 // Slabs returns the number of limbs of an object.
 func (e *engine) Slabs(t ir.Type) int { return e.p.Slabs(t.Kind, t.Level) }
 
-// Close releases the scratch memory. No call may be running or follow.
+// Close waits for running steps and releases the scratch memory.
 func (e *engine) Close() error {
 	for range cap(e.scratch) {
 		<-e.scratch
+	}
+	for range cap(e.scratch) {
+		e.scratch <- nil
 	}
 	return nil
 }

@@ -64,6 +64,10 @@ func (e *engine) digitLimbs(w *scratch, x, t [][]uint64, d, from, l int, own fun
 	var mods [maxGroup]*modulus
 	n := len(t)
 	lo, hi := e.digitPrimes(d, l)
+	if n == 1 && from >= lo && from < hi {
+		x[0] = own(from)
+		return
+	}
 	for i := range n {
 		targets[i], mods[i] = e.target(from+i, l), e.mod(from+i, l)
 	}

@@ -147,7 +147,7 @@ func (s *server) residency(o *serverOptions) error {
 		return err
 	}
 	if o.budget > 0 {
-		debug.SetMemoryLimit(max(s.p.Tier.Reserve*3/4, 32<<20))
+		runtime.LimitHeap(s.p.Tier.Reserve)
 	}
 	return nil
 }
@@ -298,8 +298,12 @@ func (c *installCmd) Run(e *env) error {
 	defer engine.Close()
 	watch := e.watch()
 	defer watch.stop()
+	reserve := passes.TierReserve(&p.Params, threads)
+	if c.DRAM > 0 {
+		runtime.LimitHeap(reserve)
+	}
 	rep, err := runtime.Install(e.ctx, p, engine, keySource{keys}, c.PMem, runtime.InstallOptions{
-		Threads: threads, Budget: int64(c.DRAM), Reserve: passes.TierReserve(&p.Params, threads), Events: watch,
+		Threads: threads, Budget: int64(c.DRAM), Reserve: reserve, Events: watch,
 	})
 	watch.stop()
 	if err != nil {

@@ -362,6 +362,9 @@ func (r *Reader) Section(name string) ([]byte, error) {
 	if _, err := r.at.ReadAt(b, s.Offset); err != nil {
 		return nil, fmt.Errorf("%s: %w: section %q: %v", r.name, ErrCorrupt, name, err)
 	}
+	if f, ok := r.closer.(*os.File); ok && s.Length >= 1<<20 {
+		dropBehind(f, s.Offset, s.Length)
+	}
 	if crc32.Checksum(b, castagnoli) != s.CRC {
 		return nil, fmt.Errorf("%s: %w: section %q: checksum", r.name, ErrCorrupt, name)
 	}

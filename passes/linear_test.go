@@ -1,0 +1,222 @@
+package passes
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
+)
+
+func randomSparse(r *rand.Rand, rows, cols int, density float64) *ir.Sparse {
+	m := &ir.Sparse{Rows: rows, Cols: cols, Ptr: make([]int32, rows+1)}
+	for i := range rows {
+		for j := range cols {
+			if r.Float64() < density {
+				m.Col, m.Val = append(m.Col, int32(j)), append(m.Val, r.NormFloat64())
+			}
+		}
+		m.Ptr[i+1] = int32(len(m.Col))
+	}
+	return m
+}
+
+// dense expands a matrix.
+func dense(m *ir.Sparse) [][]float64 {
+	out := make([][]float64, m.Rows)
+	for i := range out {
+		out[i] = make([]float64, m.Cols)
+		cols, vals := m.Row(i)
+		for k, c := range cols {
+			out[i][c] += vals[k]
+		}
+	}
+	return out
+}
+
+func TestSparseArithmetic(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 200 {
+		n, k, m := 1+r.IntN(9), 1+r.IntN(9), 1+r.IntN(9)
+		density := []float64{0, 0.2, 0.7, 1}[r.IntN(4)]
+		a, b, c := randomSparse(r, n, k, density), randomSparse(r, k, m, density), randomSparse(r, n, m, 0.5)
+		switch r.IntN(6) {
+		case 0:
+			a, k = identity(k), k
+			n, c = k, randomSparse(r, k, m, 0.5)
+		case 1:
+			b, m = identity(k), k
+			c = randomSparse(r, n, m, 0.5)
+		}
+		got := sum(product(a, b), c)
+		if err := got.Check(); err != nil {
+			t.Fatal(err)
+		}
+		da, db, dc, dg := dense(a), dense(b), dense(c), dense(got)
+		for i := range n {
+			for j := range m {
+				want := dc[i][j]
+				for l := range k {
+					want += da[i][l] * db[l][j]
+				}
+				if math.Abs(dg[i][j]-want) > 1e-12 {
+					t.Fatalf("(%dx%d)(%dx%d)+c: entry %d,%d is %g, want %g", n, k, k, m, i, j, dg[i][j], want)
+				}
+			}
+		}
+	}
+}
+
+// fill packs x into slot vectors and puts garbage where the layout promises
+// nothing.
+func fill(r *rand.Rand, l *ir.Layout, x []float64) [][]float64 {
+	cts := l.Pack(x)
+	for i, e := range l.Map {
+		if e == ir.SlotUnknown {
+			cts[i/l.Slots][i%l.Slots] = 9 * r.NormFloat64()
+		}
+	}
+	return cts
+}
+
+// TestPlacements lowers random sparse matrices in every layout and placement
+// that packing may choose, with garbage in all slots that are not promised, and
+// runs them on exact slots. Every slot keeps the promise of the result's layout:
+// elements wherever they are said to be, zeros where zeros are said to be, and
+// nothing larger than the result where a polynomial may follow.
+func TestPlacements(t *testing.T) {
+	const slots = 64
+	par := tiny(t, 6, ir.RingReal, 2)
+	prof := backend.DefaultProfile()
+	shapes := [][]int{{1}, {3}, {8}, {1, 10}, {1, 37}, {1, 64}, {1, 100}, {1, 1, 4, 4}, {1, 2, 4, 4}, {1, 3, 4, 4}, {1, 4, 4, 4}, {1, 8, 4, 4},
+		{1, 5, 2, 2}, {1, 2, 3, 5}, {1, 7, 8}, {1, 2, 16}, {1, 4, 2, 2}, {1, 8, 2, 2}, {1, 2, 1, 1}, {2, 3, 2, 2}, {1, 16, 2, 2}, {1, 1, 8, 8}, {1, 2, 2, 2}, {1, 3, 2, 2}, {1, 2, 2, 2}}
+	checked := map[string]int{}
+	for seed := range uint64(1500) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		arg := func() (*packed, []int) {
+			shape := shapes[r.IntN(len(shapes))]
+			ls := inputLayouts(slots, shape, []int{1 + r.IntN(40)})
+			p := ls[r.IntN(len(ls))]
+			for range r.IntN(3) { // layouts that only results of layers have
+				shape = shapes[r.IntN(len(shapes))]
+				if ps := placements(slots, []*packed{p}, shape, false); len(ps) > 0 {
+					p = ps[r.IntN(len(ps))].out
+				} else {
+					shape = nil
+					break
+				}
+			}
+			if shape != nil && r.IntN(2) == 0 {
+				p = gapsUnknown(p)
+			}
+			return p, shape
+		}
+		var nodes []*fusedNode
+		var args []*packed
+		var inputs [][]float64
+		var xs [][]float64
+		for range 1 + r.IntN(2) {
+			p, shape := arg()
+			if shape == nil {
+				continue
+			}
+			if err := p.layout.Check(ir.NumElems(shape)); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			n := &fusedNode{kind: fusedInput, name: fmt.Sprintf("x%d", len(nodes)), shape: shape, level: 2, norm: []float64{1}}
+			x := make([]float64, n.elems())
+			for i := range x {
+				x[i] = r.NormFloat64()
+			}
+			nodes, args, xs = append(nodes, n), append(args, p), append(xs, x)
+			inputs = append(inputs, fill(r, p.layout, x)...)
+		}
+		if len(nodes) == 0 {
+			continue
+		}
+		shape := shapes[r.IntN(len(shapes))]
+		if r.IntN(4) == 0 {
+			shape = nodes[0].shape
+		}
+		lin := &fusedNode{kind: fusedLinear, name: "layer", shape: shape, args: slices.Clone(nodes), norm: []float64{1}, level: 1}
+		density := []float64{0.02, 0.15, 1}[r.IntN(3)]
+		for _, a := range nodes {
+			lin.mats = append(lin.mats, randomSparse(r, lin.elems(), a.elems(), density))
+			if a.elems() == lin.elems() && r.IntN(3) == 0 {
+				lin.mats[len(lin.mats)-1] = identity(a.elems())
+			}
+		}
+		if r.IntN(2) == 0 {
+			lin.bias = make([]float64, lin.elems())
+			for i := range lin.bias {
+				lin.bias[i] = r.NormFloat64()
+				if r.IntN(2) == 0 {
+					lin.bias[i] = lin.bias[0]
+				}
+			}
+		}
+		want := make([]float64, lin.elems())
+		largest := 0.0
+		for i := range want {
+			if lin.bias != nil {
+				want[i] = lin.bias[i]
+			}
+			for k, m := range lin.mats {
+				cols, vals := m.Row(i)
+				for e, c := range cols {
+					want[i] += vals[e] * xs[k][c]
+				}
+			}
+			largest = max(largest, math.Abs(want[i]))
+		}
+		poly := r.IntN(2) == 0
+		nodes = append(nodes, lin)
+		if poly {
+			nodes = append(nodes, &fusedNode{kind: fusedPoly, name: "f", shape: shape, args: []*fusedNode{lin}, approx: &ir.Approx{Coef: []float64{0, 1}, Bound: 1}, norm: []float64{1}})
+		}
+		nodes = append(nodes, &fusedNode{kind: fusedOutput, name: "y", shape: shape, args: []*fusedNode{lin}, level: 1, norm: []float64{1}})
+		index := map[*fusedNode]int{}
+		for i, n := range nodes {
+			index[n] = i
+		}
+		for _, p := range placements(slots, args, shape, poly) {
+			st := &packState{}
+			for _, a := range args {
+				st.places = append(st.places, placement{a, slots, 1, false})
+			}
+			if _, ok := placeCost(lin, p, st, index, par, prof); !ok {
+				continue
+			}
+			st.places = append(st.places, p, p, p)
+			if err := p.out.layout.Check(len(want)); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			lw := lowerScheme("layer", nodes, st, par, prof)
+			got := schemeRun(t, lw.b.g, par, inputs)
+			checked[fmt.Sprintf("fold %v, blocks %v, %d ciphertexts to %d, grid %v", p.count > 1, p.blocks, min(2, args[0].layout.Cts), min(2, p.out.layout.Cts), p.out.grid != nil)]++
+			for i, e := range p.out.layout.Map {
+				z := got[i/slots][i%slots]
+				switch {
+				case e >= 0 && math.Abs(z-want[e]) > 1e-9:
+					t.Fatalf("seed %d: %v to %v in %+v: slot %d, element %d: %g, want %g\nin  %v\nout %v", seed, nodes[0].shape, shape, p, i, e, z, want[e], args[0].layout, p.out.layout)
+				case e == ir.SlotZero && math.Abs(z) > 1e-9:
+					t.Fatalf("seed %d: %v to %v in %+v: slot %d should be zero, is %g", seed, nodes[0].shape, shape, p, i, z)
+				case poly && math.Abs(z) > largest+1e-9:
+					t.Fatalf("seed %d: %v to %v in %+v: slot %d holds %g, the result only %g", seed, nodes[0].shape, shape, p, i, z, largest)
+				}
+			}
+		}
+	}
+	for _, kind := range []string{
+		"fold true, blocks true, 1 ciphertexts to 1, grid false", "fold true, blocks false, 1 ciphertexts to 1, grid false",
+		"fold true, blocks false, 1 ciphertexts to 1, grid true", "fold true, blocks false, 2 ciphertexts to 1, grid false",
+		"fold false, blocks false, 2 ciphertexts to 2, grid true", "fold false, blocks false, 1 ciphertexts to 1, grid true",
+	} {
+		if checked[kind] == 0 {
+			t.Errorf("no case of: %s (had %v)", kind, checked)
+		}
+	}
+}
