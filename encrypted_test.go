@@ -145,19 +145,20 @@ func newParty(t testing.TB, p *plan.Plan, threads int, opts ...lattigo.Option) *
 // run encrypts one sample, runs the plan and decrypts its first output.
 func (q *party) run(t testing.TB, x *ir.Array) (*ir.Array, runtime.Report) {
 	t.Helper()
-	all, rep := q.runAll(t, x)
+	all, rep := q.runAll(t, x, 1)
 	return all[0], rep
 }
 
-// runAll encrypts one sample, runs the plan and decrypts every output.
-func (q *party) runAll(t testing.TB, x *ir.Array) ([]*ir.Array, runtime.Report) {
+// runAll encrypts as many samples as one run takes, runs the plan and decrypts
+// every output.
+func (q *party) runAll(t testing.TB, x *ir.Array, batch int) ([]*ir.Array, runtime.Report) {
 	t.Helper()
 	in := &q.plan.Inputs[0]
 	values, err := runtime.Pack(in, x)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ct, err := lattigo.Encrypt(q.sk, &q.plan.Params, "test", 1, []lattigo.PortValues{{Port: in.Name, Level: in.Level, Scale: in.Scale, Values: values}}, q.opts...)
+	ct, err := lattigo.Encrypt(q.sk, &q.plan.Params, "test", batch, []lattigo.PortValues{{Port: in.Name, Level: in.Level, Scale: in.Scale, Values: values}}, q.opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +195,7 @@ func (q *party) runAll(t testing.TB, x *ir.Array) ([]*ir.Array, runtime.Report) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := runtime.Unpack(out, slots, 1)
+		a, err := runtime.Unpack(out, slots, batch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -224,29 +225,25 @@ func TestEncryptedModels(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		name  string
-		short int // images in the short suite; make test-long takes 20
-		data  func(t testing.TB, shape []int, calib, n int) (a, b []*ir.Array)
+		name string
+		data func(t testing.TB, shape []int, calib, n int) (a, b []*ir.Array)
 	}{
-		{"mnist_trained_mlp_square", 20, mnist(0, 1)},
-		{"mnist_trained_cryptonet_square", 20, mnist(0, 1)},
-		{"wdbc_mlp_sigmoid", 20, func(t testing.TB, _ []int, calib, n int) (a, b []*ir.Array) {
+		{"mnist_trained_mlp_square", mnist(0, 1)},
+		{"mnist_trained_cryptonet_square", mnist(0, 1)},
+		{"wdbc_mlp_sigmoid", func(t testing.TB, _ []int, calib, n int) (a, b []*ir.Array) {
 			return wdbcRows(t, 0, min(calib, 400)), wdbcRows(t, 400, n)
 		}},
-		{"mnist_trained_mlp_relu", 5, mnist(0, 1)},
-		{"mnist_heir_mlp", 5, mnist(0.1307, 0.3081)},
-		{"mnist_trained_cnn_silu_bn", 2, mnist(0, 1)},
-		{"mnist_trained_lenet5_relu_avg", 1, mnist(0, 1)},
+		{"mnist_trained_mlp_relu", mnist(0, 1)},
+		{"mnist_heir_mlp", mnist(0.1307, 0.3081)},
+		{"mnist_trained_cnn_silu_bn", mnist(0, 1)},
+		{"mnist_trained_lenet5_relu_avg", mnist(0, 1)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m, err := frontend.Load(filepath.Join(dataDir(t), "models", c.name+".onnx"), frontend.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			n := c.short
-			if longTests() {
-				n = 20
-			}
+			const n = 20
 			calib, images := c.data(t, m.Graph.Inputs[0].Type.Shape, 500, n)
 			p, err := passes.Compile(passes.Source{Graph: m.Graph, Client: m.Client, Digest: m.Digest}, passes.Options{Calibrate: calib})
 			if err != nil {

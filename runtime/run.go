@@ -80,7 +80,9 @@ type run struct {
 	ready    readyHeap
 	cur      []*residence // per object, nil where it is not resident
 	live     map[*residence]struct{}
-	spills   map[plan.ObjectID]*node // last spill of an object
+	spills   map[plan.ObjectID]*node // spill that holds the present content of an object
+	overdue  []overdue               // fetches that were put off, in order
+	late     map[plan.ObjectID]bool  // the objects of these
 	issued   int                     // steps issued and not done
 	flying   int                     // nodes of any kind issued and not done
 	running  int                     // steps being executed
@@ -101,7 +103,7 @@ type run struct {
 func newRun(x *Executor, in Inputs) *run {
 	r := &run{
 		x: x, in: in, cur: make([]*residence, len(x.p.Objects)), live: map[*residence]struct{}{},
-		spills: map[plan.ObjectID]*node{}, begun: make([]int32, len(x.perLay)), ended: make([]int32, len(x.perLay)), executed: make([]bool, len(x.p.Steps)),
+		spills: map[plan.ObjectID]*node{}, late: map[plan.ObjectID]bool{}, begun: make([]int32, len(x.perLay)), ended: make([]int32, len(x.perLay)), executed: make([]bool, len(x.p.Steps)),
 	}
 	r.progress, r.work = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
 	copy(r.cur, x.fixed)
@@ -188,6 +190,10 @@ func (r *run) issueAll() {
 			break
 		}
 		for r.issued >= window && r.err == nil {
+			if err := r.catchUp(); err != nil {
+				r.fail(err)
+				return
+			}
 			r.progress.Wait()
 		}
 		if r.err != nil {
@@ -198,46 +204,145 @@ func (r *run) issueAll() {
 			return
 		}
 	}
+	for r.err == nil && len(r.overdue) > 0 {
+		if err := r.need(r.overdue[0].obj, r.overdue[0].step); err != nil {
+			r.fail(err)
+		}
+	}
 	if r.err == nil && next < len(acts) {
 		r.fail(fmt.Errorf("the tier plan acts at step %d of %d", acts[next].Step, len(steps)))
 	}
 }
 
-// alloc waits for slabs. Memory that the plan has let go comes back when the
-// steps in flight that use it are done; if none is in flight and the slabs are
-// still not there, the plan asks for more than the arena has.
-func (r *run) alloc(obj plan.ObjectID, step int32) (*store.Block, error) {
+// tryReside makes an object resident if there are slabs for it at the moment,
+// and returns nil where there are not.
+func (r *run) tryReside(obj plan.ObjectID) (*residence, error) {
 	for {
 		b, err := r.x.arena.Alloc(int(r.x.slabs[obj]), purpose(r.x.p.Objects[obj].Role), owner)
-		if err == nil || !errors.Is(err, store.ErrFull) {
-			return b, err
+		if errors.Is(err, store.ErrFull) {
+			if r.x.kept != nil && r.x.kept.evict() {
+				continue
+			}
+			return nil, nil
 		}
-		if r.x.kept != nil && r.x.kept.evict() {
-			continue
+		if err != nil {
+			return nil, err
 		}
-		if r.flying == 0 {
-			return nil, fmt.Errorf("the tier plan does not fit its arena at step %d, %s: %w", step, describe(r.x.p, obj), err)
+		res := &residence{obj: obj, block: b}
+		r.live[res] = struct{}{}
+		if res.op, err = r.x.e.Bind(r.x.p.Objects[obj].Type, b.Slabs); err != nil {
+			return nil, fmt.Errorf("%s: %w", describe(r.x.p, obj), err)
 		}
-		r.progress.Wait()
-		if r.err != nil {
-			return nil, r.err
+		r.cur[obj] = res
+		return res, nil
+	}
+}
+
+// reside makes an object resident and waits for slabs if it has to. Memory that
+// the plan has let go comes back when the steps in flight that use it are
+// done; if nothing is in flight and the slabs are still not there, the plan
+// asks for more than the arena has.
+func (r *run) reside(obj plan.ObjectID, step int32) (*residence, error) {
+	for {
+		if res, err := r.tryReside(obj); res != nil || err != nil {
+			return res, err
+		}
+		if err := r.await(obj, step); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// reside allocates memory for an object and makes it resident.
-func (r *run) reside(obj plan.ObjectID, step int32) (*residence, error) {
-	b, err := r.alloc(obj, step)
-	if err != nil {
-		return nil, err
+// await waits for something to finish, on behalf of an object that wants slabs.
+func (r *run) await(obj plan.ObjectID, step int32) error {
+	if r.flying == 0 {
+		return fmt.Errorf("the tier plan does not fit its arena at step %d: no room for %s", step, describe(r.x.p, obj))
 	}
-	res := &residence{obj: obj, block: b}
-	r.live[res] = struct{}{}
-	if res.op, err = r.x.e.Bind(r.x.p.Objects[obj].Type, b.Slabs); err != nil {
-		return nil, fmt.Errorf("%s: %w", describe(r.x.p, obj), err)
+	r.progress.Wait()
+	return r.err
+}
+
+// fetch orders a transfer into DRAM. The order of the plan is kept: a fetch
+// that finds no slabs waits for them, and the steps after it with it. Only when
+// threads would go idle meanwhile is the fetch put off and the issue goes on;
+// it is made up for in order as slabs come back, at the latest when a step
+// needs the object. The plan has room for everything it makes resident, so
+// what is put off always fits once the steps in flight are done.
+func (r *run) fetch(obj plan.ObjectID, step int32) error {
+	for {
+		if err := r.catchUp(); err != nil {
+			return err
+		}
+		if len(r.overdue) == 0 {
+			if done, err := r.tryFetch(obj, step); done || err != nil {
+				return err
+			}
+		}
+		if r.flying > 0 && r.reading == 0 && r.running+len(r.ready) < r.x.o.Threads {
+			r.overdue = append(r.overdue, overdue{obj, step})
+			r.late[obj] = true
+			return nil
+		}
+		if err := r.await(obj, step); err != nil {
+			return err
+		}
 	}
-	r.cur[obj] = res
-	return res, nil
+}
+
+// overdue is a fetch that was put off.
+type overdue struct {
+	obj  plan.ObjectID
+	step int32
+}
+
+// catchUp orders fetches that were put off, as far as there are slabs.
+func (r *run) catchUp() error {
+	for len(r.overdue) > 0 {
+		o := r.overdue[0]
+		done, err := r.tryFetch(o.obj, o.step)
+		if !done || err != nil {
+			return err
+		}
+		delete(r.late, o.obj)
+		r.overdue = r.overdue[1:]
+	}
+	return nil
+}
+
+// need makes sure that a fetch that was put off is under way.
+func (r *run) need(obj plan.ObjectID, step int32) error {
+	for r.late[obj] {
+		if err := r.catchUp(); err != nil {
+			return err
+		}
+		if !r.late[obj] {
+			break
+		}
+		if err := r.await(obj, step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tryFetch starts a transfer into DRAM if there are slabs for it.
+func (r *run) tryFetch(obj plan.ObjectID, step int32) (bool, error) {
+	if r.x.kept != nil {
+		if res := r.x.kept.take(obj); res != nil {
+			res.dropped = false
+			r.cur[obj], r.live[res] = res, struct{}{}
+			return true, nil
+		}
+	}
+	res, err := r.tryReside(obj)
+	if res == nil || err != nil {
+		return false, err
+	}
+	n := &node{kind: fetchNode, step: step, res: res}
+	r.after(n, r.spills[obj]) // nil for what was not computed here
+	res.writer = n
+	r.launch(n, res)
+	return true, nil
 }
 
 // act obeys one action of the tier plan.
@@ -248,34 +353,19 @@ func (r *run) act(a plan.Action) error {
 	if r.x.fixed[a.Obj] != nil {
 		return nil // needs no memory here
 	}
+	if err := r.need(a.Obj, a.Step); err != nil {
+		return err
+	}
 	res := r.cur[a.Obj]
 	switch a.Kind {
 	case plan.ActFetch:
 		if res != nil {
 			return fmt.Errorf("the tier plan fetches %s at step %d, which is resident", describe(r.x.p, a.Obj), a.Step)
 		}
-		written := r.x.p.Objects[a.Obj].Role == plan.RoleTemp || r.x.p.Objects[a.Obj].Role == plan.RoleOutput
-		spill := r.spills[a.Obj]
-		if written && spill == nil {
-			return fmt.Errorf("the tier plan fetches %s at step %d, which was not spilled", describe(r.x.p, a.Obj), a.Step)
+		if role := r.x.p.Objects[a.Obj].Role; (role == plan.RoleTemp || role == plan.RoleOutput) && r.spills[a.Obj] == nil {
+			return fmt.Errorf("the tier plan fetches %s at step %d, and the slow tier does not hold it", describe(r.x.p, a.Obj), a.Step)
 		}
-		if r.x.kept != nil {
-			if res := r.x.kept.take(a.Obj); res != nil {
-				res.dropped = false
-				r.cur[a.Obj], r.live[res] = res, struct{}{}
-				return nil
-			}
-		}
-		res, err := r.reside(a.Obj, a.Step)
-		if err != nil {
-			return err
-		}
-		n := &node{kind: fetchNode, step: a.Step, res: res}
-		if written {
-			r.after(n, spill)
-		}
-		res.writer = n
-		r.launch(n, res)
+		return r.fetch(a.Obj, a.Step)
 	case plan.ActDrop:
 		if res == nil {
 			return fmt.Errorf("the tier plan drops %s at step %d, which is not resident", describe(r.x.p, a.Obj), a.Step)
@@ -347,7 +437,13 @@ func (r *run) release(res *residence) {
 func (r *run) issue(s int32) error {
 	st := &r.x.p.Steps[s]
 	update := len(st.Args) > 0 && st.Args[0] == st.Out
+	if err := r.catchUp(); err != nil {
+		return err
+	}
 	for _, a := range st.Args {
+		if err := r.need(a, s); err != nil {
+			return err
+		}
 		if r.cur[a] == nil {
 			return fmt.Errorf("the tier plan leaves %s out of memory at step %d (%s)", describe(r.x.p, a), s, st.Op)
 		}
@@ -380,6 +476,7 @@ func (r *run) issue(s int32) error {
 		uses = append(uses, out)
 	}
 	out.writer, out.readers = n, nil
+	delete(r.spills, st.Out) // what was written back is out of date
 	r.issued++
 	r.launch(n, uses...)
 	return nil

@@ -139,7 +139,6 @@ func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if s.Op == ir.OpHERescale {
 		level++
 	}
-	e.nanos.Add(int64(1e9 * e.prof.Seconds(e.par, s.Op, level)))
 	switch s.Op {
 	case ir.OpHEMulConst, ir.OpHEMacConst:
 		r := *s
@@ -155,6 +154,7 @@ func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if err := e.Engine.Exec(s, args, out); err != nil {
 		return err
 	}
+	e.nanos.Add(int64(1e9 * e.prof.Seconds(e.par, s.Op, level)))
 	var std float64
 	switch s.Op {
 	case ir.OpHERescale, ir.OpHEModDown:

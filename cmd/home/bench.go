@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/frontend"
 	"github.com/home-fhe/home/models"
 	"github.com/home-fhe/home/models/digits"
@@ -57,6 +58,7 @@ type benchReport struct {
 	Schema  int        `json:"schema"`
 	Machine string     `json:"machine"`
 	Threads int        `json:"threads"`
+	Kernels string     `json:"kernels"` // arithmetic in use
 	Rows    []benchRow `json:"models"`
 }
 
@@ -95,7 +97,7 @@ func (c *benchCmd) Run(e *env) error {
 	if c.Kernels {
 		return c.kernels(e)
 	}
-	r := benchReport{Schema: 1, Machine: machine(), Threads: c.Threads, Rows: []benchRow{}}
+	r := benchReport{Schema: 1, Machine: machine(), Threads: c.Threads, Kernels: lattigo.Kernels(), Rows: []benchRow{}}
 	for i := range chosen {
 		row, err := c.one(e, &chosen[i])
 		if err != nil {
@@ -196,7 +198,7 @@ func (r *benchReport) write(w io.Writer) error {
 	if r.Threads > 1 {
 		cores = fmt.Sprintf("%d cores", r.Threads)
 	}
-	fmt.Fprintf(w, "%s of: %s\n\n", cores, strings.TrimPrefix(r.Machine, "one core of "))
+	fmt.Fprintf(w, "%s of: %s, %s arithmetic\n\n", cores, strings.TrimPrefix(r.Machine, "one core of "), r.Kernels)
 	t := newTable(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 	t.row("network", "N", "log2(QP)", "levels", "rotations", "keys", "weights", "compile", "set-up", "run", "spread", "largest error", "changed")
 	for _, x := range r.Rows {

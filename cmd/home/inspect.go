@@ -104,6 +104,8 @@ func textReport(w io.Writer, r *planReport) error {
 	switch {
 	case p.SecurityBits > 0 && !p.Insecure:
 		t.row("security", fmt.Sprintf("%d bits: log2(QP) = %d, allowed %d for N = 2^%d and a %s secret", p.SecurityBits, p.LogQP, p.LogQPBound, p.LogN, p.Secret))
+	case p.LogQPBound == 0:
+		t.row("security", fmt.Sprintf("NONE, for tests only: no 128-bit bound is known for N = 2^%d and a %s secret", p.LogN, p.Secret))
 	default:
 		t.row("security", fmt.Sprintf("NONE, for tests only: log2(QP) = %d, allowed %d for N = 2^%d and a %s secret", p.LogQP, p.LogQPBound, p.LogN, p.Secret))
 	}

@@ -143,7 +143,7 @@ func htmlPage(w io.Writer, r *planReport) error {
 	v := &pageView{R: r, Depth: len(computing(r)), Title: r.Model, Secure: r.Params.SecurityBits >= 128 && !r.Params.Insecure}
 	v.Facts = []fact{
 		{"predicted time", seconds(r.Predicted.Seconds), fmt.Sprintf("%s of computing on one core", seconds(r.Predicted.CPUSeconds))},
-		{"precision", fmt.Sprintf("%.1f bits", r.OutputBits), "of the outputs, in the worst case"},
+		{"output error", precision(r.OutputBits), "predicted, in the worst case"},
 		{"levels", fmt.Sprintf("%d of %d", r.Depth, r.Levels), bootstrapText(r.Counts.Bootstraps)},
 		{"rotations", count(r.Counts.Rotations), fmt.Sprintf("%s key switches, %s products", count(r.Counts.KeySwitches), count(r.Counts.CtMults))},
 		{"keys", byteSize(r.Bytes.Keys).String(), fmt.Sprintf("%s rotations and relinearisation", count(r.Counts.GaloisKeys))},
@@ -401,13 +401,18 @@ func keyChart(r *planReport) (keyMapView, []keyView, string) {
 		far = max(far, abs(shift(k.Rotation, r.Params.Slots)))
 		top = max(top, k.Level)
 	}
-	octaves := math.Ceil(math.Log2(float64(far) + 1))
-	x := func(rot int) float64 {
-		return v.Left + 14 + (v.Right-v.Left-28)*math.Log2(math.Max(1, float64(abs(rot))))/math.Max(1, octaves)
+	octaves := math.Max(1, math.Ceil(math.Log2(float64(far)+1)))
+	mid := (v.Left + v.Right) / 2
+	x := func(by int) float64 { // to both sides of the middle, a logarithm of the distance
+		d := 16 + (v.Right-mid-32)*math.Log2(math.Max(1, float64(abs(by))))/octaves
+		if by < 0 {
+			return mid - d
+		}
+		return mid + d
 	}
 	y := func(l int) float64 { return v.Bottom - (v.Bottom-v.Top)*float64(l)/float64(top) }
-	for e := 0.0; e <= octaves; e++ {
-		v.X = append(v.X, tick{x(1 << int(e)), fmt.Sprint(1 << int(e))})
+	for e := 0; e <= int(octaves); e += 1 + int(octaves)/8 {
+		v.X = append(v.X, tick{x(1 << e), fmt.Sprint(1 << e)}, tick{x(-(1 << e)), fmt.Sprint(1 << e)})
 	}
 	step := int(math.Max(1, niceStep(float64(top), 6)))
 	for l := 0; l <= top; l += step {

@@ -175,6 +175,16 @@ func (f *compileFlags) compileWith(e *env, m *source, pre *plan.Preprocess, cali
 			return plan.ReplaceFile(path, 0o644, func(w *os.File) error { return ir.Print(w, g, nil) })
 		}
 	}
+	bar := e.bar("compiling", len(passes.Passes))
+	defer bar.stop()
+	dump := o.Observe
+	o.Observe = func(pass string, g *ir.Graph) error {
+		bar.of(1+slices.IndexFunc(passes.Passes, func(p passes.Pass) bool { return p.Name == pass }), len(passes.Passes))
+		if dump == nil {
+			return nil
+		}
+		return dump(pass, g)
+	}
 	p, err := passes.Compile(passes.Source{Graph: m.Graph, Client: m.Client, Digest: m.Digest}, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.path, err)

@@ -60,8 +60,12 @@ func simNetwork(p *plan.Plan, pre *plan.Preprocess, prof *backend.Profile, threa
 			if err != nil {
 				return result{}, err
 			}
+			_, stats, err := clearRows(p.Network, a, own, true)
+			if err != nil {
+				return result{}, err
+			}
 			rep := &runtime.Report{Seconds: p.Predicted.Seconds, CPUSeconds: p.Predicted.CPUSeconds, Counts: p.Counts}
-			return result{out: y, report: rep}, nil
+			return result{out: y, stats: stats, report: rep}, nil
 		},
 	}, nil
 }
@@ -208,7 +212,7 @@ func (c *runCmd) serve(e *env) error {
 	if err != nil {
 		return errors.Join(err, finish())
 	}
-	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples}
+	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples, Kernels: lattigo.Kernels()}
 	reply := ct.Reply()
 	err = srv.check(ct)
 	for i := 0; err == nil && i < srv.runs(ct); i++ {
@@ -234,18 +238,6 @@ func (c *runCmd) serve(e *env) error {
 	_, err = fmt.Fprintf(e.out, "%s: %s for %d sample%s, set-up %s, peak memory %s; result in %s\n",
 		rep.Model, seconds(rep.Seconds), rep.Samples, plural(rep.Samples), seconds(rep.SetupSeconds), byteSize(rep.PeakRSSBytes), c.Output)
 	return err
-}
-
-// loadCiphertexts reads a .hct and says what is wrong where it is something else.
-func loadCiphertexts(path string) (*lattigo.Ciphertexts, error) {
-	switch magic(path) {
-	case lattigo.SecretMagic:
-		return nil, fmt.Errorf("%s is a secret key. It must never be given to the server: delete it here", path)
-	case "", lattigo.CiphertextMagic:
-	default:
-		return nil, fmt.Errorf("%s holds no ciphertexts: encrypt the input first, or use --mode to play all roles in one process", path)
-	}
-	return lattigo.LoadCiphertexts(path)
 }
 
 // listen puts the trace beside the progress bars. finish completes the file.

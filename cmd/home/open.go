@@ -31,7 +31,7 @@ func (f *compileFlags) open(e *env, path, mode string) (*subject, error) {
 		return nil, err
 	}
 	if !is {
-		p, err := plan.Load(path)
+		p, err := loadPlan(path)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 
+	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/runtime"
 	"github.com/home-fhe/home/runtime/dataset"
@@ -50,7 +51,8 @@ type runReport struct {
 	Samples         int      `json:"samples"`
 	Runs            int      `json:"runs"`
 	MaxAbsError     *float64 `json:"max_abs_error,omitempty"`
-	RangeViolations int      `json:"range_violations"`
+	RangeViolations *int     `json:"range_violations,omitempty"` // an encrypted run cannot see them
+	Kernels         string   `json:"kernels,omitempty"`          // arithmetic of an encrypted run
 	runtime.Report
 }
 
@@ -90,6 +92,9 @@ func (c *runCmd) run(e *env, s *subject, n *network) error {
 	defer bar.stop()
 	var all gather
 	rep := runReport{Schema: 1, Mode: c.Mode}
+	if c.Mode == modeEncrypted {
+		rep.Kernels = lattigo.Kernels()
+	}
 	var violations violationCount
 	err = n.feed(e.ctx, in, func(k chunk) error {
 		out := k.out
@@ -109,7 +114,11 @@ func (c *runCmd) run(e *env, s *subject, n *network) error {
 		return err
 	}
 	out := all.array()
-	rep.Model, rep.Samples, rep.RangeViolations = s.name(), all.n, violations.Total()
+	rep.Model, rep.Samples = s.name(), all.n
+	if c.Mode != modeEncrypted {
+		n := violations.Total()
+		rep.RangeViolations = &n
+	}
 	violations.warn(e)
 	if c.Output != "" {
 		if err := dataset.WriteNpy(c.Output, out); err != nil {
@@ -222,7 +231,7 @@ func className(i int, labels []string) string {
 func score(v, bits float64) string {
 	decimals := 4
 	if !math.IsInf(bits, 0) {
-		decimals = max(0, min(6, int(math.Floor(bits*math.Log10(2)))))
+		decimals = max(0, min(6, int(math.Ceil(bits*math.Log10(2)))))
 	}
 	return fmt.Sprintf("%.*f", decimals, v)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
@@ -152,29 +151,6 @@ func (s *server) residency(o *serverOptions) error {
 	return nil
 }
 
-// openKeys opens an evaluation-key set and says what is wrong where it was given
-// something else, above all a secret key: the server must never see one.
-func openKeys(path string) (*lattigo.KeySet, error) {
-	if magic(path) == lattigo.SecretMagic {
-		return nil, fmt.Errorf("%s is a secret key. It must never be given to the server: delete it here, and pass eval.hevk instead", path)
-	}
-	return lattigo.OpenKeySet(path)
-}
-
-// magic returns the first eight bytes of a file, or "" where it has none.
-func magic(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	var b [8]byte
-	if _, err := f.Read(b[:]); err != nil {
-		return ""
-	}
-	return string(b[:])
-}
-
 // missingKeys refuses a key set that was made for another plan.
 func missingKeys(p *plan.Plan, keys *lattigo.KeySet, path string) error {
 	missing := 0
@@ -253,69 +229,5 @@ func (s *server) Close() error {
 		err = errors.Join(err, s.closers[i]())
 	}
 	s.closers = nil
-	return err
-}
-
-type installCmd struct {
-	Model   string   `arg:"" help:"Plan (.hplan)."`
-	Keys    string   `required:"" short:"k" placeholder:"FILE" help:"Evaluation keys (eval.hevk)."`
-	PMem    string   `required:"" name:"pmem" placeholder:"DIR" help:"Folder of the slow tier: persistent memory (a DAX file system), or files on a disk that stand in for it."`
-	DRAM    byteSize `name:"dram" placeholder:"SIZE" help:"Memory budget of the whole process, such as 2GiB. Default: no bound."`
-	Threads int      `short:"t" placeholder:"N" help:"Keys and weights to prepare at once. Default: one per processor."`
-	JSON    bool     `help:"Print JSON."`
-
-	insecureFlag
-}
-
-func (*installCmd) Help() string {
-	return `Expands the evaluation keys and encodes the weights into the slow tier, once. What is there already is kept, so
-an interrupted install goes on where it stopped, and plans of one client share their keys. run does this by
-itself when it is missing, and reports the time apart.`
-}
-
-func (c *installCmd) Run(e *env) error {
-	p, err := plan.Load(c.Model)
-	if err != nil {
-		return err
-	}
-	f := serverFlags{Threads: c.Threads}
-	threads, err := f.threads()
-	if err != nil {
-		return err
-	}
-	keys, err := openKeys(c.Keys)
-	if err != nil {
-		return err
-	}
-	defer keys.Close()
-	if err := errors.Join(keys.Check(&p.Params, ""), missingKeys(p, keys, c.Keys)); err != nil {
-		return err
-	}
-	engine, err := lattigo.Open(&p.Params, insecureOption(c.Insecure)...)
-	if err != nil {
-		return err
-	}
-	defer engine.Close()
-	watch := e.watch()
-	defer watch.stop()
-	reserve := passes.TierReserve(&p.Params, threads)
-	if c.DRAM > 0 {
-		runtime.LimitHeap(reserve)
-	}
-	rep, err := runtime.Install(e.ctx, p, engine, keySource{keys}, c.PMem, runtime.InstallOptions{
-		Threads: threads, Budget: int64(c.DRAM), Reserve: reserve, Events: watch,
-	})
-	watch.stop()
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return e.printJSON(struct {
-			Schema int `json:"schema"`
-			runtime.InstallReport
-		}{1, rep})
-	}
-	_, err = fmt.Fprintf(e.out, "%d keys and weights of %s in %s (%s): %d were there, %s written in %s\n",
-		rep.Objects, p.Model, filepath.Clean(c.PMem), rep.Technology, rep.Present, byteSize(rep.BytesWritten), seconds(rep.SetupSeconds))
 	return err
 }

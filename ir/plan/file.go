@@ -316,20 +316,39 @@ func (c *Client) verify() error {
 	return errors.Join(verifyPorts(&c.Params, c.Inputs), verifyPorts(&c.Params, c.Outputs))
 }
 
-// most is the largest decompressed section: beyond it a file is refused.
-const most = 4 << 30
+// A section may unpack to rawBase bytes and rawRatio times its own length, and
+// never to more than rawMost: a short file cannot make its reader allocate much.
+// Plans in use unpack to less than fifty times their length.
+const (
+	rawBase  = 1 << 20
+	rawRatio = 1 << 10
+	rawMost  = 4 << 30
+)
 
+func rawLimit(packed int) uint64 {
+	return min(rawMost, rawBase+rawRatio*uint64(packed))
+}
+
+// compress packs a section. One that packs better than rawRatio is made longer
+// by a frame that readers skip (RFC 8878, section 3.1.2).
 func compress(raw []byte) []byte {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
 	defer e.Close()
-	return e.EncodeAll(raw, nil)
+	b := e.EncodeAll(raw, nil)
+	if most := rawLimit(len(b)); uint64(len(raw)) > most {
+		pad := (uint64(len(raw)) - most + rawRatio - 1) / rawRatio
+		b = binary.LittleEndian.AppendUint32(b, 0x184D2A50)
+		b = binary.LittleEndian.AppendUint32(b, uint32(pad))
+		b = append(b, make([]byte, pad)...)
+	}
+	return b
 }
 
 func decompress(b []byte) ([]byte, error) {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(most))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(rawLimit(len(b))))
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
@@ -480,7 +499,7 @@ func (p *Plan) Verify() error {
 			return bad("output object %d is never made", i)
 		}
 	}
-	for _, ports := range [][]Port{p.Inputs, p.Outputs} {
+	for side, ports := range [][]Port{p.Inputs, p.Outputs} {
 		if err := verifyPorts(&p.Params, ports); err != nil {
 			return fmt.Errorf("%w: %v", ErrCorrupt, err)
 		}
@@ -489,6 +508,16 @@ func (p *Plan) Verify() error {
 				if id < 0 || int(id) >= len(p.Objects) || p.Objects[id].Type.Level != port.Level || !p.Objects[id].Type.Scale.Equal(port.Scale) {
 					return bad("port %q names object %d", port.Name, id)
 				}
+				if role := p.Objects[id].Role; role != []Role{RoleInput, RoleOutput}[side] {
+					return bad("port %q names object %d, whose role is another", port.Name, id)
+				}
+			}
+		}
+	}
+	if t := p.Tier; t != nil {
+		for i, a := range t.Actions {
+			if a.Obj < 0 || int(a.Obj) >= len(p.Objects) || a.Step < 0 || int(a.Step) > len(p.Steps) || a.Kind > ActSpill {
+				return bad("action %d of the tier plan: %+v", i, a)
 			}
 		}
 	}
@@ -599,6 +628,9 @@ func verifyPorts(par *ir.Params, ports []Port) error {
 		}
 		if slices.Contains(port.Norm, 0) {
 			return fmt.Errorf("port %q normalises by zero", port.Name)
+		}
+		if !(port.Limit >= 0) {
+			return fmt.Errorf("port %q has a limit of %v", port.Name, port.Limit)
 		}
 	}
 	return nil

@@ -80,7 +80,8 @@ type Samples struct {
 	name string
 	len  int
 	done int
-	read func(dst []float64) error // one sample
+	read func() error              // the bytes of the next sample
+	fill func(dst []float64) error // the sample that was read
 	stop []io.Closer
 }
 
@@ -98,10 +99,13 @@ func (s *Samples) Next(n int) (*ir.Array, error) {
 	size := ir.NumElems(s.Shape)
 	var data []float64 // grows as samples arrive: a header may lie about their number
 	for i := range n {
+		if err := s.read(); err != nil {
+			return nil, fmt.Errorf("%s: sample %d: %w", s.name, s.done, cut(err))
+		}
 		data = slices.Grow(data, size)[:len(data)+size]
 		one := data[i*size:]
-		if err := s.read(one); err != nil {
-			return nil, fmt.Errorf("%s: sample %d: %w", s.name, s.done, cut(err))
+		if err := s.fill(one); err != nil {
+			return nil, fmt.Errorf("%s: sample %d: %w", s.name, s.done, err)
 		}
 		for j, v := range one {
 			if math.IsNaN(v) || math.IsInf(v, 0) {
@@ -321,6 +325,27 @@ func (f *file) kind(asked Kind) (Kind, error) {
 		return Auto, fmt.Errorf("is a file of kind %s, not %s", found, asked)
 	}
 	return found, nil
+}
+
+// records returns a reader of count records of n bytes that reuses one buffer
+// and wants the file to end after the last.
+func (f *file) records(count int, n int64) func() ([]byte, error) {
+	var rec []byte
+	left := count
+	return func() (_ []byte, err error) {
+		if rec == nil {
+			rec, err = readN(f.r, n)
+		} else {
+			_, err = io.ReadFull(f.r, rec)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if left--; left == 0 {
+			err = atEnd(f.r)
+		}
+		return rec, err
+	}
 }
 
 // readN reads exactly n bytes, growing the buffer as they arrive.

@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -348,6 +349,14 @@ func TestApply(t *testing.T) {
 	}
 }
 
+func TestLargePreprocess(t *testing.T) {
+	p := &plan.Preprocess{Channels: "rgb", Order: "nchw", Scale: 1, Pad: []int{8000, 8000, 8000, 8000}}
+	_, err := Load(write(t, "x.idx", idxFile(8, []uint32{1, 1, 1}, 1)), Options{Preprocess: p})
+	if err == nil || !strings.Contains(err.Error(), "more than the limit") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestPictureKinds(t *testing.T) {
 	grey16 := image.NewGray16(image.Rect(0, 0, 2, 1))
 	grey16.SetGray16(1, 0, color.Gray16{Y: 0xabcd})
@@ -531,6 +540,22 @@ func write(t *testing.T, name string, b []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// A small compressed file that claims a picture of 64 MiB costs no more memory
+// than what it holds.
+func TestClaimsCostNothing(t *testing.T) {
+	b := gz(t, idxFile(8, []uint32{1, 8192, 8192}, 1, 2, 3))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := Load(write(t, "x.gz", b), Options{Preprocess: plain})
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "cut short") {
+		t.Errorf("error %v", err)
+	}
+	if got := after.TotalAlloc - before.TotalAlloc; got > 8<<20 {
+		t.Errorf("%d bytes were allocated for a file of %d", got, len(b))
+	}
 }
 
 // FuzzOpen feeds random bytes to every reader. They must return, not panic, and

@@ -84,21 +84,17 @@ func (f *file) rawSamples(kind Kind, count, planes, height, width, skip int, p *
 		return nil, err
 	}
 	var rec []byte
-	left := count
-	return &Samples{Kind: kind, Shape: shape, len: count, read: func(dst []float64) error {
-		if rec == nil {
-			rec = make([]byte, int64(skip)+n)
-		}
-		if _, err := io.ReadFull(f.r, rec); err != nil {
+	next := f.records(count, int64(skip)+n)
+	return &Samples{
+		Kind: kind, Shape: shape, len: count,
+		read: func() (err error) {
+			rec, err = next()
 			return err
-		}
-		if left--; left == 0 {
-			if err := atEnd(f.r); err != nil {
-				return err
-			}
-		}
-		return apply(p, bitmap{planes: planes, h: height, w: width, pix: rec[skip:]}, dst)
-	}}, nil
+		},
+		fill: func(dst []float64) error {
+			return apply(p, bitmap{planes: planes, h: height, w: width, pix: rec[skip:]}, dst)
+		},
+	}, nil
 }
 
 // CIFAR-10 binary: records of a label byte and 3x32x32 pixels, red, green and

@@ -137,25 +137,20 @@ func (f *file) npySamples(want []int) (*Samples, error) {
 			return nil, err
 		}
 		rest := a.Data
-		s.read = func(dst []float64) error {
+		s.read = func() error { return nil }
+		s.fill = func(dst []float64) error {
 			rest = rest[copy(dst, rest):]
 			return nil
 		}
 		return s, nil
 	}
-	raw, get, left := []byte(nil), h.decoder(), s.len
-	s.read = func(dst []float64) error {
-		if raw == nil {
-			raw = make([]byte, n*h.size)
-		}
-		if _, err := io.ReadFull(f.r, raw); err != nil {
-			return err
-		}
-		if left--; left == 0 {
-			if err := atEnd(f.r); err != nil {
-				return err
-			}
-		}
+	var raw []byte
+	next, get := f.records(s.len, int64(n)*int64(h.size)), h.decoder()
+	s.read = func() (err error) {
+		raw, err = next()
+		return err
+	}
+	s.fill = func(dst []float64) (err error) {
 		for i := range dst {
 			if dst[i], err = get(raw[i*h.size:]); err != nil {
 				return fmt.Errorf("element %d: %w", i, err)

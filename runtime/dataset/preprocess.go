@@ -170,6 +170,9 @@ func outputShape(p *plan.Preprocess, h, w int) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	if g.outH > maxElems/g.outW/channels(p) {
+		return nil, fmt.Errorf("preprocessing: a result of %dx%d pixels is more than the limit of %d elements", g.outW, g.outH, maxElems)
+	}
 	if p.Order == "nhwc" {
 		return []int{g.outH, g.outW, channels(p)}, nil
 	}
@@ -293,9 +296,11 @@ func (f *file) pictureSample(p *plan.Preprocess) (*Samples, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Samples{Kind: Picture, Shape: shape, len: 1, read: func(dst []float64) error {
-		return apply(p, b, dst)
-	}}, nil
+	return &Samples{
+		Kind: Picture, Shape: shape, len: 1,
+		read: func() error { return nil },
+		fill: func(dst []float64) error { return apply(p, b, dst) },
+	}, nil
 }
 
 // planesOf splits a decoded picture into planes of 8 bits.

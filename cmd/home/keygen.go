@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/home-fhe/home/backend/lattigo"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+type keygenCmd struct {
+	Clients []string `arg:"" help:"Client parts of plans (.hclient)."`
+	Output  string   `short:"o" required:"" placeholder:"DIR" help:"Folder for secret.hsk and eval.hevk."`
+	Extend  bool     `help:"Keep the secret key in the folder and add the evaluation keys that are missing."`
+
+	insecureFlag
+}
+
+func (*keygenCmd) Help() string {
+	return `Makes a secret key, which stays with you, and the set of evaluation keys that the given plans need, which
+goes to the server. Plans of one client share keys; --extend adds what a new plan needs.
+
+The parameters are not taken on trust: their security is computed again from the primes, and parameters
+below 128 bits are refused.
+
+  home keygen model.hclient -o keys
+  home keygen other.hclient -o keys --extend`
+}
+
+func (c *keygenCmd) Run(e *env) error {
+	var first *plan.Client
+	needs := map[int]int{}
+	for _, path := range c.Clients {
+		cl, err := loadClient(path)
+		if err != nil {
+			return err
+		}
+		if first == nil {
+			first = cl
+		} else if lattigo.ParamsFingerprint(&cl.Params) != lattigo.ParamsFingerprint(&first.Params) {
+			return fmt.Errorf("%s uses parameters %s and %s uses %s: plans share keys only under the same parameters; run keygen for each", c.Clients[0], first.Params.Name, path, cl.Params.Name)
+		}
+		for _, k := range cl.Keys {
+			if l, ok := needs[k.Rot]; !ok || k.Level > l {
+				needs[k.Rot] = k.Level
+			}
+		}
+	}
+	var specs []lattigo.KeySpec
+	for rot := range first.Params.Slots() { // in order, whatever the order of the clients
+		if l, ok := needs[rot]; ok {
+			specs = append(specs, lattigo.KeySpec{Rot: rot, Level: l})
+		}
+	}
+	secret, eval := filepath.Join(c.Output, secretName), filepath.Join(c.Output, evalName)
+	opts := insecureOption(c.Insecure)
+	var sk *lattigo.SecretKey
+	_, err := os.Stat(secret)
+	switch {
+	case err == nil && !c.Extend:
+		return fmt.Errorf("%s exists: use --extend to add evaluation keys to it, or another folder for a new secret key", secret)
+	case err == nil:
+		if sk, err = loadSecret(secret); err != nil {
+			return err
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		if sk, err = lattigo.NewSecretKey(&first.Params, opts...); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(c.Output, 0o700); err != nil {
+			return err
+		}
+		if err := sk.Save(secret); err != nil {
+			return err
+		}
+	default:
+		return err
+	}
+	bar := e.bar("evaluation keys", len(specs))
+	defer bar.stop()
+	added, err := lattigo.ExtendKeySet(eval, sk, &first.Params, specs, func(done, total int) { bar.of(done, total) }, opts...)
+	bar.stop()
+	if err != nil {
+		return err
+	}
+	size := int64(0)
+	if fi, err := os.Stat(eval); err == nil {
+		size = fi.Size()
+	}
+	t := newTable()
+	t.row("secret key", secret, "id "+sk.ID()+", keep it to yourself")
+	t.row("evaluation keys", eval, fmt.Sprintf("%d added, %s in all, for the server", added, byteSize(size)))
+	return t.write(e.out, "")
+}
