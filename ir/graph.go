@@ -1,3 +1,9 @@
+// Package ir is the intermediate representation: one graph of single-result
+// values in three vocabularies (tensor, packed, scheme), the op table that says
+// everything about an op in one row, types that carry shape, layout, level and
+// exact scale, a canonical text form with its parser, and the verifier that runs
+// after every pass. It also holds what every other package agrees on: arrays,
+// CKKS parameters and the 128-bit security bounds.
 package ir
 
 import (

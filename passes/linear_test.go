@@ -45,7 +45,7 @@ func TestSparseArithmetic(t *testing.T) {
 		a, b, c := randomSparse(r, n, k, density), randomSparse(r, k, m, density), randomSparse(r, n, m, 0.5)
 		switch r.IntN(6) {
 		case 0:
-			a, k = identity(k), k
+			a = identity(k)
 			n, c = k, randomSparse(r, k, m, 0.5)
 		case 1:
 			b, m = identity(k), k

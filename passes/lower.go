@@ -323,6 +323,3 @@ func (lw *lowering) addBias(n *fusedNode, p *placement, acc []*ir.Value) {
 		}
 	}
 }
-
-// foldSteps is the number of rotations a placement folds with.
-func (p *placement) foldSteps() int { return bits.Len(uint(p.count)) - 1 }

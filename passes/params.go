@@ -88,7 +88,7 @@ var ErrTooDeep = errors.New("network too deep for one modulus chain")
 func parameters(u *unit) error {
 	if p := u.opt.Params; p != nil {
 		if u.attempt > 0 {
-			return fmt.Errorf("parameters %q: %v", p.Name, u.lastMiss)
+			return u.imprecise()
 		}
 		if err := p.Check(); err != nil {
 			return err
@@ -122,7 +122,16 @@ func parameters(u *unit) error {
 	if u.depth > most {
 		return u.tooDeep(most)
 	}
-	return fmt.Errorf("no parameters of the catalogue will do: %v", u.lastMiss)
+	return u.imprecise()
+}
+
+// imprecise refuses a network for which no parameters were precise enough.
+func (u *unit) imprecise() error {
+	hint := "run it with --mode clear"
+	if len(u.opt.Calibrate) == 0 {
+		hint = "give --calibrate, so that ranges are tighter than their bounds, or " + hint
+	}
+	return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: errors.New(u.lastMiss.Error()), Hint: hint}
 }
 
 func (u *unit) tooDeep(have int) error {

@@ -84,7 +84,7 @@ func precision(u *unit) error {
 	u.plan.Predicted.Bits = -math.Log2(max(worst, 1e-300) / max(1, largest))
 	u.plan.OutputBits = -math.Log2(max(worst, 1e-300)) - 1 // a few samples: one bit of care
 	if !(u.plan.Predicted.Bits >= wantBits) {
-		return fmt.Errorf("%w: %q reaches %.1f bits of the outputs, %.0f are wanted; give --calibrate so that ranges are tighter", errImprecise, u.par.Name, u.plan.Predicted.Bits, wantBits)
+		return fmt.Errorf("%w: %q reaches %.1f bits of the outputs, %.0f are wanted", errImprecise, u.par.Name, u.plan.Predicted.Bits, wantBits)
 	}
 	return nil
 }

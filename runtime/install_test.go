@@ -1,7 +1,9 @@
 package runtime
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -293,9 +295,27 @@ func TestSlowTierIsSlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	_, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Slow: &faulty{Slow: s, slow: 2 * time.Millisecond}, QueueDepth: 1})
-	if err != nil {
+	var trace bytes.Buffer
+	tr := NewTrace(&trace, p)
+	_, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Slow: &faulty{Slow: s, slow: 2 * time.Millisecond}, QueueDepth: 1, Events: tr})
+	if err := errors.Join(err, tr.Close()); err != nil {
 		t.Fatal(err)
+	}
+	var doc struct{ TraceEvents []traceEvent }
+	if err := json.Unmarshal(trace.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	moved, stalled := int64(0), 0.0
+	for _, e := range doc.TraceEvents {
+		switch {
+		case e.Cat == "io" && e.Tid == trackIO && !strings.Contains(e.Name, "input"):
+			moved += int64(e.Args["bytes"].(float64))
+		case e.Cat == "stall":
+			stalled += e.Dur / 1e6
+		}
+	}
+	if slow := rep.Tiers[1]; moved != slow.BytesRead+slow.BytesWritten || stalled < 0.9*slow.StallSeconds || stalled > 1.1*slow.StallSeconds {
+		t.Errorf("the trace shows %d bytes and %.3f s of stalls, the report %+v", moved, stalled, slow)
 	}
 	if slow := rep.Tiers[1]; slow.StallSeconds < 0.05 || slow.StallSeconds > rep.Seconds {
 		t.Errorf("stalled %.3f s of %.3f s", slow.StallSeconds, rep.Seconds)

@@ -56,7 +56,7 @@ type traceEvent struct {
 	Name string         `json:"name"`
 	Cat  string         `json:"cat,omitempty"`
 	Ph   string         `json:"ph"`
-	Ts   float64        `json:"ts"`
+	TS   float64        `json:"ts"`
 	Dur  float64        `json:"dur,omitempty"`
 	Pid  int            `json:"pid"`
 	Tid  int            `json:"tid"`
@@ -120,9 +120,9 @@ func (t *Trace) Event(e Event) {
 	case SetupEnd:
 		t.end(t.name(trackSetup, "set-up"), 0, e, e.Label, "setup", nil)
 	case LayerBegin:
-		t.put(traceEvent{Name: e.Label, Cat: "layer", Ph: "b", Ts: micros(e), ID: strconv.Itoa(int(e.Layer)), Tid: 1})
+		t.put(traceEvent{Name: e.Label, Cat: "layer", Ph: "b", TS: micros(e), ID: strconv.Itoa(int(e.Layer)), Tid: 1})
 	case LayerEnd:
-		t.put(traceEvent{Name: e.Label, Cat: "layer", Ph: "e", Ts: micros(e), ID: strconv.Itoa(int(e.Layer)), Tid: 1})
+		t.put(traceEvent{Name: e.Label, Cat: "layer", Ph: "e", TS: micros(e), ID: strconv.Itoa(int(e.Layer)), Tid: 1})
 	}
 }
 
@@ -142,7 +142,7 @@ func (t *Trace) end(track int, id int32, e Event, name, cat string, args map[str
 		}
 		args["error"] = e.Err.Error()
 	}
-	t.put(traceEvent{Name: name, Cat: cat, Ph: "X", Ts: micros(b), Dur: micros(e) - micros(b), Tid: track, Args: args})
+	t.put(traceEvent{Name: name, Cat: cat, Ph: "X", TS: micros(b), Dur: micros(e) - micros(b), Tid: track, Args: args})
 }
 
 func (t *Trace) layer(i int32) string {

@@ -6,14 +6,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/home-fhe/home/backend/lattigo"
+	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
 )
 
 type keygenCmd struct {
 	Clients []string `arg:"" help:"Client parts of plans (.hclient)."`
 	Output  string   `short:"o" required:"" placeholder:"DIR" help:"Folder for secret.hsk and eval.hevk."`
+	DRAM    byteSize `name:"dram" placeholder:"SIZE" help:"Memory budget of the whole process, such as 256MiB. Default: no bound."`
 	Extend  bool     `help:"Keep the secret key in the folder and add the evaluation keys that are missing."`
 
 	insecureFlag
@@ -55,6 +59,11 @@ func (c *keygenCmd) Run(e *env) error {
 			specs = append(specs, lattigo.KeySpec{Rot: rot, Level: l})
 		}
 	}
+	if least := keygenMemory(&first.Params, specs); c.DRAM > 0 && int64(c.DRAM) < least {
+		return &passes.BudgetError{Budget: int64(c.DRAM), Least: least}
+	} else if c.DRAM > 0 {
+		debug.SetMemoryLimit(int64(c.DRAM) * 3 / 4)
+	}
 	secret, eval := filepath.Join(c.Output, secretName), filepath.Join(c.Output, evalName)
 	opts := insecureOption(c.Insecure)
 	var sk *lattigo.SecretKey
@@ -94,4 +103,14 @@ func (c *keygenCmd) Run(e *env) error {
 	t.row("secret key", secret, "id "+sk.ID()+", keep it to yourself")
 	t.row("evaluation keys", eval, fmt.Sprintf("%d added, %s in all, for the server", added, byteSize(size)))
 	return t.write(e.out, "")
+}
+
+// keygenMemory is the least memory that keys can be made in: one at a time, with
+// the scratch of the arithmetic beside it.
+func keygenMemory(p *ir.Params, specs []lattigo.KeySpec) int64 {
+	largest := 0
+	for _, k := range specs {
+		largest = max(largest, p.Slabs(ir.KeyKind, k.Level))
+	}
+	return 48<<20 + int64(largest)*int64(p.SlabBytes())*3/2
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	goruntime "runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -123,7 +124,7 @@ func (n *network) feed(ctx context.Context, s *dataset.Samples, f func(chunk) er
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
-				err := n.one(ctx, &c)
+				err := caught(func() error { return n.one(ctx, &c) })
 				done <- slot{c, err}
 			}()
 		}
@@ -138,6 +139,17 @@ func (n *network) feed(ctx context.Context, s *dataset.Samples, f func(chunk) er
 		}
 	}
 	return ctx.Err()
+}
+
+// caught turns a panic of f into an error, so that a bug in one goroutine ends
+// the command as every other error does.
+func caught(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("this is a bug in HomE, please report it with the lines below: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return f()
 }
 
 // one runs one chunk of at most a batch.

@@ -142,7 +142,12 @@ func (s *server) residency(o *serverOptions) error {
 		}
 		o.pmem = filepath.Join(filepath.Dir(o.keys), "tier")
 	}
-	if err := passes.Retier(s.p, o.budget, o.profile, o.threads); err != nil {
+	err := passes.Retier(s.p, o.budget, o.profile, o.threads)
+	if budgetError(err) && o.threads > 1 {
+		o.threads = 1 // each thread wants scratch memory of its own
+		err = passes.Retier(s.p, o.budget, o.profile, o.threads)
+	}
+	if err != nil {
 		return err
 	}
 	if o.budget > 0 {

@@ -55,6 +55,7 @@ var encMode, decMode = func() (cbor.EncMode, cbor.DecMode) {
 	d, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 32,
 		MaxArrayElements: 1 << 27, MaxMapPairs: 1 << 20, IndefLength: cbor.IndefLengthForbidden,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 	}.DecMode()
 	if err != nil {
 		panic("BUG: " + err.Error())

@@ -239,6 +239,9 @@ func decodePlan(r *Reader) (*Plan, error) {
 		}
 		blobs[name], constants = constants[:n], constants[n:]
 	}
+	if len(constants) > 0 {
+		return nil, fmt.Errorf("%w: constants of no name", ErrCorrupt)
+	}
 	text, err := raw("network")
 	if err != nil {
 		return nil, err
@@ -484,8 +487,16 @@ func (p *Plan) Verify() error {
 		}
 	}
 	for i, d := range p.Plains {
-		if d.Period <= 0 || p.Params.Slots()%d.Period != 0 {
+		if err := d.Check(); err != nil {
+			return bad("plaintext %d: %v", i, err)
+		}
+		if p.Params.Slots()%d.Period != 0 {
 			return bad("plaintext %d has period %d in %d slots", i, d.Period, p.Params.Slots())
+		}
+		for _, x := range d.Value {
+			if math.IsNaN(x) || math.IsInf(x, 0) {
+				return bad("plaintext %d holds %v", i, x)
+			}
 		}
 	}
 	for i, s := range p.Steps {
