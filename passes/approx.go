@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/clear"
 	"github.com/home-fhe/home/ir"
 )
@@ -252,7 +253,7 @@ func eachParallel(n int, f func(i int) error) error {
 		go func() {
 			defer wg.Done()
 			for i := range next {
-				errs[i] = f(i)
+				errs[i] = backend.Guard(func() error { return f(i) })
 			}
 		}()
 	}

@@ -436,7 +436,7 @@ func parallel(ctx context.Context, threads, n int, f func(i int) error) error {
 				if stop || ctx.Err() != nil {
 					return
 				}
-				if err := f(i); err != nil {
+				if err := backend.Guard(func() error { return f(i) }); err != nil {
 					mu.Lock()
 					if i < at {
 						first, at = err, i

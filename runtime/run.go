@@ -615,7 +615,7 @@ func (r *run) worker(w int) {
 			r.x.emit(Event{Kind: LayerBegin, Layer: st.Layer, Label: r.x.p.Layers[st.Layer].Name})
 		}
 		r.x.emit(Event{Kind: StepBegin, Step: n.step, Op: st.Op, Layer: st.Layer, Worker: w})
-		err := r.x.e.Exec(st, args, out)
+		err := backend.Guard(func() error { return r.x.e.Exec(st, args, out) })
 		if err != nil {
 			err = r.stepError(n.step, err)
 		}
