@@ -265,6 +265,25 @@ func randomSample(r *rand.Rand, shape []int) *ir.Array {
 	return a
 }
 
+// inputStyle returns a map from [-1,1] to what an input element may hold: alike
+// for all elements, far from zero, on one side of it, or in units of its own for
+// each element.
+func inputStyle(r *rand.Rand, elems int) func(i int, u float64) float64 {
+	center, width := make([]float64, elems), make([]float64, elems)
+	style := r.IntN(5)
+	for i := range center {
+		switch width[i] = 1; style {
+		case 1:
+			center[i] = 1
+		case 2:
+			center[i], width[i] = 1, 0.1
+		case 3:
+			center[i], width[i] = r.NormFloat64(), math.Exp2(4*r.Float64()-3)
+		}
+	}
+	return func(i int, u float64) float64 { return center[i] + width[i]*u }
+}
+
 // tinyParams returns insecure parameters with the given number of levels.
 func tinyParams(t testing.TB, logN int, ring ir.Ring, levels int) *ir.Params {
 	t.Helper()
@@ -359,8 +378,13 @@ func randomCase(t *testing.T, seed uint64, encrypted bool) {
 	r := rand.New(rand.NewPCG(seed, 0x73616d70))
 	shape := g.Inputs[0].Type.Shape
 	var calib []*ir.Array
+	style := inputStyle(r, ir.NumElems(shape))
 	for range 40 {
-		calib = append(calib, randomSample(r, shape))
+		x := randomSample(r, shape)
+		for i, u := range x.Data {
+			x.Data[i] = style(i, u)
+		}
+		calib = append(calib, x)
 	}
 	logN := 6 + r.IntN(3)
 	lanes := r.IntN(5) == 0 && ir.NumElems(shape) < 50

@@ -99,7 +99,28 @@ func fuse(g *ir.Graph, ranges map[*ir.Value]Range, input func(v *ir.Value) (cent
 		lin.name, lin.final = o.Name, true
 		f.nodes = append(f.nodes, &fusedNode{kind: fusedOutput, name: o.Name, shape: o.Type.Shape, args: []*fusedNode{lin}, norm: lin.norm, value: o})
 	}
-	return f.live(), nil
+	nodes := f.live()
+	limitBoosts(nodes)
+	return nodes, nil
+}
+
+// mostBoost is how far the scale of products of products may drift from that of
+// other values: each product doubles what its factors have too much, until the
+// next layer brings it back.
+const mostBoost = 12
+
+// limitBoosts lowers the boosts of layers that several products in a row follow.
+func limitBoosts(nodes []*fusedNode) {
+	row := map[*fusedNode]int{} // products in a row that follow a node
+	for i := len(nodes) - 1; i >= 0; i-- {
+		n := nodes[i]
+		if n.kind == fusedMul {
+			for _, a := range n.args {
+				row[a] = max(row[a], row[n]+1)
+			}
+		}
+		n.boost = min(n.boost, mostBoost>>row[n])
+	}
 }
 
 // live drops nodes nothing uses (a root whose consumers were all folded away).

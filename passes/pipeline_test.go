@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -265,5 +266,56 @@ func TestRefusals(t *testing.T) {
 	var budget *plan.BudgetError
 	if !errors.As(err, &budget) || budget.Least <= 1<<20 {
 		t.Errorf("a budget of 1 MiB: %v", err)
+	}
+}
+
+// TestProductsInARow squares up to five times without a layer in between, where
+// scales drift apart by powers: the catalogue must hold them all the same.
+func TestProductsInARow(t *testing.T) {
+	text := "graph \"powers\"\n%0 = tensor.input() {shape=[1,4]} \"x\"\n%1 = tensor.const() data=[1,-1,0.5,1] : f[4] \"w\"\n%2 = tensor.mul(%0, %1) \"scale\"\n"
+	for n := 1; n <= 5; n++ {
+		text += "%" + strconv.Itoa(n+2) + " = tensor.pow(%" + strconv.Itoa(n+1) + ") {k=2.0} \"square\"\n"
+		g, err := ir.ParseString(text + "inputs(%0)\noutputs(%" + strconv.Itoa(n+2) + ")\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		par, err := ir.NewParams("tiny", 6, ir.RingReal, ir.SecretTernary, slices.Concat([]int{50}, slices.Repeat([]int{40}, n+2)), []int{51}, 40)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := passes.Compile(passes.Source{Graph: g}, passes.Options{Calibrate: noise([]int{1, 4}), Params: par, AllowInsecure: true})
+		if err != nil {
+			t.Errorf("%d squares: %v", n, err)
+			continue
+		}
+		if p.Depth != n+2 || p.Predicted.Bits < 11 {
+			t.Errorf("%d squares: depth %d, %.1f bits", n, p.Depth, p.Predicted.Bits)
+		}
+	}
+}
+
+// TestOutputNames compiles a network whose outputs stem from one node: clients
+// find each by a name of its own.
+func TestOutputNames(t *testing.T) {
+	g, err := ir.ParseString(`graph "split"
+%0 = tensor.input() {shape=[1,4]} "x"
+%1 = tensor.slice(%0) {axes=[1], ends=[2], starts=[0]} "split"
+%2 = tensor.slice(%0) {axes=[1], ends=[4], starts=[2]} "split"
+inputs(%0)
+outputs(%1, %2, %1)
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := passes.Compile(passes.Source{Graph: g}, passes.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, o := range p.Outputs {
+		names = append(names, o.Name)
+	}
+	if want := []string{"split", "split#2", "split#3"}; !slices.Equal(names, want) {
+		t.Errorf("outputs %q, want %q", names, want)
 	}
 }

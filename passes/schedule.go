@@ -71,6 +71,15 @@ func schedule(u *unit) error {
 			p.Outputs = append(p.Outputs, u.port(n, i, id))
 		}
 	}
+	// Outputs that stem from one node still need names of their own.
+	taken := map[string]bool{}
+	for i := range p.Outputs {
+		name := p.Outputs[i].Name
+		for k := 2; taken[p.Outputs[i].Name]; k++ {
+			p.Outputs[i].Name = fmt.Sprintf("%s#%d", name, k)
+		}
+		taken[p.Outputs[i].Name] = true
+	}
 	u.describe(id)
 	return nil
 }

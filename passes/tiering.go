@@ -33,18 +33,16 @@ type TierOptions struct {
 const tierReserveMost = 512 << 20
 
 // TierReserve returns the bytes of a budget that are left to the runtime
-// itself: code, stacks, plan and ciphertexts in transit; the tables of the NTT
-// (forward and inverse roots, each with its quotient, for every prime); the
-// scratch of one step per thread (digits, sums modulo P and the coefficients
-// they come from); and half as much again for the collector to work in.
-// Measured on the LeNet plan at N = 2^15 with 23 primes and one thread, where
-// it gives 138 MiB: 65 MB of live Go heap, 125 MiB resident outside the arena.
+// itself: 64 MiB for code, stacks, plan and ciphertexts in transit; the tables
+// of the transforms, 8 limbs for every prime; the scratch of one step per
+// thread, 6 limbs for every prime and a few more; and a quarter of these two
+// for the collector to work in. Measured on the LeNet plan at N = 2^15 with 26
+// primes and one thread, where it gives 180 MiB: tables of 50 MB, scratch of 41
+// MB, 111 MB of live Go heap in all.
 func TierReserve(p *ir.Params, threads int) int64 {
-	q, sp := len(p.Q), len(p.P)
-	tables := 4*(q+sp) + 4
-	scratch := 2*q + p.Digits(p.MaxLevel()) + 2*sp + 8
-	limbs := int64(tables + max(threads, 1)*scratch)
-	return min(tierReserveMost, 80<<20+limbs*int64(p.SlabBytes())*3/2)
+	primes := len(p.Q) + len(p.P)
+	limbs := int64(8*primes + max(threads, 1)*(6*primes+8))
+	return min(tierReserveMost, 64<<20+limbs*int64(p.SlabBytes())*5/4)
 }
 
 // tierTrace is the access trace of a plan: which objects each step touches,

@@ -379,15 +379,6 @@ func (s *Store) Write(obj plan.ObjectID, first int, src [][]byte) error {
 // Technology implements Slow.
 func (s *Store) Technology() string { return s.about }
 
-// Bytes returns the size of the tier files.
-func (s *Store) Bytes() int64 {
-	n := int64(0)
-	for _, f := range s.files {
-		n += f.Bytes()
-	}
-	return n
-}
-
 // Close closes the files and gives the spill room back.
 func (s *Store) Close() error {
 	var errs []error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,7 +198,7 @@ func (c *runCmd) serve(e *env) error {
 	}
 	watch := e.watch()
 	defer watch.stop()
-	events, finish, err := c.listen(watch, s.plan)
+	events, finish, err := c.listen(e, watch, s.plan)
 	if err != nil {
 		return err
 	}
@@ -240,17 +241,23 @@ func (c *runCmd) serve(e *env) error {
 	return err
 }
 
-// listen puts the trace beside the progress bars. finish completes the file.
-func (c *runCmd) listen(w *watch, p *plan.Plan) (runtime.Listener, func() error, error) {
+// listen chooses who hears of the events of a run: the progress bars or a log,
+// and beside them the trace. finish completes the trace.
+func (c *runCmd) listen(e *env, w *watch, p *plan.Plan) (runtime.Listener, func() error, error) {
+	var l runtime.Listener = w
+	if c.Log != "" {
+		level := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug, "trace": runtime.LevelTrace}[c.Log]
+		l = runtime.Log(slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: level})))
+	}
 	if c.Trace == "" {
-		return w, func() error { return nil }, nil
+		return l, func() error { return nil }, nil
 	}
 	f, release, err := plan.CreateTemp(filepath.Dir(c.Trace), ".home-*.tmp")
 	if err != nil {
 		return nil, nil, err
 	}
 	t := runtime.NewTrace(f, p)
-	return runtime.Listeners{w, t}, func() error {
+	return runtime.Listeners{l, t}, func() error {
 		defer release()
 		err := errors.Join(t.Close(), f.Chmod(0o644), f.Close())
 		if err == nil {

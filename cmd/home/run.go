@@ -17,6 +17,7 @@ type runCmd struct {
 	Mode   string  `enum:",clear,simulate,encrypted" default:"" placeholder:"MODE" help:"All roles in one process, for trying out: clear, simulate or encrypted."`
 	Keys   string  `short:"k" placeholder:"FILE" help:"Evaluation keys (eval.hevk), for a run on ciphertexts."`
 	Trace  string  `placeholder:"FILE" help:"Write a trace of the run that opens in Perfetto (JSON)."`
+	Log    string  `enum:",info,debug,trace" default:"" placeholder:"LEVEL" help:"Write what happens in a run on ciphertexts to standard error instead of progress bars: info (layers), debug (stalls as well) or trace (every step and transfer)."`
 	Input  string  `required:"" short:"i" placeholder:"FILE" help:"Ciphertexts (.hct); with --mode .npy, picture, idx or CIFAR .bin. '-' is standard input."`
 	Output string  `short:"o" placeholder:"FILE" help:"Write the results here (.hct; with --mode .npy). '-' is standard output."`
 	Limit  int     `placeholder:"N" help:"Use only the first N samples."`
@@ -62,8 +63,8 @@ func (c *runCmd) Run(e *env) error {
 		return misuse("give --keys for a run on ciphertexts, or --mode clear, simulate or encrypted")
 	case c.Mode == "":
 		return c.serve(e)
-	case c.Keys != "" || c.Trace != "":
-		return misuse("--keys and --trace are for runs on ciphertexts; --mode makes keys of its own")
+	case c.Keys != "" || c.Trace != "" || c.Log != "":
+		return misuse("--keys, --trace and --log are for runs on ciphertexts; --mode makes keys of its own")
 	}
 	if c.JSON && c.Output == "-" {
 		return misuse("--json and --output - both want standard output")

@@ -256,18 +256,8 @@ func (f *TierFile) loadSegment(off, size int64) (int64, error) {
 	return pos, nil
 }
 
-// Path returns the name of the file.
-func (f *TierFile) Path() string { return f.path }
-
 // Describe says what the file is made of, for people.
 func (f *TierFile) Describe() string { return f.m.Describe() }
-
-// Bytes returns the length of the valid part of the file.
-func (f *TierFile) Bytes() int64 {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return f.end
-}
 
 // Has reports whether the object is in the file, with that many slabs.
 func (f *TierFile) Has(a Addr, slabs int) bool {

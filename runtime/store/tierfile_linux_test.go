@@ -1,9 +1,7 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,11 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// fixHeader recomputes the checksum of the first page.
-func fixHeader(img []byte) {
-	binary.LittleEndian.PutUint32(img[PageBytes-4:], crc32.Checksum(img[:PageBytes-4], castagnoli))
-}
 
 // mapped is the DAX technology over an ordinary mapping, so that its code can
 // run where there is no persistent memory.
