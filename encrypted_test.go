@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/clear"
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/frontend"
@@ -97,6 +98,7 @@ type party struct {
 	plan *plan.Plan
 	sk   *lattigo.SecretKey
 	keys *lattigo.KeySet
+	e    backend.Engine
 	exec *runtime.Executor
 	opts []lattigo.Option
 }
@@ -139,7 +141,7 @@ func newParty(t testing.TB, p *plan.Plan, threads int, opts ...lattigo.Option) *
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.Close() })
-	return &party{p, sk, keys, x, opts}
+	return &party{p, sk, keys, e, x, opts}
 }
 
 // run encrypts one sample, runs the plan and decrypts its first output.
@@ -152,6 +154,17 @@ func (q *party) run(t testing.TB, x *ir.Array) (*ir.Array, runtime.Report) {
 // runAll encrypts as many samples as one run takes, runs the plan and decrypts
 // every output.
 func (q *party) runAll(t testing.TB, x *ir.Array, batch int) ([]*ir.Array, runtime.Report) {
+	t.Helper()
+	ct, inputs := q.encrypt(t, x, batch)
+	res, rep, err := q.exec.Run(context.Background(), inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q.decrypt(t, ct, res, batch), rep
+}
+
+// encrypt returns what a client sends and how the executor reads it.
+func (q *party) encrypt(t testing.TB, x *ir.Array, batch int) (*lattigo.Ciphertexts, runtime.Inputs) {
 	t.Helper()
 	in := &q.plan.Inputs[0]
 	values, err := runtime.Pack(in, x)
@@ -166,7 +179,7 @@ func (q *party) runAll(t testing.TB, x *ir.Array, batch int) ([]*ir.Array, runti
 	if err != nil {
 		t.Fatal(err)
 	}
-	inputs := func(obj plan.ObjectID, dst [][]byte) error {
+	return ct, func(obj plan.ObjectID, dst [][]byte) error {
 		for i, id := range in.Objects {
 			if id == obj {
 				return group.Load(i, dst)
@@ -174,10 +187,11 @@ func (q *party) runAll(t testing.TB, x *ir.Array, batch int) ([]*ir.Array, runti
 		}
 		panic("no such input")
 	}
-	res, rep, err := q.exec.Run(context.Background(), inputs)
-	if err != nil {
-		t.Fatal(err)
-	}
+}
+
+// decrypt reads every output of a run.
+func (q *party) decrypt(t testing.TB, ct *lattigo.Ciphertexts, res runtime.Outputs, batch int) []*ir.Array {
+	t.Helper()
 	var all []*ir.Array
 	for i := range q.plan.Outputs {
 		out := &q.plan.Outputs[i]
@@ -201,7 +215,7 @@ func (q *party) runAll(t testing.TB, x *ir.Array, batch int) ([]*ir.Array, runti
 		}
 		all = append(all, a)
 	}
-	return all, rep
+	return all
 }
 
 func argmax(x []float64) int {

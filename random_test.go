@@ -1,6 +1,7 @@
 package home_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -463,10 +464,56 @@ func randomCase(t *testing.T, seed uint64, encrypted bool) {
 	check("simulate", got, err, 4*claim)
 	if encrypted {
 		q := newParty(t, p, 1, lattigo.AllowInsecure())
-		got, rep := q.runAll(t, x, batch)
-		check("encrypted", got, nil, 4*claim)
+		ct, inputs := q.encrypt(t, x, batch)
+		res, rep, err := q.exec.Run(t.Context(), inputs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("encrypted", q.decrypt(t, ct, res, batch), nil, 4*claim)
 		if rep.Counts != p.Counts {
 			t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
 		}
+		if seed%4 == 0 {
+			tieredRun(t, q, inputs, res)
+		}
+	}
+}
+
+// tieredRun repeats an encrypted run with the least budget of DRAM that works,
+// keys and weights in a slow tier, on two threads: the same bytes come out.
+func tieredRun(t *testing.T, q *party, inputs runtime.Inputs, want runtime.Outputs) {
+	t.Helper()
+	p := *q.plan
+	if err := passes.Retier(&p, passes.TierLeast(&p, passes.TierReserve(&p.Params, 2)), backend.DefaultProfile(), 2); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if _, err := runtime.Install(t.Context(), &p, q.e, keySource{q.keys}, dir, runtime.InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	slow, err := runtime.OpenStore(&p, q.e, q.keys.SecretID(), dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	x, err := runtime.NewExecutor(t.Context(), &p, q.e, runtime.Options{Threads: 2, Slow: slow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	got, rep, err := x.Run(t.Context(), inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d output objects, want %d", len(got), len(want))
+	}
+	for id, slabs := range want {
+		if !slices.EqualFunc(slabs, got[id], bytes.Equal) {
+			t.Errorf("object %d: other bytes under the least budget", id)
+		}
+	}
+	if most := int64(p.Tier.ArenaSlabs) * int64(p.Params.SlabBytes()); rep.ArenaPeak > most {
+		t.Errorf("the arena held %d bytes, the tier plan allows %d", rep.ArenaPeak, most)
 	}
 }

@@ -62,6 +62,25 @@ func (s Scale) Div(t Scale) Scale { return s.combine(t, -1) }
 // Equal reports exact equality.
 func (s Scale) Equal(t Scale) bool { return s.Two == t.Two && slices.Equal(s.trim().Q, t.trim().Q) }
 
+// Check reports a scale that does not belong to a chain of so many primes, or
+// whose exponents no plan can produce. A scale read from a file is checked before
+// it is evaluated: large exponents cost memory, or overflow.
+func (s Scale) Check(primes int) error {
+	const most = 1 << 10
+	if len(s.Q) > primes {
+		return fmt.Errorf("a scale of %d primes, the chain has %d", len(s.Q), primes)
+	}
+	if s.Two > 64*most || s.Two < -64*most {
+		return fmt.Errorf("a scale of 2^%d", s.Two)
+	}
+	for i, e := range s.Q {
+		if e > most || e < -most {
+			return fmt.Errorf("a scale of q%d^%d", i, e)
+		}
+	}
+	return nil
+}
+
 // Float evaluates the scale for a chain of primes with 192 bits of mantissa,
 // which keeps the relative error below 2^-128 for any plan that fits in memory.
 func (s Scale) Float(q []uint64) *big.Float {

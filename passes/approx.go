@@ -37,7 +37,7 @@ const (
 // polynomial, within the accuracy budget. It writes Value.Approx and u.ranges.
 func activations(u *unit) error {
 	acts := encryptedActs(u.graph)
-	if err := u.leastDepth(); err != nil {
+	if err := errors.Join(u.leastDepth(), checkSizes(u.graph)); err != nil {
 		return err
 	}
 	if len(u.opt.Calibrate) == 0 {
@@ -96,6 +96,37 @@ func (u *unit) leastDepth() error {
 	}
 	if need > most {
 		return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w: %d activations in a row need at least %d levels, the longest chain has %d", ErrTooDeep, count, need, most), Hint: "run it with --mode clear"}
+	}
+	return nil
+}
+
+// mostEntries bounds the matrix of one op, to 2 GiB while it is read, and
+// mostElems a tensor on ciphertexts.
+const (
+	mostEntries = 1 << 27
+	mostElems   = 1 << 24
+)
+
+// checkSizes refuses ops whose matrices would not fit in memory, before any time
+// is spent on them.
+func checkSizes(g *ir.Graph) error {
+	for _, v := range g.Values {
+		if !v.Type.Encrypted {
+			continue
+		}
+		per := 1 // products that one element sums up
+		switch v.Op {
+		case ir.OpConv:
+			per = ir.NumElems(v.Args[1].Type.Shape[1:])
+		case ir.OpMatMul:
+			s := v.Args[1].Type.Shape
+			per = s[max(0, len(s)-2)]
+		case ir.OpAvgPool:
+			per = ir.NumElems(v.Attrs.Ints("kernel"))
+		}
+		if n := v.Type.Elems(); n > mostElems || n > mostEntries/max(1, per) {
+			return &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: fmt.Errorf("%d elements of %d products each are more than the compiler takes for ciphertexts", n, per), Hint: "run it with --mode clear"}
+		}
 	}
 	return nil
 }

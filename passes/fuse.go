@@ -65,6 +65,7 @@ type fuser struct {
 	nodes   []*fusedNode
 	roots   map[*ir.Value]*fusedNode
 	affines map[*ir.Value]*affine
+	heavy   map[*ir.Value]bool // heavyPath of values seen
 	input   func(v *ir.Value) (center, norm []float64)
 }
 
@@ -80,7 +81,7 @@ const productBoost = 3
 // fuse turns a tensor graph into its fused form. Errors name the ONNX node that
 // cannot be computed on ciphertexts.
 func fuse(g *ir.Graph, ranges map[*ir.Value]Range, input func(v *ir.Value) (center, norm []float64)) ([]*fusedNode, error) {
-	f := &fuser{ranges: ranges, uses: g.Uses(), roots: map[*ir.Value]*fusedNode{}, affines: map[*ir.Value]*affine{}, input: input}
+	f := &fuser{ranges: ranges, uses: g.Uses(), roots: map[*ir.Value]*fusedNode{}, affines: map[*ir.Value]*affine{}, heavy: map[*ir.Value]bool{}, input: input}
 	for _, v := range g.Values {
 		if err := f.visit(v); err != nil {
 			return nil, err
@@ -220,7 +221,7 @@ func (f *fuser) visit(v *ir.Value) error {
 			return err
 		}
 		if !a.isView() {
-			f.roots[v] = f.linear(v.Name, v, a, 0, f.norm(v))
+			f.setRoot(v, f.linear(v.Name, v, a, 0, f.norm(v)))
 		}
 	}
 	return nil
@@ -231,10 +232,12 @@ func (f *fuser) heavyPath(v *ir.Value) bool {
 	if f.roots[v] != nil || !v.Type.Encrypted {
 		return false
 	}
-	if v.Op == ir.OpConv || v.Op == ir.OpMatMul {
-		return true
+	h, known := f.heavy[v]
+	if !known {
+		h = v.Op == ir.OpConv || v.Op == ir.OpMatMul || slices.ContainsFunc(v.Args, f.heavyPath)
+		f.heavy[v] = h
 	}
-	return slices.ContainsFunc(v.Args, f.heavyPath)
+	return h
 }
 
 func (f *fuser) product(v, a, b *ir.Value) error {
@@ -310,7 +313,14 @@ func (f *fuser) operand(v *ir.Value) (*fusedNode, error) {
 
 func (f *fuser) root(v *ir.Value, n *fusedNode) {
 	f.nodes = append(f.nodes, n)
+	f.setRoot(v, n)
+}
+
+// setRoot makes a node the root of what is built on v. What was known of paths
+// to roots is out of date then.
+func (f *fuser) setRoot(v *ir.Value, n *fusedNode) {
 	f.roots[v] = n
+	clear(f.heavy)
 }
 
 // linear appends the step (a - center)/norm.
@@ -394,7 +404,7 @@ func (f *fuser) compose(v *ir.Value) (*affine, error) {
 			// where it stays small.
 			if est := estimate(own[k], in); est > wide && est > 2*(own[k].NNZ()+in.nnz()) {
 				n := f.linear(arg.Name, arg, in, 0, f.norm(arg))
-				f.roots[arg] = n
+				f.setRoot(arg, n)
 				in = &affine{roots: []*fusedNode{n}, mats: []*ir.Sparse{identity(n.elems())}}
 				f.affines[arg] = in
 			}

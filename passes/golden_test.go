@@ -29,6 +29,7 @@ var update = flag.Bool("update", false, "rewrite the golden files of this packag
 //	pass NAME        the pass to stop after
 //	params RING LOGN LEVELS   insecure parameters
 //	input LO HI      range of the input, default -1 1
+//	batch N          samples a run should serve
 //	approx           keep the polynomials of the input text
 //
 // The scheme vocabulary after schedule is printed as the steps of the plan.
@@ -89,6 +90,8 @@ func golden(t *testing.T, options, in string) string {
 			opt.Params = tiny(t, int(number(f[2])), ir.Ring(f[1]), int(number(f[3])))
 		case "input":
 			opt.InputLo, opt.InputHi = number(f[1]), number(f[2])
+		case "batch":
+			opt.Batch = int(number(f[1]))
 		case "approx":
 			keep = true
 		default:

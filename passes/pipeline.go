@@ -109,6 +109,12 @@ func Compile(src Source, opt Options) (*plan.Plan, error) {
 	if err := checkSkips(opt.Skip, opt.StopAfter); err != nil {
 		return nil, err
 	}
+	if n := len(src.Graph.Inputs); n > 1 {
+		in := src.Graph.Inputs[1]
+		return nil, &ir.NodeError{Node: in.Name, Op: in.Op.String(), Err: fmt.Errorf("the network has %d inputs, encrypted runs take one", n), Hint: "join them into one input, or run it with --mode clear"}
+	} else if n == 0 {
+		return nil, &ir.NodeError{Node: src.Graph.Name, Op: "network", Err: errors.New("the network has no input"), Hint: "its outputs are constants"}
+	}
 	u := &unit{opt: &opt, graph: src.Graph.Clone()}
 	restart := slices.IndexFunc(Passes, func(p Pass) bool { return p.Name == "parameters" })
 	for i := 0; i < len(Passes); i++ {

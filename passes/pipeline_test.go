@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -161,6 +162,9 @@ func TestDeterminism(t *testing.T) {
 				}
 			}
 			for i := range 2 {
+				if i == 1 { // nor does the number of processors matter
+					defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+				}
 				src := shipped(t, name)
 				p, err := passes.Compile(src, passes.Options{Calibrate: noise(src.Graph.Inputs[0].Type.Shape)})
 				if err != nil {
@@ -231,6 +235,7 @@ func TestRefusals(t *testing.T) {
 		{"cube", tensor("%1 = tensor.pow(%0) {k=3.0} \"cube\"\n", "%1"), "cube"},
 		{"constant output", tensor("%1 = tensor.const() data=[1,2] : f[2] \"bias\"\n", "%0, %1"), "bias"},
 		{"logarithm", tensor("%1 = tensor.act(%0) {fn=\"log\"} \"ln\"\n", "%1"), "ln"},
+		{"two inputs", "graph \"two\"\n%0 = tensor.input() {shape=[2]} \"a\"\n%1 = tensor.input() {shape=[2]} \"b\"\n%2 = tensor.add(%0, %1) \"sum\"\ninputs(%0, %1)\noutputs(%2)\n", "b (tensor.input)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g, err := ir.ParseString(c.text)
@@ -317,5 +322,41 @@ outputs(%1, %2, %1)
 	}
 	if want := []string{"split", "split#2", "split#3"}; !slices.Equal(names, want) {
 		t.Errorf("outputs %q, want %q", names, want)
+	}
+}
+
+// TestHeavyGraphs compiles graphs of few lines that could take the compiler
+// forever or more memory than there is.
+func TestHeavyGraphs(t *testing.T) {
+	// Sixty doublings have 2^60 paths from the input to the output.
+	text := "graph \"doubling\"\n%0 = tensor.input() {shape=[1,4]} \"x\"\n"
+	for i := 1; i <= 60; i++ {
+		v := strconv.Itoa(i - 1)
+		text += "%" + strconv.Itoa(i) + " = tensor.add(%" + v + ", %" + v + ") \"double\"\n"
+	}
+	g, err := ir.ParseString(text + "inputs(%0)\noutputs(%60)\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := passes.Compile(passes.Source{Graph: g}, passes.Options{})
+	if err != nil || p.Depth != 1 {
+		t.Errorf("sixty doublings: %v", err)
+	}
+	// A convolution of VGG size: 1.8e9 products.
+	x := ir.TensorType(1, 64, 224, 224)
+	g = &ir.Graph{Name: "large"}
+	in, err1 := g.Add(ir.OpInput, "x", ir.Attrs{"shape": x.Shape}, nil...)
+	w, err2 := g.Const("w", ir.NewArray(64, 64, 3, 3), ir.Real)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	w.Array.Data[0] = 1
+	conv, err := g.Add(ir.OpConv, "conv", ir.Attrs{"pads": []int{1, 1, 1, 1}}, in, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Inputs, g.Outputs = []*ir.Value{in}, []*ir.Value{conv}
+	if _, err := passes.Compile(passes.Source{Graph: g}, passes.Options{}); !errors.Is(err, ir.ErrUnsupported) || !strings.Contains(err.Error(), "conv") {
+		t.Errorf("a convolution of 1.8e9 products: %v", err)
 	}
 }

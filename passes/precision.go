@@ -51,6 +51,7 @@ func precision(u *unit) error {
 	}
 	defer e.Close()
 	worsts, largests := make([]float64, len(samples)), make([]float64, len(samples))
+	squares, counts := make([]float64, len(samples)), make([]int, len(samples))
 	err = eachParallel(len(samples), func(k int) error {
 		want, _, err := clear.EvalTensor(u.graph, []*ir.Array{samples[k]}, clear.Options{Approx: true})
 		if err != nil {
@@ -70,6 +71,7 @@ func precision(u *unit) error {
 					worsts[k] = d
 				}
 				largests[k] = max(largests[k], math.Abs(w))
+				squares[k], counts[k] = squares[k]+d*d, counts[k]+1
 			}
 		}
 		return nil
@@ -82,7 +84,14 @@ func precision(u *unit) error {
 		largest = 1
 	}
 	u.plan.Predicted.Bits = -math.Log2(max(worst, 1e-300) / max(1, largest))
-	u.plan.OutputBits = -math.Log2(max(worst, 1e-300)) - 1 // a few samples: one bit of care
+	// A few samples: one bit of care, and no less than three standard deviations
+	// where outputs are too few to show the largest error.
+	square, count := 0.0, 0
+	for k := range squares {
+		square, count = square+squares[k], count+counts[k]
+	}
+	spread := 3 * math.Sqrt(square/float64(max(1, count)))
+	u.plan.OutputBits = -math.Log2(max(worst, spread, 1e-300)) - 1
 	if !(u.plan.Predicted.Bits >= wantBits) {
 		return fmt.Errorf("%w: %q reaches %.1f bits of the outputs, %.0f are wanted", errImprecise, u.par.Name, u.plan.Predicted.Bits, wantBits)
 	}

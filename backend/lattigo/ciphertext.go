@@ -16,6 +16,10 @@ const (
 	CiphertextVersion = 1
 )
 
+// maxSamples bounds the samples that a file may speak of, far beyond what a disk
+// holds, so that arithmetic on their number cannot overflow.
+const maxSamples = 1 << 40
+
 // Ciphertexts is the content of a .hct file: the encrypted values of one or more
 // ports of a network. Ciphertexts are held packed; fresh ones as a seed and c0.
 type Ciphertexts struct {
@@ -100,6 +104,9 @@ func Encrypt(sk *SecretKey, p *ir.Params, client string, samples int, ports []Po
 	for _, v := range ports {
 		if v.Level < 0 || v.Level > p.MaxLevel() {
 			return nil, fmt.Errorf("%s: level %d is outside 0..%d", v.Port, v.Level, p.MaxLevel())
+		}
+		if err := v.Scale.Check(len(p.Q)); err != nil {
+			return nil, fmt.Errorf("%s: %w", v.Port, err)
 		}
 		g := &CipherGroup{Port: v.Port, Level: v.Level, Scale: v.Scale, Fresh: true, p: &c.Params}
 		rows := makeRows(2*(v.Level+1), r.n)
@@ -292,16 +299,6 @@ func (c *Ciphertexts) Save(path string) error {
 	})
 }
 
-// sane reports whether a scale read from a file has primes of the chain only and
-// exponents that a plan can produce.
-func sane(s ir.Scale, p *ir.Params) bool {
-	const most = 1 << 10
-	if len(s.Q) > len(p.Q) || s.Two > 64*most || s.Two < -64*most {
-		return false
-	}
-	return !slices.ContainsFunc(s.Q, func(e int64) bool { return e > most || e < -most })
-}
-
 // LoadCiphertexts reads a file whole; "-" is standard input.
 func LoadCiphertexts(path string) (*Ciphertexts, error) {
 	r, err := plan.OpenFile(path, CiphertextMagic, CiphertextVersion)
@@ -322,7 +319,7 @@ func LoadCiphertexts(path string) (*Ciphertexts, error) {
 	c := &Ciphertexts{Params: m.Params, SecretID: m.Secret, Client: m.Client, Samples: m.Samples}
 	for i, gm := range m.Groups {
 		g := &CipherGroup{Port: gm.Port, Level: gm.Level, Scale: gm.Scale, Fresh: gm.Fresh, p: &c.Params}
-		if gm.Level < 0 || gm.Level > m.Params.MaxLevel() || !sane(gm.Scale, &m.Params) || gm.Count < 0 ||
+		if gm.Level < 0 || gm.Level > m.Params.MaxLevel() || gm.Scale.Check(len(m.Params.Q)) != nil || gm.Count < 0 ||
 			slices.ContainsFunc(c.Groups, func(o *CipherGroup) bool { return o.Port == g.Port }) {
 			return nil, fmt.Errorf("%s: %w: ciphertexts of %q", path, plan.ErrCorrupt, gm.Port)
 		}
@@ -334,7 +331,7 @@ func LoadCiphertexts(path string) (*Ciphertexts, error) {
 		}
 		c.Groups = append(c.Groups, g)
 	}
-	if m.Samples < 0 {
+	if m.Samples < 0 || m.Samples > maxSamples {
 		return nil, fmt.Errorf("%s: %w: %d samples", path, plan.ErrCorrupt, m.Samples)
 	}
 	return c, nil

@@ -210,8 +210,8 @@ func (e *engine) bind(t ir.Type, slabs [][]byte) (*operand, error) {
 	if t.Level < 0 || t.Level > e.p.MaxLevel() {
 		return nil, fmt.Errorf("level %d is outside 0..%d", t.Level, e.p.MaxLevel())
 	}
-	if !sane(t.Scale, e.p) {
-		return nil, fmt.Errorf("scale %s does not belong to the parameters", t.Scale)
+	if err := t.Scale.Check(len(e.p.Q)); err != nil {
+		return nil, fmt.Errorf("scale %s does not belong to the parameters: %w", t.Scale, err)
 	}
 	if want := e.Slabs(t); len(slabs) != want {
 		return nil, fmt.Errorf("%s at level %d needs %d slabs, got %d", t.Kind, t.Level, want, len(slabs))

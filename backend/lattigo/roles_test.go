@@ -478,6 +478,10 @@ func TestCiphertextFile(t *testing.T) {
 	wantError(t, "value too large", err, "image", "bits")
 	_, err = Encrypt(sk, p, "", 1, []PortValues{{"image", 1, scale, [][]float64{{math.NaN()}}}}, AllowInsecure())
 	wantError(t, "NaN", err, "image", "NaN")
+	for _, s := range []ir.Scale{{Q: []int64{1 << 62, -1 << 62}}, {Two: math.MinInt64}, ir.ScalePrime(5)} {
+		_, err = Encrypt(sk, p, "", 1, []PortValues{{"image", 1, s, values[:1]}}, AllowInsecure())
+		wantError(t, "a scale no plan has", err, "image", "scale")
+	}
 }
 
 // TestFreshRandomness: two encryptions of the same values share nothing.
@@ -712,6 +716,11 @@ func TestHostileFiles(t *testing.T) {
 		write(CiphertextMagic, 0, cipherMeta{*p, id, "", 1, []groupMeta{g}}, map[string][]byte{"ciphertexts/0": one})
 		_, err := LoadCiphertexts(path)
 		wantError(t, "ciphertexts with "+name, err, "damaged")
+	}
+	for _, n := range []int{-1, math.MaxInt} {
+		write(CiphertextMagic, 0, cipherMeta{*p, id, "", n, []groupMeta{good}}, map[string][]byte{"ciphertexts/0": one})
+		_, err := LoadCiphertexts(path)
+		wantError(t, "an impossible number of samples", err, "damaged")
 	}
 	write(CiphertextMagic, 0, cipherMeta{*p, id, "", 1, []groupMeta{good, good}}, map[string][]byte{"ciphertexts/0": one})
 	_, err = LoadCiphertexts(path)

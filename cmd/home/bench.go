@@ -19,8 +19,8 @@ import (
 
 type benchCmd struct {
 	Models  []string `arg:"" optional:"" help:"Reference networks by name. Default: those for digits."`
-	Runs    int      `default:"5" placeholder:"N" help:"Runs per network, each on another input."`
-	Threads int      `short:"t" default:"1" placeholder:"N" help:"Cores to use."`
+	Runs    int      `default:"5" placeholder:"N" help:"Runs per network, each on another input. Default: ${default}."`
+	Threads int      `short:"t" default:"1" placeholder:"N" help:"Cores to use. Default: ${default}."`
 	List    bool     `help:"List the reference networks instead."`
 	Kernels bool     `help:"Compare the kernels with stock Lattigo instead."`
 	JSON    bool     `help:"Print JSON."`

@@ -29,7 +29,7 @@ func (b *byteSize) UnmarshalText(text []byte) error {
 		}
 	}
 	v, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-	if err != nil || !(v > 0) || v*unit > 1<<60 {
+	if err != nil || !(v*unit >= 1) || v*unit > 1<<60 {
 		return fmt.Errorf("%q is not a size; write 512MiB, 1.5GiB or a number of bytes", text)
 	}
 	*b = byteSize(v * unit)

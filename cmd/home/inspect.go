@@ -16,7 +16,7 @@ type inspectCmd struct {
 	Model  string     `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
 	Format string     `enum:"text,json,dot,html" default:"text" short:"f" placeholder:"FORMAT" help:"text, json, dot or html. Default: text."`
 	Output string     `short:"o" placeholder:"FILE" help:"Write here instead of standard output."`
-	WhatIf []byteSize `name:"what-if" sep:"," placeholder:"SIZE,..." help:"Also predict the run under these DRAM budgets."`
+	WhatIf []byteSize `name:"what-if" sep:"," placeholder:"SIZE" help:"Also predict the run under these DRAM budgets."`
 
 	compileFlags
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir/plan"
@@ -45,6 +46,18 @@ func expectKind(path, want string) error {
 	return nil
 }
 
+// expectPlain refuses our own files where inputs in the clear are wanted, and
+// says what they are.
+func expectPlain(path string) error {
+	switch got := magic(path); {
+	case got == lattigo.CiphertextMagic:
+		return fmt.Errorf("%s holds ciphertexts; expected inputs in the clear (.npy, picture, idx or CIFAR .bin)", path)
+	case kinds[got] != "":
+		return fmt.Errorf("%s is %s; expected inputs (.npy, picture, idx or CIFAR .bin)", path, kinds[got])
+	}
+	return nil
+}
+
 // serverSide is expectKind for the server, which must never see a secret key.
 func serverSide(path, want string) error {
 	if magic(path) == lattigo.SecretMagic {
@@ -74,6 +87,9 @@ func loadSecret(path string) (*lattigo.SecretKey, error) {
 	if err := expectKind(path, lattigo.SecretMagic); err != nil {
 		return nil, err
 	}
+	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file: give the secret key itself, such as %s", path, filepath.Join(path, secretName))
+	}
 	return lattigo.LoadSecretKey(path)
 }
 
@@ -81,6 +97,9 @@ func loadSecret(path string) (*lattigo.SecretKey, error) {
 func openKeys(path string) (*lattigo.KeySet, error) {
 	if err := serverSide(path, lattigo.KeySetMagic); err != nil {
 		return nil, err
+	}
+	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
+		return nil, fmt.Errorf("%s is a folder: give the evaluation keys themselves, %s, and never the secret key", path, filepath.Join(path, evalName))
 	}
 	return lattigo.OpenKeySet(path)
 }

@@ -22,10 +22,10 @@ import (
 // takes a model too and compiles it in memory with these.
 type compileFlags struct {
 	Calibrate  string   `group:"compile" placeholder:"FILE" help:"Typical inputs (.npy, idx, CIFAR .bin) from which the ranges of activations are read. Use training data, never test data."`
-	CalLimit   int      `group:"compile" name:"calibrate-limit" default:"1000" placeholder:"N" help:"Use at most N of them."`
-	Drop       percent  `group:"compile" name:"accuracy-drop" default:"0.5%" placeholder:"P%" help:"Share of calibration samples whose predicted class may change."`
-	Objective  string   `group:"compile" enum:"latency,throughput" default:"latency" help:"What to be good at: latency (one sample soon) or throughput (many samples)."`
-	Batch      int      `group:"compile" placeholder:"N" help:"Samples per run. Default: one for latency, as many as fit for throughput."`
+	CalLimit   int      `group:"compile" name:"calibrate-limit" default:"1000" placeholder:"N" help:"Use at most N of them. Default: ${default}."`
+	Drop       percent  `group:"compile" name:"accuracy-drop" default:"0.5%" placeholder:"P%" help:"Share of calibration samples whose predicted class may change. Default: ${default}."`
+	Objective  string   `group:"compile" enum:"latency,throughput" default:"latency" help:"What to be good at: latency (one sample soon) or throughput (many samples). Default: ${default}."`
+	Batch      int      `group:"compile" placeholder:"N" help:"Samples that come together; a run takes as many of them as packing finds cheapest. Default: one for latency, as many as fit for throughput."`
 	DRAM       byteSize `group:"compile" name:"dram" placeholder:"SIZE" help:"Memory budget of the whole process at run time, such as 2GiB. Default: no bound."`
 	Profile    string   `group:"compile" placeholder:"FILE" help:"Cost profile written by home characterize. Default: the one shipped with HomE."`
 	Params     string   `group:"compile" placeholder:"FILE" help:"CKKS parameters (JSON) instead of the catalogue's. They must reach 128 bits."`
@@ -45,6 +45,9 @@ type source struct {
 // loadModel reads an ONNX model; batch replaces a symbolic batch dimension. The
 // model is called after its file: exporters leave names such as "main_graph".
 func loadModel(path string, batch int) (*source, error) {
+	if name, ours := kinds[magic(path)]; ours {
+		return nil, fmt.Errorf("%s is %s; expected an ONNX model", path, name)
+	}
 	m, err := frontend.Load(path, frontend.Options{Batch: batch})
 	if err != nil {
 		return nil, err
@@ -57,7 +60,7 @@ func loadModel(path string, batch int) (*source, error) {
 // shape of one of them.
 func onlyInput(path string, g *ir.Graph) (batch int, sample []int, err error) {
 	if len(g.Inputs) != 1 {
-		return 0, nil, fmt.Errorf("%s: the model has %d inputs, %w: HomE feeds models with one", path, len(g.Inputs), ir.ErrUnsupported)
+		return 0, nil, fmt.Errorf("%s: the model has %d inputs, %w here: only home run --mode clear takes several", path, len(g.Inputs), ir.ErrUnsupported)
 	}
 	batch, sample = splitBatch(g.Inputs[0].Type.Shape)
 	return batch, sample, nil
@@ -102,6 +105,9 @@ func (f *compileFlags) profile() (*backend.Profile, error) {
 
 // skips parses --passes: names of optional passes, each after a minus sign.
 func (f *compileFlags) skips() ([]string, error) {
+	if f.Passes == "help" {
+		return nil, misuse("home compile --passes help lists the passes")
+	}
 	if f.Passes == "" {
 		return nil, nil
 	}
@@ -247,7 +253,9 @@ func loadParams(path string, insecure bool) (*ir.Params, error) {
 	d := json.NewDecoder(strings.NewReader(string(b)))
 	d.DisallowUnknownFields()
 	f := paramsFile{Ring: string(ir.RingReal), Secret: string(ir.SecretTernary)}
-	if err := d.Decode(&f); err != nil {
+	if err := d.Decode(&f); err == io.EOF {
+		return nil, fmt.Errorf("%s: the file is empty", path)
+	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if f.Name == "" {

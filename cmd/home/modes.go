@@ -179,12 +179,17 @@ func (c *runCmd) serve(e *env) error {
 		return misuse("--expect, --exact and --raw are for --mode: the server sees ciphertexts only")
 	case c.JSON && c.Output == "-":
 		return misuse("--json and --output - both want standard output")
+	case len(c.Input) != 1:
+		return misuse("--input is given %d times: one file holds the ciphertexts", len(c.Input))
+	}
+	if err := c.outputs(); err != nil {
+		return err
 	}
 	s, err := c.open(e, c.Model, modeEncrypted)
 	if err != nil {
 		return err
 	}
-	ct, err := loadCiphertexts(c.Input)
+	ct, err := loadCiphertexts(c.Input[0])
 	if err != nil {
 		return err
 	}
@@ -215,7 +220,9 @@ func (c *runCmd) serve(e *env) error {
 	}
 	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples, Kernels: lattigo.Kernels()}
 	reply := ct.Reply()
-	err = srv.check(ct)
+	if err = srv.check(ct); err != nil {
+		err = fmt.Errorf("%s: %w", c.Input[0], err)
+	}
 	for i := 0; err == nil && i < srv.runs(ct); i++ {
 		var one *runtime.Report
 		if one, err = srv.run(e.ctx, ct, reply, i); err == nil {

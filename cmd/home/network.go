@@ -73,7 +73,7 @@ func clearNetwork(path string, g *ir.Graph, client []plan.ClientOp, pre *plan.Pr
 
 func onlyOutput(path string, n int) error {
 	if n != 1 {
-		return fmt.Errorf("%s: the model has %d outputs, %w: HomE reads models with one", path, n, ir.ErrUnsupported)
+		return fmt.Errorf("%s: the model has %d outputs, %w here: only home run --mode clear takes several", path, n, ir.ErrUnsupported)
 	}
 	return nil
 }
@@ -194,7 +194,8 @@ func rows(out *ir.Array, batch, k int) (*ir.Array, error) {
 
 // finish applies the client's operators to rows of outputs. Operators were
 // compiled for the network's own output shape, so rows pass through in that
-// form.
+// form. An operator along the axis of the samples would mix those of different
+// runs, and is refused.
 func (n *network) finish(out *ir.Array) (*ir.Array, error) {
 	if len(n.client) == 0 {
 		return out, nil
@@ -204,6 +205,9 @@ func (n *network) finish(out *ir.Array) (*ir.Array, error) {
 		var data []float64
 		var shape []int
 		size := ir.NumElems(in)
+		if size*out.Shape[0] != len(out.Data) {
+			return nil, fmt.Errorf("client operator %s (%s) takes %v, the outputs are %v", n.client[0].Node, n.client[0].Op, in, out.Shape[1:])
+		}
 		for i := range out.Shape[0] {
 			r, err := runtime.ApplyClientOps(n.client, ir.ArrayOf(out.Data[i*size:(i+1)*size], in...))
 			if err != nil {
@@ -212,6 +216,11 @@ func (n *network) finish(out *ir.Array) (*ir.Array, error) {
 			data, shape = append(data, r.Data...), r.Shape
 		}
 		return ir.ArrayOf(data, append([]int{out.Shape[0]}, shape...)...), nil
+	}
+	for _, o := range n.client {
+		if o.Axis == 0 {
+			return nil, fmt.Errorf("node %s (%s): axis 0 is that of the samples, %w: HomE judges every sample by itself; use axis=-1, or leave the operator out with run --raw", o.Node, o.Op, ir.ErrUnsupported)
+		}
 	}
 	return runtime.ApplyClientOps(n.client, out)
 }

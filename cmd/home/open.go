@@ -1,8 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/home-fhe/home/ir/plan"
@@ -31,6 +31,9 @@ func (f *compileFlags) open(e *env, path, mode string) (*subject, error) {
 		return nil, err
 	}
 	if !is {
+		if err := f.forModels(path); err != nil {
+			return nil, err
+		}
 		p, err := loadPlan(path)
 		if err != nil {
 			return nil, err
@@ -54,6 +57,28 @@ func (f *compileFlags) open(e *env, path, mode string) (*subject, error) {
 	return s, nil
 }
 
+// forModels refuses options that would change a compilation where the plan is
+// made already: they would be ignored.
+func (f *compileFlags) forModels(path string) error {
+	for _, o := range []struct {
+		name  string
+		given bool
+	}{
+		{"--calibrate", f.Calibrate != ""},
+		{"--objective", f.Objective == "throughput"},
+		{"--batch", f.Batch != 0},
+		{"--params", f.Params != ""},
+		{"--passes", f.Passes != ""},
+		{"--dump-ir", f.DumpIR != ""},
+		{"--stop-after", f.StopAfter != ""},
+	} {
+		if o.given {
+			return misuse("%s is for compiling a model, and %s is a plan already", o.name, path)
+		}
+	}
+	return nil
+}
+
 // isONNX reports whether a file is to be read as a model: everything without
 // the magic of one of our own files is.
 func isONNX(path string) (bool, error) {
@@ -62,10 +87,16 @@ func isONNX(path string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
+	if fi, err := f.Stat(); err == nil && fi.IsDir() {
+		return false, fmt.Errorf("%s is a folder; expected a plan (.hplan) or an ONNX model", path)
+	}
 	var magic [4]byte
 	n, err := f.Read(magic[:])
+	if err == io.EOF {
+		return false, fmt.Errorf("%s: %w: the file is empty", path, plan.ErrCorrupt)
+	}
 	if err != nil && n == 0 {
-		return false, fmt.Errorf("%s: %w", path, errors.Join(plan.ErrCorrupt, err))
+		return false, fmt.Errorf("%s: %w", path, err)
 	}
 	return string(magic[:]) != "HOME", nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -41,6 +42,47 @@ func (e *env) writeText(path string, fill func(io.Writer) error) error {
 		return fill(e.out)
 	}
 	return plan.ReplaceFile(path, 0o644, func(f *os.File) error { return fill(f) })
+}
+
+// writable refuses an output that cannot be written, before any work is done for
+// it: a folder, a file in a folder that is not there, or an input of the same
+// command. "" and "-" are fine.
+func writable(path string, inputs ...string) error {
+	if path == "" || path == "-" {
+		return nil
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return fmt.Errorf("cannot write %s: %w", path, err)
+		}
+		return nil
+	}
+	if fi.IsDir() {
+		return fmt.Errorf("%s is a folder: give the name of a file to write", path)
+	}
+	for _, in := range inputs {
+		if other, err := os.Stat(in); err == nil && fi.Mode().IsRegular() && os.SameFile(fi, other) {
+			return misuse("%s is an input of this command: write to another file", path)
+		}
+	}
+	return nil
+}
+
+// positive refuses numbers below one; zero stands for "all" where that is meant.
+func positive(flag string, n int, zero bool) error {
+	if n < 0 || n == 0 && !zero {
+		return misuse("%s must be positive", flag)
+	}
+	return nil
+}
+
+// tolerance refuses what is no bound on an error.
+func tolerance(t float64) error {
+	if !(t >= 0) {
+		return misuse("--atol must not be negative")
+	}
+	return nil
 }
 
 // table lays out rows in columns. Columns named in right are flushed right.

@@ -13,20 +13,20 @@ import (
 )
 
 type runCmd struct {
-	Model  string  `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
-	Mode   string  `enum:",clear,simulate,encrypted" default:"" placeholder:"MODE" help:"All roles in one process, for trying out: clear, simulate or encrypted."`
-	Keys   string  `short:"k" placeholder:"FILE" help:"Evaluation keys (eval.hevk), for a run on ciphertexts."`
-	Trace  string  `placeholder:"FILE" help:"Write a trace of the run that opens in Perfetto (JSON)."`
-	Log    string  `enum:",info,debug,trace" default:"" placeholder:"LEVEL" help:"Write what happens in a run on ciphertexts to standard error instead of progress bars: info (layers), debug (stalls as well) or trace (every step and transfer)."`
-	Input  string  `required:"" short:"i" placeholder:"FILE" help:"Ciphertexts (.hct); with --mode .npy, picture, idx or CIFAR .bin. '-' is standard input."`
-	Output string  `short:"o" placeholder:"FILE" help:"Write the results here (.hct; with --mode .npy). '-' is standard output."`
-	Limit  int     `placeholder:"N" help:"Use only the first N samples."`
-	Exact  bool    `help:"In clear mode: exact activations instead of the plan's polynomials."`
-	Raw    bool    `help:"Leave out the operators that the client applies (Softmax and the like)."`
-	Expect string  `placeholder:"FILE" help:"Compare the outputs with this .npy; exit code 2 where they differ."`
-	Atol   float64 `default:"1e-4" placeholder:"T" help:"Largest absolute difference that --expect allows."`
-	Top    int     `default:"3" placeholder:"K" help:"Classes to print for every sample."`
-	JSON   bool    `help:"Print JSON."`
+	Model  string   `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
+	Mode   string   `enum:",clear,simulate,encrypted" default:"" placeholder:"MODE" help:"All roles in one process, for trying out: clear, simulate or encrypted."`
+	Keys   string   `short:"k" placeholder:"FILE" help:"Evaluation keys (eval.hevk), for a run on ciphertexts."`
+	Trace  string   `placeholder:"FILE" help:"Write a trace of the run that opens in Perfetto (JSON)."`
+	Log    string   `enum:",info,debug,trace" default:"" placeholder:"LEVEL" help:"Write what happens in a run on ciphertexts to standard error instead of progress bars: info (layers), debug (stalls as well) or trace (every step and transfer)."`
+	Input  []string `required:"" short:"i" sep:"none" placeholder:"FILE" help:"Ciphertexts (.hct); with --mode .npy, picture, idx or CIFAR .bin. '-' is standard input. NAME=FILE for each input where a model has several."`
+	Output string   `short:"o" placeholder:"FILE" help:"Write the results here (.hct; with --mode .npy). '-' is standard output."`
+	Limit  int      `placeholder:"N" help:"Use only the first N samples."`
+	Exact  bool     `help:"In clear mode: exact activations instead of the plan's polynomials."`
+	Raw    bool     `help:"Leave out the operators that the client applies (Softmax and the like)."`
+	Expect string   `placeholder:"FILE" help:"Compare the outputs with this .npy; exit code 2 where they differ."`
+	Atol   float64  `default:"1e-4" placeholder:"T" help:"Largest absolute difference that --expect allows. Default: ${default}."`
+	Top    int      `default:"3" placeholder:"K" help:"Classes to print for every sample. Default: ${default}."`
+	JSON   bool     `help:"Print JSON."`
 
 	serverFlags
 	compileFlags
@@ -42,7 +42,12 @@ With --mode everything happens in one process: the input is a .npy, a picture, a
 with any number of samples along its first axis, and the output is what the client would see.
 
   home run model.onnx --mode clear --input x.npy --expect y.npy --atol 1e-4
-  home run model.hplan --mode simulate --input digit.png`
+  home run model.hplan --mode simulate --input digit.png
+
+A model with several inputs or outputs runs in clear mode. The first output goes to the file of -o, the others
+beside it, y.NAME.npy by y.npy, and --expect looks for them there.
+
+  home run model.onnx --mode clear --input a=a.npy --input b=b.npy -o y.npy`
 }
 
 type runReport struct {
@@ -51,6 +56,7 @@ type runReport struct {
 	Mode            string   `json:"mode"`
 	Samples         int      `json:"samples"`
 	Runs            int      `json:"runs"`
+	Outputs         []string `json:"outputs,omitempty"` // names, where a model has several inputs or outputs
 	MaxAbsError     *float64 `json:"max_abs_error,omitempty"`
 	RangeViolations *int     `json:"range_violations,omitempty"` // an encrypted run cannot see them
 	Kernels         string   `json:"kernels,omitempty"`          // arithmetic of an encrypted run
@@ -69,11 +75,23 @@ func (c *runCmd) Run(e *env) error {
 	if c.JSON && c.Output == "-" {
 		return misuse("--json and --output - both want standard output")
 	}
-	if !(c.Atol >= 0) {
-		return misuse("--atol must not be negative")
+	if c.Exact && c.Mode != modeClear {
+		return misuse("--exact is for --mode clear: encrypted activations are polynomials")
+	}
+	if err := errors.Join(positive("--limit", c.Limit, true), positive("--top", c.Top, false), tolerance(c.Atol), c.outputs()); err != nil {
+		return err
 	}
 	s, err := c.open(e, c.Model, c.Mode)
 	if err != nil {
+		return err
+	}
+	if s.several() {
+		return c.runSeveral(e, s)
+	}
+	if len(c.Input) != 1 {
+		return misuse("--input is given %d times, and %s has one input", len(c.Input), c.Model)
+	}
+	if err := expectPlain(c.Input[0]); err != nil {
 		return err
 	}
 	n, err := c.network(e, s, c.Mode, c.Exact, &c.serverFlags)
@@ -83,8 +101,14 @@ func (c *runCmd) Run(e *env) error {
 	return errors.Join(c.run(e, s, n), n.Close())
 }
 
+// outputs refuses files that cannot be written, before any work is done.
+func (c *runCmd) outputs() error {
+	inputs := append([]string{c.Model, c.Keys, c.Expect}, c.Input...)
+	return errors.Join(writable(c.Output, inputs...), writable(c.Trace, inputs...))
+}
+
 func (c *runCmd) run(e *env, s *subject, n *network) error {
-	in, err := dataset.Open(c.Input, dataset.Options{Limit: c.Limit, Shape: n.sample, Preprocess: n.pre})
+	in, err := dataset.Open(c.Input[0], dataset.Options{Limit: c.Limit, Shape: n.sample, Preprocess: n.pre})
 	if err != nil {
 		return err
 	}
@@ -188,7 +212,10 @@ func (c *runCmd) print(w io.Writer, n *network, out *ir.Array, rep *runReport) e
 	if rep.MaxAbsError != nil {
 		fmt.Fprintf(w, "largest difference from %s: %.3g (allowed %.3g)\n", c.Expect, *rep.MaxAbsError, c.Atol)
 	}
-	if rep.Seconds > 0 {
+	switch {
+	case c.Mode == modeSimulate:
+		fmt.Fprintf(w, "%s predicted for %d run%s on one core\n", seconds(rep.Seconds), rep.Runs, plural(rep.Runs))
+	case rep.Seconds > 0:
 		fmt.Fprintf(w, "%s for %d run%s, set-up %s, peak memory %s\n", seconds(rep.Seconds), rep.Runs, plural(rep.Runs), seconds(rep.SetupSeconds), byteSize(rep.PeakRSSBytes))
 	}
 	return nil

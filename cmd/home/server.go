@@ -21,9 +21,13 @@ type serverFlags struct {
 	Threads int    `short:"t" placeholder:"N" help:"Steps to run at once. Default: one per processor."`
 }
 
+// maxThreads is far more than any machine has cores: each thread takes scratch
+// memory of its own.
+const maxThreads = 1024
+
 func (f *serverFlags) threads() (int, error) {
-	if f.Threads < 0 {
-		return 0, misuse("--threads must be positive")
+	if f.Threads < 0 || f.Threads > maxThreads {
+		return 0, misuse("--threads must be between 1 and %d", maxThreads)
 	}
 	if f.Threads == 0 {
 		return runtime.Threads(), nil

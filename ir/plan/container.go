@@ -324,10 +324,16 @@ func NewReader(name string, at io.ReaderAt, size int64, magic string, maxVersion
 	if err := Unmarshal(table, &r.sections); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	// Sections that overlap would make a small file expand to many of its size.
+	past, names := int64(PageBytes), make(map[string]bool, len(r.sections))
 	for _, s := range r.sections {
-		if s.Offset < PageBytes || s.Length < 0 || s.Offset > off || s.Length > off-s.Offset {
-			return bad("section %q lies outside the file", s.Name)
+		if s.Offset < past || s.Length < 0 || s.Offset > off || s.Length > off-s.Offset {
+			return bad("section %q lies outside the file or in another section", s.Name)
 		}
+		if names[s.Name] {
+			return bad("section %q occurs twice", s.Name)
+		}
+		past, names[s.Name] = s.Offset+s.Length, true
 	}
 	return r, nil
 }

@@ -301,6 +301,9 @@ func LoadClient(path string) (*Client, error) {
 	if err := Unmarshal(b, c); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if r.Insecure != c.Params.Insecure {
+		return nil, fmt.Errorf("%s: %w: the stamp for insecure parameters disagrees with the parameters", path, ErrCorrupt)
+	}
 	if err := c.verify(); err != nil {
 		return nil, fmt.Errorf("%s: %w: %v", path, ErrCorrupt, err)
 	}
@@ -316,7 +319,15 @@ func (c *Client) verify() error {
 			return fmt.Errorf("key for rotation %d at level %d", k.Rot, k.Level)
 		}
 	}
-	return errors.Join(verifyPorts(&c.Params, c.Inputs), verifyPorts(&c.Params, c.Outputs))
+	if c.Plan == "" {
+		return errors.New("it names no plan")
+	}
+	for _, b := range []float64{c.Bits, c.OutputBits} {
+		if math.IsNaN(b) || math.IsInf(b, 0) {
+			return fmt.Errorf("a precision of %v bits", b)
+		}
+	}
+	return errors.Join(verifyPorts(&c.Params, c.Inputs), verifyPorts(&c.Params, c.Outputs), verifyClientOps(c.ClientOps, c.Outputs))
 }
 
 // A section may unpack to rawBase bytes and rawRatio times its own length, and
@@ -464,7 +475,7 @@ func (p *Plan) Verify() error {
 	made := make([]bool, len(p.Objects))
 	values := make([]*ir.Value, len(p.Objects))
 	for i, o := range p.Objects {
-		if o.Type.Level < 0 || o.Type.Level > p.Params.MaxLevel() || o.Type.Kind.Vocab() != ir.Scheme || o.Type.Kind > ir.KeyKind || len(o.Type.Scale.Q) > len(p.Params.Q) {
+		if o.Type.Level < 0 || o.Type.Level > p.Params.MaxLevel() || o.Type.Kind.Vocab() != ir.Scheme || o.Type.Kind > ir.KeyKind || o.Type.Scale.Check(len(p.Params.Q)) != nil {
 			return bad("object %d has type %v", i, o.Type)
 		}
 		if o.Layer < -1 || int(o.Layer) >= len(p.Layers) {
@@ -525,6 +536,9 @@ func (p *Plan) Verify() error {
 			}
 		}
 	}
+	if err := verifyClientOps(p.ClientOps, p.Outputs); err != nil {
+		return fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
 	if t := p.Tier; t != nil {
 		for i, a := range t.Actions {
 			if a.Obj < 0 || int(a.Obj) >= len(p.Objects) || a.Step < 0 || int(a.Step) > len(p.Steps) || a.Kind > ActSpill {
@@ -545,6 +559,9 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 	info := s.Op.Info()
 	if len(s.Args) < info.MinArgs || len(s.Args) > info.MaxArgs {
 		return bad("%d arguments", len(s.Args))
+	}
+	if err := s.Scale.Check(len(p.Params.Q)); err != nil {
+		return bad("%v", err)
 	}
 	if s.Out < 0 || int(s.Out) >= len(p.Objects) || s.Layer < 0 || int(s.Layer) >= len(p.Layers) {
 		return bad("object %d, layer %d", s.Out, s.Layer)
@@ -607,12 +624,9 @@ func verifyPorts(par *ir.Params, ports []Port) error {
 		return errors.New("no inputs or no outputs")
 	}
 	for _, port := range ports {
-		n := 1
-		for _, d := range port.Shape {
-			if d <= 0 || n > 1<<31/d {
-				return fmt.Errorf("port %q has shape %v", port.Name, port.Shape)
-			}
-			n *= d
+		n, ok := elements(port.Shape)
+		if !ok {
+			return fmt.Errorf("port %q has shape %v", port.Name, port.Shape)
 		}
 		switch {
 		case port.Layout == nil:
@@ -621,8 +635,11 @@ func verifyPorts(par *ir.Params, ports []Port) error {
 			return fmt.Errorf("port %q has %d slots, the parameters %d", port.Name, port.Layout.Slots, par.Slots())
 		case len(port.Objects) != port.Layout.Cts:
 			return fmt.Errorf("port %q names %d ciphertexts of %d", port.Name, len(port.Objects), port.Layout.Cts)
-		case port.Level < 0 || port.Level > par.MaxLevel() || len(port.Scale.Q) > len(par.Q):
+		case port.Level < 0 || port.Level > par.MaxLevel():
 			return fmt.Errorf("port %q is at level %d", port.Name, port.Level)
+		}
+		if err := port.Scale.Check(len(par.Q)); err != nil {
+			return fmt.Errorf("port %q: %w", port.Name, err)
 		}
 		if err := port.Layout.Check(n); err != nil {
 			return fmt.Errorf("port %q: %w", port.Name, err)
@@ -642,6 +659,59 @@ func verifyPorts(par *ir.Params, ports []Port) error {
 		}
 		if !(port.Limit >= 0) {
 			return fmt.Errorf("port %q has a limit of %v", port.Name, port.Limit)
+		}
+	}
+	return nil
+}
+
+// elements returns the number of elements of a shape read from a file, and false
+// where a dimension is not positive or there are more than 2^31.
+func elements(shape []int) (int, bool) {
+	n := 1
+	for _, d := range shape {
+		if d <= 0 || n > 1<<31/d {
+			return 0, false
+		}
+		n *= d
+	}
+	return n, true
+}
+
+// verifyClientOps verifies that the operators of the client are known, that the
+// first takes the elements of the one output, and that each takes what the one
+// before it gives.
+func verifyClientOps(ops []ClientOp, outputs []Port) error {
+	if len(ops) > 0 && len(outputs) != 1 {
+		return fmt.Errorf("client operators for %d outputs", len(outputs))
+	}
+	var have []int
+	for i, o := range ops {
+		bad := func(format string, args ...any) error {
+			return fmt.Errorf("client operator %q (%q): %s", o.Node, o.Op, fmt.Sprintf(format, args...))
+		}
+		n, ok := elements(o.Input)
+		if i == 0 {
+			want, _ := elements(outputs[0].Shape)
+			ok = ok && n == want
+		} else {
+			ok = ok && slices.Equal(o.Input, have)
+		}
+		if !ok || o.Axis < 0 || o.Axis >= max(1, len(o.Input)) {
+			return bad("axis %d of shape %v", o.Axis, o.Input)
+		}
+		have = slices.Clone(o.Input)
+		switch {
+		case o.Op == "Softmax" || o.Op == "LogSoftmax":
+		case o.Op != "ArgMax":
+			return bad("not known to this build")
+		case len(have) == 0:
+		case o.Keep:
+			have[o.Axis] = 1
+		default:
+			have = slices.Delete(have, o.Axis, o.Axis+1)
+		}
+		if !slices.Equal(o.Shape, have) {
+			return bad("a result of shape %v, not %v", o.Shape, have)
 		}
 	}
 	return nil

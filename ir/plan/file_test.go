@@ -366,6 +366,43 @@ func TestHostileSections(t *testing.T) {
 	}
 }
 
+// TestSections refuses tables whose sections lie in one another or share a name:
+// a table of a few bytes per section would make a file expand to any size.
+func TestSections(t *testing.T) {
+	const past = PageBytes + 100
+	for _, c := range []struct {
+		name string
+		list []sectionEntry
+		ok   bool
+	}{
+		{"apart", []sectionEntry{{Name: "a", Offset: PageBytes, Length: 50}, {Name: "b", Offset: PageBytes + 50, Length: 50}}, true},
+		{"empty", []sectionEntry{{Name: "a", Offset: PageBytes}, {Name: "b", Offset: PageBytes}}, true},
+		{"the same bytes", []sectionEntry{{Name: "a", Offset: PageBytes, Length: 100}, {Name: "b", Offset: PageBytes, Length: 100}}, false},
+		{"one byte shared", []sectionEntry{{Name: "a", Offset: PageBytes, Length: 50}, {Name: "b", Offset: PageBytes + 49, Length: 50}}, false},
+		{"backwards", []sectionEntry{{Name: "a", Offset: PageBytes + 50, Length: 50}, {Name: "b", Offset: PageBytes, Length: 50}}, false},
+		{"a name twice", []sectionEntry{{Name: "a", Offset: PageBytes, Length: 50}, {Name: "a", Offset: PageBytes + 50, Length: 50}}, false},
+		{"in the prologue", []sectionEntry{{Name: "a", Offset: 0, Length: 50}}, false},
+		{"in the table", []sectionEntry{{Name: "a", Offset: PageBytes, Length: 101}}, false},
+	} {
+		table, err := Marshal(c.list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := append(make([]byte, past), table...)
+		copy(b, PlanMagic)
+		le := binary.LittleEndian
+		le.PutUint32(b[8:], 1)
+		le.PutUint64(b[16:], past)
+		le.PutUint64(b[24:], uint64(len(table)))
+		le.PutUint64(b[32:], uint64(len(b)))
+		le.PutUint32(b[40:], crc32.Checksum(table, castagnoli))
+		le.PutUint32(b[44:], crc32.Checksum(b[:44], castagnoli))
+		if _, err := NewReader("test", bytes.NewReader(b), int64(len(b)), PlanMagic, 1); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("sections %s: %v", c.name, err)
+		}
+	}
+}
+
 // TestCompress round-trips sections that pack far better than readers allow for.
 func TestCompress(t *testing.T) {
 	for _, n := range []int{0, 1, 1 << 10, rawBase, rawBase + 1<<22, 64 << 20} {
@@ -381,6 +418,7 @@ func TestCompress(t *testing.T) {
 // TestVerify breaks a good plan in one place after another.
 func TestVerify(t *testing.T) {
 	d := ir.ScaleTwo(40)
+	huge := ir.Scale{Q: []int64{1 << 62, -1 << 62}}
 	for _, c := range []struct {
 		name  string
 		wreck func(p *Plan)
@@ -454,6 +492,11 @@ func TestVerify(t *testing.T) {
 		{"normalised by NaN", func(p *Plan) { p.Inputs[0].Center = []float64{math.NaN()} }},
 		{"normalised in part", func(p *Plan) { p.Inputs[0].Norm = []float64{1, 2} }},
 		{"NaN limit", func(p *Plan) { p.Inputs[0].Limit = math.NaN() }},
+		{"scale of an object with huge powers", func(p *Plan) { p.Objects[6].Type.Scale = huge }},
+		{"scale of a step with huge powers", func(p *Plan) { p.Steps[2].Scale = huge }},
+		{"scale of a port with huge powers", func(p *Plan) { p.Inputs[0].Scale, p.Objects[0].Type.Scale = huge, huge }},
+		{"client operator of another shape", func(p *Plan) { p.ClientOps[0].Input = []int{1, 1 << 40} }},
+		{"unknown client operator", func(p *Plan) { p.ClientOps[0].Op = "Hardmax" }},
 		{"no inputs", func(p *Plan) { p.Inputs = nil }},
 		{"no outputs", func(p *Plan) { p.Outputs = nil }},
 		{"no primes", func(p *Plan) { p.Params.Q = nil }},
@@ -535,6 +578,21 @@ func TestClient(t *testing.T) {
 		{"NaN limit", func(c *Client) { c.Inputs[0].Limit = math.NaN() }},
 		{"negative limit", func(c *Client) { c.Inputs[0].Limit = -1 }},
 		{"composite modulus", func(c *Client) { c.Params.P[0] += 128 }},
+		{"no plan", func(c *Client) { c.Plan = "" }},
+		{"scale of huge powers", func(c *Client) { c.Inputs[0].Scale = ir.Scale{Q: []int64{1 << 62, -1 << 62}} }},
+		{"scale of 2^(2^62)", func(c *Client) { c.Outputs[0].Scale = ir.ScaleTwo(1 << 62) }},
+		{"infinite precision", func(c *Client) { c.OutputBits = math.Inf(1) }},
+		{"no precision", func(c *Client) { c.OutputBits = math.NaN() }},
+		{"client operator of another size", func(c *Client) { c.ClientOps[0].Input = []int{1, 17} }},
+		{"client operator of negative size", func(c *Client) { c.ClientOps[0].Input = []int{-1, -16} }},
+		{"client operator of overflowing size", func(c *Client) { c.ClientOps[0].Input = []int{1 << 32, 1<<32 + 1, 16} }},
+		{"client operator on a far axis", func(c *Client) { c.ClientOps[0].Axis = 2 }},
+		{"client operator on a negative axis", func(c *Client) { c.ClientOps[0].Axis = -1 }},
+		{"client operator with another result", func(c *Client) { c.ClientOps[0].Shape = []int{16} }},
+		{"unknown client operator", func(c *Client) { c.ClientOps[0].Op = "Exec" }},
+		{"client operators that do not fit together", func(c *Client) {
+			c.ClientOps = append(c.ClientOps, ClientOp{Op: "ArgMax", Axis: 0, Input: []int{16}})
+		}},
 	} {
 		bad, err := smallPlan(t).Client()
 		if err != nil {
