@@ -147,10 +147,16 @@ func tieringPass(u *unit) error {
 }
 
 // Retier makes the tier plan again for a budget (0: no bound), a profile and a
-// number of threads, and checks it.
+// number of threads, and checks it. The error is a *BudgetError where the budget
+// is too small to run, or to install what the run needs.
 func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error {
+	reserve := TierReserve(&p.Params, threads)
+	least := max(TierLeast(p, reserve), InstallLeast(p, reserve))
+	if dram > 0 && dram < least {
+		return &BudgetError{Budget: dram, Least: least}
+	}
 	slow := prof.Slow()
-	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: TierReserve(&p.Params, threads), Profile: prof.Digest(),
+	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(),
 		StepSeconds: func(i int) float64 { return StepSeconds(p, prof, i) },
 		ReadBps:     slow.ReadBps, WriteBps: slow.WritBps, Latency: slow.Latency})
 	if err != nil {
@@ -160,6 +166,18 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 		return fmt.Errorf("BUG: the tier plan fails its check: %w", err)
 	}
 	p.Tier = t
-	p.Bytes.DRAMMin = TierLeast(p, TierReserve(&p.Params, threads))
+	p.Bytes.DRAMMin = least
 	return nil
+}
+
+// InstallLeast is the least budget that keys and weights can be installed with:
+// beside the reserve, room for the largest of them and for what it is made from.
+func InstallLeast(p *plan.Plan, reserve int64) int64 {
+	largest := 0
+	for _, o := range p.Objects {
+		if o.Role == plan.RoleKey || o.Role == plan.RolePlain {
+			largest = max(largest, p.Params.Slabs(o.Type.Kind, o.Type.Level))
+		}
+	}
+	return reserve + 2*int64(largest)*int64(p.Params.SlabBytes())
 }

@@ -66,6 +66,9 @@ func schedule(u *unit) error {
 		case fusedInput:
 			port := u.port(n, i, id)
 			port.Limit = inputLimit
+			if len(u.opt.Calibrate) == 0 { // interval bounds hold for the range alone
+				port.Limit = 1 + 1e-6
+			}
 			p.Inputs = append(p.Inputs, port)
 		case fusedOutput:
 			p.Outputs = append(p.Outputs, u.port(n, i, id))
@@ -84,7 +87,7 @@ func schedule(u *unit) error {
 	return nil
 }
 
-// inputLimit is how far beyond its expected range an input may go before the
+// inputLimit is how far beyond its calibrated range an input may go before the
 // client refuses it: linear layers carry it, activations may not.
 const inputLimit = 4
 

@@ -209,7 +209,53 @@ func (g *CipherGroup) unpack(i, level int, c0, c1 [][]uint64) error {
 	return nil
 }
 
-// Decrypt returns the slot values of every ciphertext of a group. They carry
+// ErrNoise says that a ciphertext decrypts to what looks like uniform noise: a
+// value outgrew the modulus on the way, which an input far from those that the
+// plan was made for does, or the ciphertext is not what it claims to be.
+var ErrNoise = errors.New("it decrypts to noise: an input lies too far from those that the plan was calibrated with, or the ciphertext is damaged")
+
+// slotFactor is the standard deviation of a slot over that of independent
+// coefficients of a polynomial: a slot sums N of them, of which the standard ring
+// keeps the real part; in the conjugate-invariant one every coefficient but the
+// first counts twice.
+func slotFactor(p *ir.Params) float64 {
+	if p.Ring == ir.RingReal {
+		return math.Sqrt(2 * float64(p.N()))
+	}
+	return math.Sqrt(float64(p.N()) / 2)
+}
+
+// LeastNoise returns the standard deviation, per slot, of the noise that every
+// ciphertext of a scale holds, whatever was computed: that of encryption.
+func LeastNoise(p *ir.Params, scale ir.Scale) float64 {
+	return FreshNoise() * slotFactor(p) / scale.Float64(p.Q)
+}
+
+// looksUniform reports whether slot values are more than a quarter as large, in
+// the mean square, as those of coefficients uniform modulo Q_level. A value that
+// wraps around the modulus anywhere in a computation leaves such coefficients;
+// values that fit lie below by orders of magnitude.
+func looksUniform(p *ir.Params, level int, scale ir.Scale, v []float64) bool {
+	logQ, logScale := 0.0, float64(scale.Two)
+	for i, q := range p.Q {
+		l := math.Log2(float64(q))
+		if i <= level {
+			logQ += l
+		}
+		if i < len(scale.Q) {
+			logScale += float64(scale.Q[i]) * l
+		}
+	}
+	sum := 0.0
+	for _, x := range v {
+		sum += x * x
+	}
+	uniform := math.Exp2(logQ-logScale) / math.Sqrt(12) * slotFactor(p)
+	return !(math.Sqrt(sum/float64(len(v))) < uniform/4)
+}
+
+// Decrypt returns the slot values of every ciphertext of a group. It fails with
+// ErrNoise where they can mean nothing. They carry
 // information on the secret key to whoever knows the ciphertexts (Li and
 // Micciancio, EUROCRYPT 2021): never send them to the server, use DecryptShared.
 func Decrypt(sk *SecretKey, c *Ciphertexts, g *CipherGroup) ([][]float64, error) {
@@ -247,6 +293,9 @@ func decrypt(sk *SecretKey, c *Ciphertexts, g *CipherGroup, deviation float64) (
 		}
 		r.decryptCoefs(s, rows[:g.Level+1], rows[g.Level+1:], g.Scale, coef)
 		v := r.enc.slots(coef, work)
+		if looksUniform(&sk.params, g.Level, g.Scale, v) {
+			return nil, fmt.Errorf("%s, ciphertext %d: %w", g.Port, i, ErrNoise)
+		}
 		if deviation > 0 {
 			for j := range v {
 				v[j] += deviation * noise.normal()

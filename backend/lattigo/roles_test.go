@@ -484,6 +484,65 @@ func TestCiphertextFile(t *testing.T) {
 	}
 }
 
+// TestDecryptsToNoise: what wrapped around the modulus, or is no ciphertext at all, is
+// refused instead of decrypted to numbers without meaning.
+func TestDecryptsToNoise(t *testing.T) {
+	for _, ring := range []ir.Ring{ir.RingReal, ir.RingStandard} {
+		p, err := ir.NewParams("toy", 8, ring, ir.SecretTernary, []int{45, 36, 36}, []int{46}, 36)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Insecure = true
+		sk := must[*SecretKey](t)(NewSecretKey(p, AllowInsecure()))
+		e := must[*engine](t)(openEngine(p))
+		v := make([]float64, p.Slots())
+		for i := range v {
+			v[i] = math.Sin(float64(i * i))
+		}
+		scale, by := ir.ScaleTwo(36), ir.ScaleTwo(20)
+		x := must[*Ciphertexts](t)(Encrypt(sk, p, "", 1, []PortValues{{"x", 1, scale, [][]float64{v}}}, AllowInsecure()))
+		// level 1 holds 81 bits, of which the scale of the product takes 56
+		for _, c := range []struct {
+			factor float64
+			noise  bool
+		}{{1, false}, {1 << 20, false}, {1 << 28, true}, {1 << 40, true}} {
+			tc := ir.Type{Kind: ir.CipherKind, Level: 1, Scale: scale}
+			slabs := conformance.Slabs(e, tc)
+			if err := x.Groups[0].Load(0, slabs); err != nil {
+				t.Fatal(err)
+			}
+			a := must[*operand](t)(e.bind(tc, slabs))
+			tc.Scale = scale.Mul(by)
+			out := conformance.Slabs(e, tc)
+			if err := e.exec(&plan.Step{Op: ir.OpHEMulConst, Const: c.factor, Scale: by}, [3]*operand{a}, must[*operand](t)(e.bind(tc, out))); err != nil {
+				t.Fatal(err)
+			}
+			y := x.Reply()
+			if err := y.Append("y", 1, tc.Scale, out); err != nil {
+				t.Fatal(err)
+			}
+			got, err := Decrypt(sk, y, y.Groups[0])
+			if errors.Is(err, ErrNoise) != c.noise || !c.noise && err != nil {
+				t.Errorf("%s ring, times %g: error %v", ring, c.factor, err)
+			}
+			if !c.noise && math.Abs(got[0][3]-v[3]*c.factor) > 1e-3*c.factor {
+				t.Errorf("%s ring: %g, want %g", ring, got[0][3], v[3]*c.factor)
+			}
+			if _, err := DecryptShared(sk, y, y.Groups[0], 1); errors.Is(err, ErrNoise) != c.noise {
+				t.Errorf("%s ring, times %g, shared: error %v", ring, c.factor, err)
+			}
+		}
+		// It is what a fresh ciphertext has.
+		sq := 0.0
+		for i, u := range must[[][]float64](t)(Decrypt(sk, x, x.Groups[0]))[0] {
+			sq += (u - v[i]) * (u - v[i])
+		}
+		if got, want := math.Sqrt(sq/float64(len(v))), LeastNoise(p, scale); got < want*0.7 || got > want*1.4 {
+			t.Errorf("%s ring: a fresh ciphertext has noise %g, LeastNoise says %g", ring, got, want)
+		}
+	}
+}
+
 // TestFreshRandomness: two encryptions of the same values share nothing.
 func TestFreshRandomness(t *testing.T) {
 	p := toyParams(t)

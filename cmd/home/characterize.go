@@ -44,6 +44,9 @@ const (
 )
 
 func (c *characterizeCmd) Run(e *env) error {
+	if err := writable(c.Output); err != nil {
+		return err
+	}
 	prof := &backend.Profile{Schema: 1, Machine: machine()}
 	all, err := passes.Catalogue()
 	if err != nil {

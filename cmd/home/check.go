@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -53,6 +54,14 @@ type checkReport struct {
 	Warnings      []string         `json:"warnings"`
 }
 
+// refusal is the report on a model that is not supported.
+type refusal struct {
+	Schema    int      `json:"schema"`
+	Model     string   `json:"model"`
+	Supported bool     `json:"supported"` // false
+	Reasons   []string `json:"reasons"`
+}
+
 type clientOpReport struct {
 	Op    string `json:"op"`
 	Node  string `json:"node"`
@@ -70,6 +79,9 @@ func (c *checkCmd) Run(e *env) error {
 		return misuse("expected a model, or --ops")
 	}
 	m, err := loadModel(c.Model, 0)
+	if c.JSON && errors.Is(err, ir.ErrUnsupported) {
+		return errors.Join(err, e.printJSON(refusal{Schema: 1, Model: modelName(c.Model), Reasons: strings.Split(err.Error(), "\n")}))
+	}
 	if err != nil {
 		return err
 	}
@@ -107,7 +119,7 @@ func (r *checkReport) write(w io.Writer) error {
 		s := dims(p.Shape)
 		if r.SymbolicBatch {
 			s += ", any batch"
-		} else if r.Batch > 1 {
+		} else if r.Batch > 1 && len(p.Shape) > 1 && p.Shape[0] == r.Batch {
 			s += fmt.Sprintf(", fixed batch of %d", r.Batch)
 		}
 		t.row("input", p.Name+"  "+s)
@@ -127,7 +139,11 @@ func (r *checkReport) write(w io.Writer) error {
 	for _, s := range r.Warnings {
 		t.row("warning", s)
 	}
-	t.row("encrypted", "home compile says whether one modulus chain is deep enough, with ranges from --calibrate")
+	if len(r.Inputs) == 1 && len(r.Outputs) == 1 {
+		t.row("encrypted", "home compile says whether one modulus chain is deep enough, with ranges from --calibrate")
+	} else {
+		t.row("encrypted", "no: only networks with one input and one output can be")
+	}
 	return t.write(w, "  ")
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"path/filepath"
 	"time"
 
 	"github.com/home-fhe/home/ir/plan"
@@ -34,6 +35,16 @@ func (c *compileCmd) Run(e *env) error {
 		return misuse("missing -o FILE: where to write the plan")
 	case c.Output == "-":
 		return misuse("compile writes two files; -o takes a file name")
+	case filepath.Ext(c.Output) == ".hclient":
+		return misuse("-o names the plan (.hplan); the client's part (.hclient) is written beside it")
+	}
+	inputs := []string{c.Model, c.Calibrate, c.Profile, c.Params, c.Preprocess}
+	if c.Output != "" {
+		for _, path := range []string{c.Output, plan.ClientPath(c.Output)} {
+			if err := writable(path, inputs...); err != nil {
+				return err
+			}
+		}
 	}
 	began := time.Now()
 	m, err := loadModel(c.Model, 0)
@@ -78,6 +89,7 @@ func summary(w io.Writer, p *plan.Plan, path string, took time.Duration) error {
 		security = "INSECURE test parameters"
 	}
 	t.row("parameters", fmt.Sprintf("%s: N = 2^%d, log2(QP) = %d, %s", p.Params.Name, p.Params.LogN, p.Params.LogQP(), security))
+	t.row("samples", count(max(1, p.Batch))+" per run")
 	t.row("levels", fmt.Sprintf("%d of %d", p.Depth, p.Params.MaxLevel()))
 	t.row("work", fmt.Sprintf("%s rotations, %s products, %s diagonals", count(p.Counts.Rotations), count(p.Counts.CtMults), count(p.Counts.Diagonals)))
 	t.row("memory", fmt.Sprintf("keys %s, weights %s, at least %s of DRAM", byteSize(p.Bytes.Keys), byteSize(p.Bytes.Weights), byteSize(p.Bytes.DRAMMin)))

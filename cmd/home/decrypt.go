@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -17,7 +18,7 @@ type decryptCmd struct {
 	Key    string  `required:"" short:"k" placeholder:"FILE" help:"Secret key (secret.hsk)."`
 	Input  string  `required:"" short:"i" placeholder:"FILE" help:"Ciphertexts from the server (.hct). '-' is standard input."`
 	Output string  `short:"o" placeholder:"FILE" help:"Write the outputs here (.npy). '-' is standard output."`
-	Top    int     `default:"3" placeholder:"K" help:"Classes to print for every sample."`
+	Top    int     `default:"3" placeholder:"K" help:"Classes to print for every sample. Default: ${default}."`
 	Expect string  `placeholder:"FILE" help:"Print these scores (.npy) beside the decrypted ones, and the largest difference."`
 	Atol   float64 `placeholder:"T" help:"With --expect: exit with code 2 where the difference is larger than T."`
 	Share  bool    `help:"Add noise that hides what decryption tells about the key, before showing results to others."`
@@ -30,7 +31,8 @@ scores rounded to the precision that the plan predicts.
 
 Decrypted values carry information on the secret key to whoever also has the ciphertexts. Never send them back
 to the server. --share adds noise, eight times the worst error that the simulator predicts, before anything
-leaves this command: results for third parties, not for the server.
+leaves this command: results for third parties, not for the server. The noise is fresh every time and averages
+out: share one result of a ciphertext, once.
 
   home decrypt model.hclient --key keys/secret.hsk --input y.hct --top 1`
 }
@@ -56,6 +58,12 @@ const shareFactor = 8
 func (c *decryptCmd) Run(e *env) error {
 	if c.JSON && c.Output == "-" {
 		return misuse("--json and --output - both want standard output")
+	}
+	if c.Atol != 0 && c.Expect == "" {
+		return misuse("--atol needs --expect")
+	}
+	if err := errors.Join(positive("--top", c.Top, false), tolerance(c.Atol), writable(c.Output, c.Client, c.Key, c.Input, c.Expect)); err != nil {
+		return err
 	}
 	cl, err := loadClient(c.Client)
 	if err != nil {
@@ -191,15 +199,19 @@ func decryptAll(c *plan.Client, sk *lattigo.SecretKey, ct *lattigo.Ciphertexts, 
 	if ct.Samples < 1 || g.Len() != runs*port.Layout.Cts {
 		return nil, 0, fmt.Errorf("%s: %d ciphertexts for %d samples, want %d", port.Name, g.Len(), ct.Samples, runs*port.Layout.Cts)
 	}
-	bits := c.OutputBits
+	least, most := math.Inf(1), 0.0 // slots are outputs over Norm
+	for i := range max(1, len(port.Norm)) {
+		one := math.Abs(port.Restore(i, 1) - port.Restore(i, 0))
+		least, most = math.Min(least, one), math.Max(most, one)
+	}
+	// The precision comes from the maker of the plan. Were it better than the
+	// parameters allow, digits that tell about the key would be shown.
+	floor := lattigo.LeastNoise(&c.Params, port.Scale)
+	bits := math.Min(c.OutputBits, -math.Log2(floor*most))
 	var slots [][]float64
 	if share {
-		worst := math.Exp2(-bits)
-		least := math.Inf(1) // slots are outputs over Norm, so the smallest one asks for most
-		for i := range max(1, len(port.Norm)) {
-			least = math.Min(least, math.Abs(port.Restore(i, 1)-port.Restore(i, 0)))
-		}
-		if slots, err = lattigo.DecryptShared(sk, ct, g, shareFactor*worst/least); err != nil {
+		worst := math.Max(math.Exp2(-bits)/least, floor) // the smallest Norm asks for most
+		if slots, err = lattigo.DecryptShared(sk, ct, g, shareFactor*worst); err != nil {
 			return nil, 0, err
 		}
 		bits -= math.Log2(shareFactor) + 1

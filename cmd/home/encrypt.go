@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -28,6 +29,9 @@ them. Any number of samples may lie along the first axis.
 }
 
 func (c *encryptCmd) Run(e *env) error {
+	if err := errors.Join(positive("--limit", c.Limit, true), writable(c.Output, c.Client, c.Key, c.Input)); err != nil {
+		return err
+	}
 	cl, err := loadClient(c.Client)
 	if err != nil {
 		return err
@@ -50,6 +54,9 @@ func (c *encryptCmd) Run(e *env) error {
 
 func openInputs(c *plan.Client, path string, limit int) (*dataset.Samples, error) {
 	if err := onePort(c); err != nil {
+		return nil, err
+	}
+	if err := expectPlain(path); err != nil {
 		return nil, err
 	}
 	_, sample := portRun(&c.Inputs[0])

@@ -52,6 +52,9 @@ type evaluateReport struct {
 }
 
 func (c *evaluateCmd) Run(e *env) error {
+	if err := positive("--limit", c.Limit, true); err != nil {
+		return err
+	}
 	s, err := c.open(e, c.Model, c.Mode)
 	if err != nil {
 		return err
@@ -64,6 +67,9 @@ func (c *evaluateCmd) Run(e *env) error {
 }
 
 func (c *evaluateCmd) evaluate(e *env, s *subject, n *network) error {
+	if err := expectPlain(c.Images); err != nil {
+		return err
+	}
 	in, err := dataset.Open(c.Images, dataset.Options{Limit: c.Limit, Shape: n.sample, Preprocess: n.pre})
 	if err != nil {
 		return err
@@ -160,7 +166,10 @@ func (r *evaluateReport) write(w io.Writer) error {
 		t.row("of encryption alone", fmt.Sprintf("%.3g, %d disagreements", *r.SchemeMaxAbsError, *r.SchemeDisagreements))
 	}
 	t.row("range violations", count(r.RangeViolations))
-	if r.runs.Seconds > 0 {
+	switch {
+	case r.Mode == modeSimulate:
+		t.row("predicted time", fmt.Sprintf("%s per run on one core", seconds(r.runs.Seconds/float64(r.runs.Runs))))
+	case r.runs.Seconds > 0:
 		t.row("time", fmt.Sprintf("%s per run of %d, set-up %s", seconds(r.runs.Seconds/float64(r.runs.Runs)), r.Samples/max(1, r.runs.Runs), seconds(r.runs.SetupSeconds)))
 	}
 	return t.write(w, "  ")

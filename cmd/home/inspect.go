@@ -32,6 +32,9 @@ time per layer, where memory goes, keys, parameters and security.
 }
 
 func (c *inspectCmd) Run(e *env) error {
+	if err := writable(c.Output, c.Model); err != nil {
+		return err
+	}
 	s, err := c.open(e, c.Model, modeSimulate)
 	if err != nil {
 		return err
@@ -110,17 +113,18 @@ func textReport(w io.Writer, r *planReport) error {
 		t.row("security", fmt.Sprintf("NONE, for tests only: log2(QP) = %d, allowed %d for N = 2^%d and a %s secret", p.LogQP, p.LogQPBound, p.LogN, p.Secret))
 	}
 	t.row("parameters", fmt.Sprintf("%s: %s ring, %s slots, %d + %d primes, scale 2^%d", p.Name, p.Ring, count(p.Slots), p.QPrimes, p.PPrimes, p.LogScale))
+	t.row("samples", count(max(1, r.Batch))+" per run")
 	t.row("levels", fmt.Sprintf("%d of %d, %s", r.Depth, r.Levels, bootstrapText(r.Counts.Bootstraps)))
 	t.row("work", fmt.Sprintf("%s steps: %s rotations, %s key switches, %s products, %s diagonals", count(r.Steps), count(r.Counts.Rotations), count(r.Counts.KeySwitches), count(r.Counts.CtMults), count(r.Counts.Diagonals)))
 	t.row("predicted", fmt.Sprintf("%s on one core; outputs exact to about %s", seconds(r.Predicted.Seconds), precision(r.OutputBits)))
 	t.row("memory", fmt.Sprintf("keys %s, weights %s, matrices %s, ciphertexts %s", byteSize(r.Bytes.Keys), byteSize(r.Bytes.Weights), byteSize(r.Bytes.Matrices), byteSize(r.Bytes.CiphertextsPeak)))
 	t.row("", fmt.Sprintf("%s in all, at least %s of DRAM", byteSize(r.Bytes.Footprint), byteSize(r.Bytes.DRAMMin)))
 	if r.Tier != nil {
-		budget := "no bound"
+		budget := "no bound on DRAM"
 		if r.Tier.Budget > 0 {
-			budget = byteSize(r.Tier.Budget).String()
+			budget = "budget " + byteSize(r.Tier.Budget).String()
 		}
-		t.row("tiers", fmt.Sprintf("budget %s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(r.Tier.BytesLower), byteSize(r.Tier.BytesWritten)))
+		t.row("tiers", fmt.Sprintf("%s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(r.Tier.BytesLower), byteSize(r.Tier.BytesWritten)))
 	}
 	for _, x := range r.Inputs {
 		t.row("input", fmt.Sprintf("%s  %s in %d ciphertext%s at level %d", x.Name, dims(x.Shape), x.Ciphertexts, plural(x.Ciphertexts), x.Level))

@@ -22,6 +22,8 @@ var page = template.Must(template.New("inspect").Parse(pageText))
 type pageView struct {
 	R         *planReport
 	Depth     int // layers that compute
+	Steps     string
+	Batch     string
 	Title     string
 	Secure    bool
 	Facts     []fact
@@ -140,7 +142,7 @@ type tierView struct {
 
 // htmlPage writes the page for a report.
 func htmlPage(w io.Writer, r *planReport) error {
-	v := &pageView{R: r, Depth: len(computing(r)), Title: r.Model, Secure: r.Params.SecurityBits >= 128 && !r.Params.Insecure}
+	v := &pageView{R: r, Depth: len(computing(r)), Steps: count(r.Steps), Batch: count(r.Batch), Title: r.Model, Secure: r.Params.SecurityBits >= 128 && !r.Params.Insecure}
 	v.Facts = []fact{
 		{"predicted time", seconds(r.Predicted.Seconds), fmt.Sprintf("%s of computing on one core", seconds(r.Predicted.CPUSeconds))},
 		{"output error", precision(r.OutputBits), "predicted, in the worst case"},
@@ -499,7 +501,7 @@ func (v *pageView) client(r *planReport) {
 	lanes := func(p portReport) string {
 		s := fmt.Sprintf("%d ciphertext%s at level %d", p.Ciphertexts, plural(p.Ciphertexts), p.Level)
 		if p.Lanes > 1 {
-			s += fmt.Sprintf(", %d samples side by side", p.Lanes)
+			s += fmt.Sprintf(", %s samples side by side", count(p.Lanes))
 		}
 		return s
 	}

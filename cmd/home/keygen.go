@@ -67,6 +67,7 @@ func (c *keygenCmd) Run(e *env) error {
 	secret, eval := filepath.Join(c.Output, secretName), filepath.Join(c.Output, evalName)
 	opts := insecureOption(c.Insecure)
 	var sk *lattigo.SecretKey
+	made := false
 	_, err := os.Stat(secret)
 	switch {
 	case err == nil && !c.Extend:
@@ -85,6 +86,14 @@ func (c *keygenCmd) Run(e *env) error {
 		if err := sk.Save(secret); err != nil {
 			return err
 		}
+		// Without evaluation keys it is of no use to anybody: what fails or is
+		// interrupted leaves nothing, and can be run again as it was.
+		release := plan.RemoveOnInterrupt(secret)
+		defer func() {
+			if release(); !made {
+				os.Remove(secret)
+			}
+		}()
 	default:
 		return err
 	}
@@ -95,6 +104,7 @@ func (c *keygenCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	made = true
 	size := int64(0)
 	if fi, err := os.Stat(eval); err == nil {
 		size = fi.Size()

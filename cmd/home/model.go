@@ -52,8 +52,12 @@ func loadModel(path string, batch int) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Graph.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	m.Graph.Name = modelName(path)
 	return &source{m, path}, nil
+}
+
+func modelName(path string) string {
+	return strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 }
 
 // onlyInput returns the shape of the one input: the samples it holds, and the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"time"
 
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
@@ -39,7 +40,7 @@ weights are set up first, in memory or, with --pmem, in the slow tier, where the
   home run model.hplan --keys keys/eval.hevk --input x.hct -o y.hct --dram 2GiB --pmem /mnt/pmem
 
 With --mode everything happens in one process: the input is a .npy, a picture, an idx file or a CIFAR .bin,
-with any number of samples along its first axis, and the output is what the client would see.
+with any number of samples along its first axis, and the output is what the client would see. The times of simulate are predictions.
 
   home run model.onnx --mode clear --input x.npy --expect y.npy --atol 1e-4
   home run model.hplan --mode simulate --input digit.png
@@ -116,11 +117,12 @@ func (c *runCmd) run(e *env, s *subject, n *network) error {
 	bar := e.bar("samples", in.Len())
 	defer bar.stop()
 	var all gather
-	rep := runReport{Schema: 1, Mode: c.Mode}
+	rep := runReport{Schema: 1, Mode: c.Mode, Report: runtime.Report{Tiers: []runtime.TierReport{}}}
 	if c.Mode == modeEncrypted {
 		rep.Kernels = lattigo.Kernels()
 	}
 	var violations violationCount
+	began := time.Now()
 	err = n.feed(e.ctx, in, func(k chunk) error {
 		out := k.out
 		if !c.Raw {
@@ -140,6 +142,9 @@ func (c *runCmd) run(e *env, s *subject, n *network) error {
 	}
 	out := all.array()
 	rep.Model, rep.Samples = s.name(), all.n
+	if c.Mode == modeClear {
+		rep.Seconds = time.Since(began).Seconds()
+	}
 	if c.Mode != modeEncrypted {
 		n := violations.Total()
 		rep.RangeViolations = &n
@@ -215,7 +220,7 @@ func (c *runCmd) print(w io.Writer, n *network, out *ir.Array, rep *runReport) e
 	switch {
 	case c.Mode == modeSimulate:
 		fmt.Fprintf(w, "%s predicted for %d run%s on one core\n", seconds(rep.Seconds), rep.Runs, plural(rep.Runs))
-	case rep.Seconds > 0:
+	case c.Mode == modeEncrypted:
 		fmt.Fprintf(w, "%s for %d run%s, set-up %s, peak memory %s\n", seconds(rep.Seconds), rep.Runs, plural(rep.Runs), seconds(rep.SetupSeconds), byteSize(rep.PeakRSSBytes))
 	}
 	return nil

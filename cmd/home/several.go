@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/home-fhe/home/backend/clear"
 	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/runtime"
 	"github.com/home-fhe/home/runtime/dataset"
 )
 
@@ -37,11 +39,12 @@ func (c *runCmd) runSeveral(e *env, s *subject) error {
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	outs, runs, err := evalSeveral(e, s, in, own, n)
 	if err != nil {
 		return err
 	}
-	rep := runReport{Schema: 1, Model: s.name(), Mode: c.Mode, Samples: n, Runs: runs, Outputs: names}
+	rep := runReport{Schema: 1, Model: s.name(), Mode: c.Mode, Samples: n, Runs: runs, Outputs: names, Report: runtime.Report{Seconds: time.Since(began).Seconds(), Tiers: []runtime.TierReport{}}}
 	if c.Output != "" {
 		for i, out := range outs {
 			if err := dataset.WriteNpy(besidePath(c.Output, names, i), out); err != nil {

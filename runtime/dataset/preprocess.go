@@ -52,7 +52,9 @@ func ParsePreprocess(text []byte) (*plan.Preprocess, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	p := new(plan.Preprocess)
-	if err := d.Decode(p); err != nil {
+	if err := d.Decode(p); err == io.EOF {
+		return nil, errors.New("preprocessing: the file is empty")
+	} else if err != nil {
 		return nil, fmt.Errorf("preprocessing: %w", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
