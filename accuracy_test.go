@@ -1,10 +1,7 @@
 package home_test
 
 import (
-	"compress/gzip"
 	"context"
-	"io"
-	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"sync"
@@ -20,55 +17,11 @@ import (
 	"github.com/home-fhe/home/runtime"
 )
 
-// mnistLabels reads the first n labels of an idx file.
-func mnistLabels(t testing.TB, name string, n int) []int {
-	t.Helper()
-	f, err := os.Open(filepath.Join(dataDir(t), "mnist", name))
-	if err != nil {
-		t.Skip(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 8+n)
-	if _, err := io.ReadFull(z, b); err != nil {
-		t.Fatal(err)
-	}
-	out := make([]int, n)
-	for i := range out {
-		out[i] = int(b[8+i])
-	}
-	return out
-}
-
-// cifar reads n records of a CIFAR-10 binary file with pixels mapped to
-// (x/255-mean)/std.
-func cifar(t testing.TB, name string, n int, mean, std float64) ([]*ir.Array, []int) {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dataDir(t), "cifar10", name))
-	if err != nil {
-		t.Skip(err)
-	}
-	var images []*ir.Array
-	var labels []int
-	for i := range min(n, len(b)/3073) {
-		r := b[i*3073 : (i+1)*3073]
-		a := ir.NewArray(1, 3, 32, 32)
-		for k, p := range r[1:] {
-			a.Data[k] = (float64(p)/255 - mean) / std
-		}
-		images, labels = append(images, a), append(labels, int(r[0]))
-	}
-	return images, labels
-}
-
 // simulateAll runs the plan on the simulated engine for every image, on all
 // cores, and returns the classes.
-func simulateAll(t *testing.T, p *plan.Plan, images []*ir.Array) []int {
+func simulateAll(t *testing.T, p *plan.Plan, samples []*ir.Array) []int {
 	t.Helper()
-	classes := make([]int, len(images))
+	classes := make([]int, len(samples))
 	workers := goruntime.GOMAXPROCS(0)
 	var wg sync.WaitGroup
 	errs := make([]error, workers)
@@ -88,8 +41,8 @@ func simulateAll(t *testing.T, p *plan.Plan, images []*ir.Array) []int {
 				}
 				defer x.Close()
 				in, out := &p.Inputs[0], &p.Outputs[0]
-				for i := w; i < len(images); i += workers {
-					values, err := runtime.Pack(in, images[i])
+				for i := w; i < len(samples); i += workers {
+					values, err := runtime.Pack(in, samples[i])
 					if err != nil {
 						return err
 					}
@@ -170,32 +123,28 @@ func TestSimulatedAccuracy(t *testing.T) {
 				t.Fatal(err)
 			}
 			shape := m.Graph.Inputs[0].Type.Shape
-			var calib, images []*ir.Array
-			var labels []int
+			train, test, truth, calibrate := mnistTrain, mnistTest, mnistLabels, 1000
 			if c.cifar {
-				calib, _ = cifar(t, "cifar10_train_first500.bin", 500, c.mean, c.std)
-				images, labels = cifar(t, "cifar10_test_first1000.bin", n, c.mean, c.std)
-			} else {
-				calib = mnistImages(t, "train-images-idx3-ubyte.gz", 1000, shape, c.mean, c.std)
-				images = mnistImages(t, "t10k-first5000-images-idx3-ubyte.gz", n, shape, c.mean, c.std)
-				labels = mnistLabels(t, "t10k-first5000-labels-idx1-ubyte.gz", n)
+				train, test, truth, calibrate = cifarTrain, cifarTest, cifarTest, 500
 			}
+			calib := images(t, train, calibrate, shape, c.mean, c.std)
+			tests, want := images(t, test, n, shape, c.mean, c.std), labels(t, truth, n)
 			p, err := passes.Compile(passes.Source{Graph: m.Graph, Client: m.Client, Digest: m.Digest}, passes.Options{Calibrate: calib})
 			if err != nil {
 				t.Fatal(err)
 			}
-			classes := simulateAll(t, p, images)
+			classes := simulateAll(t, p, tests)
 			plain, simulated, changed := 0, 0, 0
-			for i, x := range images {
+			for i, x := range tests {
 				exact, _, err := clear.EvalTensor(p.Network, []*ir.Array{x}, clear.Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				k := argmax(exact[0].Data)
-				if k == labels[i] {
+				if k == want[i] {
 					plain++
 				}
-				if classes[i] == labels[i] {
+				if classes[i] == want[i] {
 					simulated++
 				}
 				if k != classes[i] {

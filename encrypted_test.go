@@ -1,15 +1,9 @@
 package home_test
 
 import (
-	"compress/gzip"
 	"context"
-	"encoding/binary"
-	"encoding/csv"
-	"io"
 	"math"
-	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	"github.com/home-fhe/home/backend"
@@ -21,77 +15,6 @@ import (
 	"github.com/home-fhe/home/passes"
 	"github.com/home-fhe/home/runtime"
 )
-
-// dataDir returns the folder of test data, or skips the test aloud.
-func dataDir(t testing.TB) string {
-	d := os.Getenv("HOME_TEST_DATA")
-	if d == "" {
-		d = filepath.Join("..", "shared", "data")
-	}
-	if _, err := os.Stat(d); err != nil {
-		t.Skipf("test data is absent (%v); set HOME_TEST_DATA", err)
-	}
-	return d
-}
-
-// longTests reports whether make test-long asked for the full sizes.
-func longTests() bool { return os.Getenv("HOME_LONG") != "" }
-
-// mnistImages reads n images with pixels mapped to (x/255-mean)/std.
-func mnistImages(t testing.TB, name string, n int, shape []int, mean, std float64) []*ir.Array {
-	t.Helper()
-	f, err := os.Open(filepath.Join(dataDir(t), "mnist", name))
-	if err != nil {
-		t.Skip(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var h [16]byte
-	if _, err := io.ReadFull(z, h[:]); err != nil || binary.BigEndian.Uint32(h[:]) != 0x803 {
-		t.Fatal("not an idx file of images")
-	}
-	var out []*ir.Array
-	px := make([]byte, 784)
-	for range n {
-		if _, err := io.ReadFull(z, px); err != nil {
-			t.Fatal(err)
-		}
-		a := ir.NewArray(shape...)
-		for i, p := range px {
-			a.Data[i] = (float64(p)/255 - mean) / std
-		}
-		out = append(out, a)
-	}
-	return out
-}
-
-// wdbcRows reads rows of features of the breast cancer set.
-func wdbcRows(t testing.TB, from, n int) []*ir.Array {
-	t.Helper()
-	f, err := os.Open(filepath.Join(dataDir(t), "models", "data", "wdbc_train400_dev85.csv"))
-	if err != nil {
-		t.Skip(err)
-	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []*ir.Array
-	for _, r := range rows[from : from+n] {
-		a := ir.NewArray(1, 30)
-		for i := range a.Data {
-			if a.Data[i], err = strconv.ParseFloat(r[len(r)-30+i], 64); err != nil {
-				t.Fatal(err)
-			}
-		}
-		out = append(out, a)
-	}
-	return out
-}
 
 // party is client and server in one process.
 type party struct {
@@ -234,8 +157,8 @@ func argmax(x []float64) int {
 func TestEncryptedModels(t *testing.T) {
 	mnist := func(mean, std float64) func(t testing.TB, shape []int, calib, n int) (a, b []*ir.Array) {
 		return func(t testing.TB, shape []int, calib, n int) (a, b []*ir.Array) {
-			return mnistImages(t, "train-images-idx3-ubyte.gz", calib, shape, mean, std),
-				mnistImages(t, "t10k-first5000-images-idx3-ubyte.gz", n, shape, mean, std)
+			return images(t, mnistTrain, calib, shape, mean, std),
+				images(t, mnistTest, n, shape, mean, std)
 		}
 	}
 	for _, c := range []struct {
@@ -258,7 +181,7 @@ func TestEncryptedModels(t *testing.T) {
 				t.Fatal(err)
 			}
 			const n = 20
-			calib, images := c.data(t, m.Graph.Inputs[0].Type.Shape, 500, n)
+			calib, tests := c.data(t, m.Graph.Inputs[0].Type.Shape, 500, n)
 			p, err := passes.Compile(passes.Source{Graph: m.Graph, Client: m.Client, Digest: m.Digest}, passes.Options{Calibrate: calib})
 			if err != nil {
 				t.Fatal(err)
@@ -268,7 +191,7 @@ func TestEncryptedModels(t *testing.T) {
 			}
 			q := newParty(t, p, 2)
 			worst, sec, cpu := 0.0, 0.0, 0.0
-			for i, x := range images {
+			for i, x := range tests {
 				want, _, err := clear.EvalTensor(p.Network, []*ir.Array{x}, clear.Options{Approx: true})
 				if err != nil {
 					t.Fatal(err)
@@ -287,9 +210,9 @@ func TestEncryptedModels(t *testing.T) {
 					t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
 				}
 			}
-			k := float64(len(images))
+			k := float64(len(tests))
 			t.Logf("%s: %d images, %s, largest error %.2g of max(1,|logit|), predicted 2^-%.1f, %.2f s wall, %.2f s CPU each, %d rotations",
-				c.name, len(images), p.Params.Name, worst, p.Predicted.Bits, sec/k, cpu/k, p.Counts.Rotations)
+				c.name, len(tests), p.Params.Name, worst, p.Predicted.Bits, sec/k, cpu/k, p.Counts.Rotations)
 			if worst > 1e-3 {
 				t.Errorf("largest error %.3g exceeds 1e-3", worst)
 			}

@@ -3,6 +3,7 @@ package passes_test
 import (
 	"bytes"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/home-fhe/home/backend/clear"
 	"github.com/home-fhe/home/frontend"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
@@ -358,5 +360,35 @@ func TestHeavyGraphs(t *testing.T) {
 	g.Inputs, g.Outputs = []*ir.Value{in}, []*ir.Value{conv}
 	if _, err := passes.Compile(passes.Source{Graph: g}, passes.Options{}); !errors.Is(err, ir.ErrUnsupported) || !strings.Contains(err.Error(), "conv") {
 		t.Errorf("a convolution of 1.8e9 products: %v", err)
+	}
+}
+
+// TestInputLimit compiles from interval bounds: the client refuses what lies
+// beyond them, and nothing it accepts leaves the range of a polynomial.
+func TestInputLimit(t *testing.T) {
+	src := smallModel(t)
+	p, err := passes.Compile(src, passes.Options{InputLo: -3, InputHi: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := p.Inputs[0]
+	if edge := in.Restore(0, in.Limit); math.Abs(edge-3) > 1e-3 {
+		t.Errorf("inputs up to %g are accepted, ranges hold up to 3", edge)
+	}
+	r := rand.New(rand.NewPCG(1, 5))
+	for range 50 {
+		x := ir.NewArray(in.Shape...)
+		for i := range x.Data {
+			x.Data[i] = in.Restore(i, in.Limit*(2*float64(r.IntN(2))-1))
+		}
+		_, stats, err := clear.EvalTensor(p.Network, []*ir.Array{x}, clear.Options{Approx: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range stats.Violations {
+			if v.Worst > 1.001 {
+				t.Fatalf("%s: %d values outside, up to %g times the range", v.Value.Name, v.Count, v.Worst)
+			}
+		}
 	}
 }
