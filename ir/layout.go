@@ -94,16 +94,18 @@ func (l *Layout) Check(n int) error {
 }
 
 // Pack places the elements of one array per lane into slot vectors, one
-// []float64 of Slots values per ciphertext. Lanes beyond len(samples) are zero.
+// []float64 of Slots values per ciphertext. Lanes beyond len(samples) hold the
+// samples again: what an empty lane computed could lie far outside the range of
+// a polynomial and spoil the others.
 func (l *Layout) Pack(samples ...[]float64) [][]float64 {
 	out := make([][]float64, l.Cts)
 	pos := l.Positions()
 	for c := range out {
 		out[c] = make([]float64, l.Slots)
-		for p := 0; p < pos; p++ {
+		for p := 0; p < pos && len(samples) > 0; p++ {
 			if e := l.Map[c*pos+p]; e >= 0 {
-				for k, s := range samples {
-					out[c][p*l.Lanes+k] = s[e]
+				for k := range l.Lanes {
+					out[c][p*l.Lanes+k] = samples[k%len(samples)][e]
 				}
 			}
 		}

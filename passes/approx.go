@@ -503,24 +503,13 @@ func (u *unit) intervalActs(acts []*ir.Value) error {
 			u.warn("no calibration data and no preprocessing: inputs are taken to lie in [-1, 1], and the client refuses others")
 		}
 	}
-	ranges, err := intervals(u.graph, Range{lo, hi})
-	if err != nil {
-		return err
-	}
-	u.ranges = ranges
-	u.inputRanges = []Range{{lo, hi}}
 	var worst []string
-	for _, v := range acts {
-		f, err := v.Activation()
-		if err != nil {
-			return err
-		}
+	ranges, err := intervals(u.graph, Range{lo, hi}, func(v *ir.Value, f func(float64) float64, r, image Range) error {
 		shape, err := v.ActShape()
 		if err != nil {
 			return err
 		}
-		r := ranges[v.Args[0]]
-		goal := 0.01 * max(1, ranges[v].Hi-ranges[v].Lo)
+		goal := 0.01 * max(1, image.Hi-image.Lo)
 		for k := minPolyLevels; k <= maxPolyLevels; k++ {
 			if v.Approx, err = fitPolynomial(f, shape, r.Lo, r.Hi, nil, k); err != nil {
 				return &ir.NodeError{Node: v.Name, Op: v.Attrs.Str("fn", ""), Err: err, Hint: "give calibration data"}
@@ -530,15 +519,24 @@ func (u *unit) intervalActs(acts []*ir.Value) error {
 			}
 		}
 		worst = append(worst, fmt.Sprintf("%s: |x| <= %.3g, error up to %.2g", v.Name, max(math.Abs(r.Lo), math.Abs(r.Hi)), v.Approx.Err))
+		return nil
+	})
+	if err != nil {
+		return err
 	}
+	u.ranges = ranges
+	u.inputRanges = []Range{{lo, hi}}
 	if len(acts) > 0 {
 		u.warn("no calibration data: activations are approximated on interval bounds, which are wide, and accuracy is not checked (%s); give --calibrate", strings.Join(worst, "; "))
 	}
 	return nil
 }
 
-// intervals bounds every encrypted value, given the range of the inputs.
-func intervals(g *ir.Graph, in Range) (map[*ir.Value]Range, error) {
+// intervals bounds every encrypted value, given the range of the inputs. It calls
+// fit, where one is given, for every activation f that it comes to, with the
+// bounds of the argument and of the result; bounds of what follows then take in
+// the error of the polynomial that fit has chosen.
+func intervals(g *ir.Graph, in Range, fit func(v *ir.Value, f func(float64) float64, arg, image Range) error) (map[*ir.Value]Range, error) {
 	lo, hi := map[*ir.Value][]float64{}, map[*ir.Value][]float64{}
 	out := map[*ir.Value]Range{}
 	fill := func(n int, x float64) []float64 {
@@ -564,6 +562,12 @@ func intervals(g *ir.Graph, in Range) (map[*ir.Value]Range, error) {
 			l, h := slices.Clone(lo[v.Args[0]]), slices.Clone(hi[v.Args[0]])
 			r := joinAll(l, h)
 			image := imageOf(f, r)
+			if fit != nil {
+				if err := fit(v, f, r, image); err != nil {
+					return nil, err
+				}
+				image = Range{image.Lo - v.Approx.Err, image.Hi + v.Approx.Err}
+			}
 			lo[v], hi[v] = fill(n, image.Lo), fill(n, image.Hi)
 		case v.Op == ir.OpPow || v.Op == ir.OpMul && v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted:
 			x, y := v.Args[0], v.Args[0]

@@ -115,7 +115,7 @@ inputs(%0)
 outputs(%10)
 `)
 	in := Range{-0.5, 2}
-	bounds, err := intervals(g, in)
+	bounds, err := intervals(g, in, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,6 @@ type fusedNode struct {
 	orig   *ir.Approx   // poly: as chosen, for the report
 	norm   []float64    // per element; one entry means uniform
 	center []float64    // input only, like norm
-	value  *ir.Value    // the tensor value it computes
 	level  int          // of the result, set by assignLevels
 	boost  int          // linear: bits by which the result's scale exceeds 2^LogScale
 	final  bool         // linear: the result is an output
@@ -98,7 +97,7 @@ func fuse(g *ir.Graph, ranges map[*ir.Value]Range, input func(v *ir.Value) (cent
 		norm := f.norm(o) * outputHeadroom
 		lin := f.linear(fmt.Sprintf("output %d %s", i, o.Name), o, a, 0, norm)
 		lin.name, lin.final = o.Name, true
-		f.nodes = append(f.nodes, &fusedNode{kind: fusedOutput, name: o.Name, shape: o.Type.Shape, args: []*fusedNode{lin}, norm: lin.norm, value: o})
+		f.nodes = append(f.nodes, &fusedNode{kind: fusedOutput, name: o.Name, shape: o.Type.Shape, args: []*fusedNode{lin}, norm: lin.norm})
 	}
 	nodes := f.live()
 	limitBoosts(nodes)
@@ -164,7 +163,7 @@ func (f *fuser) visit(v *ir.Value) error {
 	switch v.Op {
 	case ir.OpInput:
 		c, n := f.input(v)
-		f.root(v, &fusedNode{kind: fusedInput, name: v.Name, shape: v.Type.Shape, center: c, norm: n, value: v})
+		f.root(v, &fusedNode{kind: fusedInput, name: v.Name, shape: v.Type.Shape, center: c, norm: n})
 		return nil
 	case ir.OpAct:
 		if v.Approx == nil {
@@ -180,7 +179,7 @@ func (f *fuser) visit(v *ir.Value) error {
 		for i := range p.Coef {
 			p.Coef[i] /= norm
 		}
-		f.root(v, &fusedNode{kind: fusedPoly, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{lin}, approx: p, orig: v.Approx, norm: []float64{norm}, value: v})
+		f.root(v, &fusedNode{kind: fusedPoly, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{lin}, approx: p, orig: v.Approx, norm: []float64{norm}})
 		return nil
 	case ir.OpPow:
 		k := v.Attrs.Float("k", 0)
@@ -254,7 +253,7 @@ func (f *fuser) product(v, a, b *ir.Value) error {
 			return err
 		}
 	}
-	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{x, y}, norm: []float64{x.norm[0] * y.norm[0]}, value: v})
+	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{x, y}, norm: []float64{x.norm[0] * y.norm[0]}})
 	return nil
 }
 
@@ -273,7 +272,7 @@ func (f *fuser) broadcastProduct(v, a, b *ir.Value) error {
 		nodes[i] = f.linear(x.Name, &ir.Value{Name: x.Name, Type: v.Type}, af, 0, f.norm(x))
 		nodes[i].boost = productBoost
 	}
-	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: nodes[:], norm: []float64{nodes[0].norm[0] * nodes[1].norm[0]}, value: v})
+	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: nodes[:], norm: []float64{nodes[0].norm[0] * nodes[1].norm[0]}})
 	return nil
 }
 
@@ -325,7 +324,7 @@ func (f *fuser) setRoot(v *ir.Value, n *fusedNode) {
 
 // linear appends the step (a - center)/norm.
 func (f *fuser) linear(name string, v *ir.Value, a *affine, center, norm float64) *fusedNode {
-	n := &fusedNode{kind: fusedLinear, name: name, shape: v.Type.Shape, args: a.roots, norm: []float64{norm}, value: v}
+	n := &fusedNode{kind: fusedLinear, name: name, shape: v.Type.Shape, args: a.roots, norm: []float64{norm}}
 	rows := n.elems()
 	n.bias = make([]float64, rows)
 	for i := range n.bias {

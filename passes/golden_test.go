@@ -111,7 +111,7 @@ func golden(t *testing.T, options, in string) string {
 		case p.Name == "activations" && keep:
 			run = func(u *unit) (err error) {
 				u.inputRanges = []Range{{opt.InputLo, opt.InputHi}}
-				u.ranges, err = intervals(u.graph, u.inputRanges[0])
+				u.ranges, err = intervals(u.graph, u.inputRanges[0], nil)
 				return err
 			}
 		case p.Name == "packing":

@@ -16,24 +16,25 @@ const outputBits = 2
 // ends at scale exactly 2^LogScale: its weights are encoded at
 // target*q/scale(argument), which undoes whatever drift products before it left.
 type lowering struct {
-	b      *builder
-	par    *ir.Params
-	prof   *backend.Profile
-	target ir.Scale
-	nodes  []*fusedNode
-	state  *packState
-	index  map[*fusedNode]int
-	cts    map[*fusedNode][]*ir.Value
-	diags  map[*fusedNode]int  // for the report
-	poly   map[*fusedNode]bool // layers that a polynomial follows
+	b       *builder
+	par     *ir.Params
+	prof    *backend.Profile
+	target  ir.Scale
+	nodes   []*fusedNode
+	state   *packState
+	index   map[*fusedNode]int
+	cts     map[*fusedNode][]*ir.Value
+	exposed map[*fusedNode]bool // layers that a polynomial or a product follows
 }
 
 func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params, prof *backend.Profile) *lowering {
 	lw := &lowering{b: newBuilder(&ir.Graph{Name: name}), par: par, prof: prof, target: ir.ScaleTwo(par.LogScale),
-		nodes: nodes, state: st, index: map[*fusedNode]int{}, cts: map[*fusedNode][]*ir.Value{}, diags: map[*fusedNode]int{}, poly: map[*fusedNode]bool{}}
+		nodes: nodes, state: st, index: map[*fusedNode]int{}, cts: map[*fusedNode][]*ir.Value{}, exposed: map[*fusedNode]bool{}}
 	for _, n := range nodes {
-		if n.kind == fusedPoly {
-			lw.poly[n.args[0]] = true
+		if n.kind == fusedPoly || n.kind == fusedMul {
+			for _, a := range n.args {
+				lw.exposed[a] = true
+			}
 		}
 	}
 	for i, n := range nodes {
@@ -161,9 +162,9 @@ func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 
 // uniform reports whether a diagonal multiplies every element of an argument in
 // place by one constant. It would multiply gaps too and shift them by the bias,
-// which must not happen to garbage before a polynomial.
+// which must not happen to garbage before a polynomial or a product.
 func (lw *lowering) uniform(n *fusedNode, d *diagData, a *packed, p *placement, all []*diagData) (float64, bool) {
-	if d.key.rot != 0 || d.key.in != d.key.out || p.count != 1 || !a.layout.Equal(p.out.layout) || lw.poly[n] && a.layout.Unknown() {
+	if d.key.rot != 0 || d.key.in != d.key.out || p.count != 1 || !a.layout.Equal(p.out.layout) || lw.exposed[n] && a.layout.Unknown() {
 		return 0, false
 	}
 	for _, v := range d.val {
@@ -192,7 +193,6 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 		return
 	}
 	b, slots := lw.b, lw.par.Slots()
-	lw.diags[n] += len(diags)
 	keys := make([]diagKey, len(diags))
 	rotates := false
 	for i, d := range diags {

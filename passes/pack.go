@@ -230,10 +230,9 @@ func inBases(args []*packed) ([]int, int) {
 }
 
 // packedGraph writes a packing as a graph in the packed vocabulary.
-func packedGraph(name string, nodes []*fusedNode, st *packState) (*ir.Graph, map[*ir.Value]*fusedNode, error) {
+func packedGraph(name string, nodes []*fusedNode, st *packState) (*ir.Graph, error) {
 	g := &ir.Graph{Name: name}
 	vals := map[*fusedNode]*ir.Value{}
-	back := map[*ir.Value]*fusedNode{}
 	for i, n := range nodes {
 		v := &ir.Value{Name: n.name, Layout: st.places[i].out.layout}
 		for _, a := range n.args {
@@ -241,7 +240,7 @@ func packedGraph(name string, nodes []*fusedNode, st *packState) (*ir.Graph, map
 			if n.kind == fusedMul && !slices.Equal(a.shape, n.shape) {
 				var err error
 				if x, err = g.Append(&ir.Value{Op: ir.OpPackView, Name: n.name, Attrs: ir.Attrs{"shape": n.shape}, Args: []*ir.Value{x}, Layout: x.Layout}); err != nil {
-					return nil, nil, err
+					return nil, err
 				}
 			}
 			v.Args = append(v.Args, x)
@@ -261,9 +260,9 @@ func packedGraph(name string, nodes []*fusedNode, st *packState) (*ir.Graph, map
 		}
 		v, err := g.Append(v)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		vals[n], back[v] = v, n
+		vals[n] = v
 		switch n.kind {
 		case fusedInput:
 			g.Inputs = append(g.Inputs, v)
@@ -271,5 +270,5 @@ func packedGraph(name string, nodes []*fusedNode, st *packState) (*ir.Graph, map
 			g.Outputs = append(g.Outputs, v)
 		}
 	}
-	return g, back, nil
+	return g, nil
 }

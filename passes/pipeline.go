@@ -263,7 +263,7 @@ func packPass(u *unit) error {
 		return err
 	}
 	u.state = st
-	u.packed, _, err = packedGraph(u.graph.Name, u.nodes, st)
+	u.packed, err = packedGraph(u.graph.Name, u.nodes, st)
 	u.scheme = nil
 	return err
 }

@@ -66,7 +66,7 @@ func TestPackUnpack(t *testing.T) {
 		want [][]float64
 	}{
 		{one, ir.ArrayOf([]float64{7, 8, 9}, 1, 3), [][]float64{{9, 0, 7, 8}}},
-		{lanes, ir.ArrayOf([]float64{1, 2, 3, 4, 5, 6}, 3, 2), [][]float64{{1, 3, 5, 0}, {2, 4, 6, 0}}},
+		{lanes, ir.ArrayOf([]float64{1, 2, 3, 4, 5, 6}, 3, 2), [][]float64{{1, 3, 5, 1}, {2, 4, 6, 2}}},
 	} {
 		slots, err := Pack(tc.port, tc.in)
 		if err != nil {

@@ -69,6 +69,15 @@ func (g *CipherGroup) size() int {
 // Len returns the number of ciphertexts.
 func (g *CipherGroup) Len() int { return len(g.data) / g.size() }
 
+// Bytes returns the memory that the ciphertexts take.
+func (c *Ciphertexts) Bytes() int64 {
+	n := int64(0)
+	for _, g := range c.Groups {
+		n += int64(cap(g.data))
+	}
+	return n
+}
+
 // Group returns the ciphertexts of a port.
 func (c *Ciphertexts) Group(port string) (*CipherGroup, error) {
 	for _, g := range c.Groups {
@@ -141,6 +150,21 @@ func Encrypt(sk *SecretKey, p *ir.Params, client string, samples int, ports []Po
 // secret, client and samples.
 func (c *Ciphertexts) Reply() *Ciphertexts {
 	return &Ciphertexts{Params: c.Params, SecretID: c.SecretID, Client: c.Client, Samples: c.Samples}
+}
+
+// Grow makes room for n results of a port, so that Append moves nothing. Level
+// and scale are those that Append will be given.
+func (c *Ciphertexts) Grow(port string, level int, scale ir.Scale, n int) error {
+	if level < 0 || level > c.Params.MaxLevel() {
+		return fmt.Errorf("%s: level %d is outside 0..%d", port, level, c.Params.MaxLevel())
+	}
+	g, err := c.Group(port)
+	if err != nil {
+		g = &CipherGroup{Port: port, Level: level, Scale: scale, p: &c.Params}
+		c.Groups = append(c.Groups, g)
+	}
+	g.data = slices.Grow(g.data, n*g.size())
+	return nil
 }
 
 // Append packs a ciphertext object (slabs in the layout of ciphertexts) behind

@@ -33,7 +33,7 @@ func TestFormatV1(t *testing.T) {
 			v[i] = value(i)
 		}
 		c := must[*Ciphertexts](t)(Encrypt(sk, p, "client", 1, []PortValues{{"x", 2, scale, [][]float64{v}}}, AllowInsecure()))
-		for _, err := range []error{os.MkdirAll(dir, 0o755), sk.Save(secret), CreateKeySet(keys, sk, p, []KeySpec{{0, 1}, {3, 2}}, nil, AllowInsecure()), c.Save(cts)} {
+		for _, err := range []error{os.RemoveAll(dir), os.MkdirAll(dir, 0o755), sk.Save(secret), CreateKeySet(keys, sk, p, []KeySpec{{0, 1}, {3, 2}}, nil, AllowInsecure()), c.Save(cts)} {
 			if err != nil {
 				t.Fatal(err)
 			}

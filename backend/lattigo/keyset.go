@@ -64,11 +64,11 @@ type storedKey struct {
 
 func (k storedKey) section() string { return fmt.Sprintf("%s/%d/%d", k.Kind, k.Galois, k.Spec.Level) }
 
-func stored(r *rings, s KeySpec) storedKey {
+func stored(p *ir.Params, s KeySpec) storedKey {
 	if s.Rot == 0 {
 		return storedKey{"relinearisation", 1, s}
 	}
-	return storedKey{"galois", r.galois(s.Rot), s}
+	return storedKey{"galois", galoisElement(p, s.Rot), s}
 }
 
 // missing returns the normalised specs that no key in have or among themselves
@@ -151,7 +151,7 @@ func writeKeySet(path string, old *KeySet, sk *SecretKey, p *ir.Params, specs []
 		return err
 	}
 	for _, t := range todo {
-		meta.Keys = append(meta.Keys, stored(r, t))
+		meta.Keys = append(meta.Keys, stored(p, t))
 	}
 	if progress == nil {
 		progress = func(int, int) {}
@@ -230,7 +230,7 @@ func (k *KeySet) read() error {
 	}
 	for _, s := range k.meta.Keys {
 		n, err := s.Spec.normal(&k.meta.Params)
-		if err != nil || n != s.Spec || !k.r.Has(s.section()) {
+		if err != nil || s != stored(&k.meta.Params, n) || !k.r.Has(s.section()) {
 			return fmt.Errorf("%s: %w: %s", k.path, plan.ErrCorrupt, s.Spec)
 		}
 	}

@@ -80,10 +80,16 @@ func newRingsWith(p *ir.Params, vector bool) (*rings, error) {
 
 // galois returns 5^rot modulo the order of the roots: the Galois element of a
 // rotation by rot slots to the left.
-func (r *rings) galois(rot int) uint64 {
+func (r *rings) galois(rot int) uint64 { return galoisElement(r.p, rot) }
+
+func galoisElement(p *ir.Params, rot int) uint64 {
+	m := uint64(2*p.N() - 1) // the order of the roots, a power of two, less one
+	if p.Ring == ir.RingReal {
+		m = 2*m + 1
+	}
 	// 5 generates a group of order Slots.
-	e := uint64(((rot % r.p.Slots()) + r.p.Slots()) % r.p.Slots())
-	g, x, m := uint64(1), uint64(5), r.order-1
+	e := uint64(((rot % p.Slots()) + p.Slots()) % p.Slots())
+	g, x := uint64(1), uint64(5)
 	for ; e > 0; e >>= 1 {
 		if e&1 == 1 {
 			g = g * x & m

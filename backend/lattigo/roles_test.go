@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -74,6 +75,12 @@ func TestSecretKeyFile(t *testing.T) {
 	fi := must[os.FileInfo](t)(os.Stat(path))
 	if runtime.GOOS != "windows" && fi.Mode().Perm() != 0o600 {
 		t.Errorf("mode %04o, want 0600", fi.Mode().Perm())
+	}
+	if err := must[*SecretKey](t)(NewSecretKey(p, AllowInsecure())).Save(path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a key was saved over another one: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("the folder holds %v, %v", left, err)
 	}
 	l := must[*SecretKey](t)(LoadSecretKey(path))
 	if l.ID() != k.ID() || fmt.Sprint(l.coef) != fmt.Sprint(k.coef) {
@@ -740,11 +747,13 @@ func TestHostileFiles(t *testing.T) {
 
 	key := storedKey{"galois", 5, KeySpec{1, 1}}
 	for name, m := range map[string]keySetMeta{
-		"a level too high":     {*p, id, []storedKey{{"galois", 5, KeySpec{1, 5}}}},
-		"a negative level":     {*p, id, []storedKey{{"galois", 5, KeySpec{1, -1}}}},
-		"a rotation too far":   {*p, id, []storedKey{{"galois", 5, KeySpec{1 << 40, 1}}}},
-		"a key that is absent": {*p, id, []storedKey{{"galois", 25, KeySpec{2, 1}}}},
-		"no secret":            {*p, "", []storedKey{key}},
+		"a level too high":          {*p, id, []storedKey{{"galois", 5, KeySpec{1, 5}}}},
+		"a negative level":          {*p, id, []storedKey{{"galois", 5, KeySpec{1, -1}}}},
+		"a rotation too far":        {*p, id, []storedKey{{"galois", 5, KeySpec{1 << 40, 1}}}},
+		"a key that is absent":      {*p, id, []storedKey{{"galois", 25, KeySpec{2, 1}}}},
+		"a key of another kind":     {*p, id, []storedKey{{"galois", 5, KeySpec{0, 1}}}},
+		"a key of another rotation": {*p, id, []storedKey{{"galois", 5, KeySpec{2, 1}}}},
+		"no secret":                 {*p, "", []storedKey{key}},
 	} {
 		write(KeySetMagic, 0, m, map[string][]byte{"galois/5/1": nil})
 		_, err := OpenKeySet(path)

@@ -78,9 +78,11 @@ type secretMeta struct {
 	ID     []byte    `cbor:"id"`
 }
 
-// Save writes the key with mode 0600.
+// Save writes the key with mode 0600 into a new file. A file that exists is never
+// replaced: it may be the only key to somebody's results. The error then is
+// fs.ErrExist.
 func (k *SecretKey) Save(path string) error {
-	return plan.WriteFile(path, plan.Options{Magic: SecretMagic, Version: SecretVersion, Insecure: k.params.Insecure, Mode: 0o600}, func(w *plan.Writer) error {
+	return plan.WriteFile(path, plan.Options{Magic: SecretMagic, Version: SecretVersion, Insecure: k.params.Insecure, Mode: 0o600, New: true}, func(w *plan.Writer) error {
 		if err := w.Object("meta", secretMeta{k.params, k.id[:]}); err != nil {
 			return err
 		}

@@ -174,7 +174,9 @@ func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 		return nil
 	}
 	e.add(z, std/t.Scale.Float64(e.par.Q), e.key(uint64(s.Out)<<16^uint64(s.Op)<<8^uint64(s.Rot)^2, z[:min(len(z), 8)]))
-	if s.Op == ir.OpHERescale || s.Op == ir.OpHEMul || s.Op == ir.OpHEModDown {
+	// Sums may wrap around as long as what they add up to does not, so they are
+	// judged by the rescale that ends them.
+	if s.Op == ir.OpHERescale || s.Op == ir.OpHEMul {
 		return e.fits(z, t)
 	}
 	return nil

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"math"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
@@ -105,5 +107,44 @@ func TestFinish(t *testing.T) {
 		if err == nil && out.Shape[0] != c.out[0] {
 			t.Errorf("%s: %v has no row for each of %d samples", c.name, out.Shape, c.out[0])
 		}
+	}
+}
+
+// TestPrintable: what files say reaches the terminal as text only.
+func TestPrintable(t *testing.T) {
+	labels := []string{"cat\x1b[2J\x1b]0;title\x07", "dög\r\u202e", "\xff\xfe"}
+	n := &network{pre: &plan.Preprocess{Labels: labels}}
+	var b strings.Builder
+	if err := printTop(&b, n, ir.ArrayOf([]float64{3, 2, 1}, 1, 3), 3, 8); err != nil {
+		t.Fatal(err)
+	}
+	e := &env{err: &b}
+	e.warn("%s", labels[0])
+	if code := e.report(errors.New(labels[1])); code != exitFailure {
+		t.Errorf("exit code %d", code)
+	}
+	for _, r := range b.String() {
+		if r != '\n' && !unicode.IsPrint(r) {
+			t.Errorf("%q reaches the terminal", r)
+		}
+	}
+	if got := b.String(); !strings.Contains(got, "cat") || !strings.Contains(got, "dög") {
+		t.Errorf("the text is gone: %q", got)
+	}
+}
+
+// TestScores: outputs that are no numbers are no prediction.
+func TestScores(t *testing.T) {
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		err := scores(ir.ArrayOf([]float64{1, 2, v, 3}, 2, 2), 10)
+		if err == nil || !strings.Contains(err.Error(), "sample 11: output 0") {
+			t.Errorf("%v: error %v", v, err)
+		}
+	}
+	if err := scores(ir.ArrayOf([]float64{1, 2, 3, 4}, 2, 2), 0); err != nil {
+		t.Error(err)
+	}
+	if err := scores(ir.ArrayOf([]float64{1, 2}, 2, 1), 0); err == nil {
+		t.Error("one output per sample is accepted")
 	}
 }

@@ -81,12 +81,14 @@ func (c *evaluateCmd) evaluate(e *env, s *subject, n *network) error {
 			return misuse("--labels is missing; only CIFAR files hold their own")
 		}
 	}
-	labels, err := dataset.Labels(from, c.Limit)
+	// The whole files must agree, limit or not: labels of another set look like
+	// any others.
+	labels, err := dataset.Labels(from, 0)
 	if err != nil {
 		return err
 	}
-	if len(labels) != in.Len() {
-		return fmt.Errorf("%s holds %d samples and %s %d labels", c.Images, in.Len(), from, len(labels))
+	if len(labels) != in.Total() {
+		return fmt.Errorf("%s holds %d samples and %s %d labels", c.Images, in.Total(), from, len(labels))
 	}
 	graph := s.graph()
 	shape := graph.Inputs[0].Type.Shape
@@ -108,7 +110,7 @@ func (c *evaluateCmd) evaluate(e *env, s *subject, n *network) error {
 		if err != nil {
 			return err
 		}
-		if err := scores(k.out); err != nil {
+		if err := scores(k.out, k.first); err != nil {
 			return err
 		}
 		got, want := n.rank(k.out), n.rank(plain)
@@ -182,10 +184,17 @@ func one(b bool) int {
 	return 0
 }
 
-// scores refuses outputs that hold no score per class.
-func scores(out *ir.Array) error {
-	if out.Shape[0] > 0 && len(out.Data)/out.Shape[0] < 2 {
+// scores refuses outputs that hold no score per class, or none that can be
+// compared. first is the number of the first sample.
+func scores(out *ir.Array, first int) error {
+	width := len(out.Data) / max(1, out.Shape[0])
+	if out.Shape[0] > 0 && width < 2 {
 		return errors.New("the network has a single output per sample; accuracy needs a score for every class")
+	}
+	for i, v := range out.Data {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Errorf("sample %d: output %d is %v: the polynomial of an activation overflowed far outside its range; compile with --calibrate samples like this one", first+i/width, i%width, v)
+		}
 	}
 	return nil
 }

@@ -77,6 +77,9 @@ func (c *keygenCmd) Run(e *env) error {
 			return err
 		}
 	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Stat(eval); err == nil {
+			return fmt.Errorf("%s exists and its secret key %s does not: put the secret key back, or give another folder for new keys", eval, secret)
+		}
 		if sk, err = lattigo.NewSecretKey(&first.Params, opts...); err != nil {
 			return err
 		}

@@ -156,7 +156,7 @@ func (e *env) report(err error) int {
 		return e.usage(u.error)
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(e.err, "home:", line)
+		fmt.Fprintln(e.err, "home:", printable(line))
 	}
 	switch {
 	case errors.Is(err, errMismatch):
@@ -171,7 +171,7 @@ func (e *env) report(err error) int {
 
 // warn tells people something that is not an error.
 func (e *env) warn(format string, args ...any) {
-	fmt.Fprintf(e.err, "home: warning: "+format+"\n", args...)
+	fmt.Fprintln(e.err, "home: warning:", printable(fmt.Sprintf(format, args...)))
 }
 
 // note tells people what is going on, on a terminal only.

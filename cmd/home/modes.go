@@ -211,15 +211,18 @@ func (c *runCmd) serve(e *env) error {
 		return fmt.Errorf("%s has no inputs", s.plan.Model)
 	}
 	batch, _ := portRun(&s.plan.Inputs[0])
+	reply, held, err := makeReply(s.plan, ct)
+	if err != nil {
+		return errors.Join(err, finish())
+	}
 	srv, err := newServer(e.ctx, s.plan, serverOptions{
 		keys: c.Keys, budget: int64(c.DRAM), pmem: c.PMem, threads: threads, profile: prof, insecure: c.Insecure, events: events,
-		reuse: ct.Samples > batch,
+		reuse: ct.Samples > batch, held: held,
 	})
 	if err != nil {
 		return errors.Join(err, finish())
 	}
 	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples, Kernels: lattigo.Kernels(), Report: runtime.Report{Tiers: []runtime.TierReport{}}}
-	reply := ct.Reply()
 	if err = srv.check(ct); err != nil {
 		err = fmt.Errorf("%s: %w", c.Input[0], err)
 	}
@@ -246,6 +249,22 @@ func (c *runCmd) serve(e *env) error {
 	_, err = fmt.Fprintf(e.out, "%s: %s for %d sample%s, set-up %s, peak memory %s; result in %s\n",
 		rep.Model, seconds(rep.Seconds), rep.Samples, plural(rep.Samples), seconds(rep.SetupSeconds), byteSize(rep.PeakRSSBytes), c.Output)
 	return err
+}
+
+// makeReply makes room for the results and returns the memory that inputs and
+// results take beside what the plan counts.
+func makeReply(p *plan.Plan, ct *lattigo.Ciphertexts) (*lattigo.Ciphertexts, int64, error) {
+	reply := ct.Reply()
+	for i := range p.Outputs {
+		out, runs := &p.Outputs[i], 0
+		if g, err := ct.Group(p.Inputs[0].Name); err == nil { // a file without them is refused later
+			runs = g.Len() / max(1, len(p.Inputs[0].Objects))
+		}
+		if err := reply.Grow(out.Name, out.Level, out.Scale, runs*len(out.Objects)); err != nil {
+			return nil, 0, err
+		}
+	}
+	return reply, ct.Bytes() + reply.Bytes(), nil
 }
 
 // listen chooses who hears of the events of a run: the progress bars or a log,

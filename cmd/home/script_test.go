@@ -71,10 +71,14 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("FIX", dir)
 			e.Setenv("MODELS", models)
-			for name, op := range map[string]string{"gru.onnx": "GRU", "ok.onnx": "Relu"} {
-				if err := os.WriteFile(filepath.Join(e.WorkDir, name), tinyModel(op), 0o644); err != nil {
+			for name, model := range map[string][]byte{"gru.onnx": tinyModel("GRU"), "ok.onnx": tinyModel("Relu"), "two.onnx": twoModel()} {
+				if err := os.WriteFile(filepath.Join(e.WorkDir, name), model, 0o644); err != nil {
 					return err
 				}
+			}
+			// Two labels.
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "labels.idx"), []byte{0, 0, 8, 1, 0, 0, 0, 2, 0, 1}, 0o644); err != nil {
+				return err
 			}
 			// Two pictures of 1x4 pixels.
 			idx := []byte{0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 4, 0, 1, 2, 3, 252, 253, 254, 255}
@@ -152,6 +156,23 @@ func weaken(ts *testscript.TestScript, _ bool, args []string) {
 
 // tinyModel is an ONNX model of one node with a vector of four in and out.
 func tinyModel(op string) []byte {
+	return onnxModel([]string{"x"}, []string{"y"}, onnxNode{"the_node", op, []string{"x"}, "y"})
+}
+
+// twoModel is an ONNX model with two inputs and two outputs: sum and difference.
+func twoModel() []byte {
+	in := []string{"a", "b"}
+	return onnxModel(in, []string{"sum", "a/b"}, onnxNode{"plus", "Add", in, "sum"}, onnxNode{"minus", "Sub", in, "a/b"})
+}
+
+type onnxNode struct {
+	name, op string
+	in       []string
+	out      string
+}
+
+// onnxModel writes a model whose inputs and outputs are vectors of four.
+func onnxModel(in, out []string, nodes ...onnxNode) []byte {
 	msg := func(num protowire.Number, body ...[]byte) []byte {
 		var b []byte
 		for _, x := range body {
@@ -167,11 +188,22 @@ func tinyModel(op string) []byte {
 		shape := msg(2, msg(1, num(1, 1)), msg(1, num(1, 4)))
 		return append(str(1, name), msg(2, msg(1, num(1, 1), shape))...)
 	}
-	node := msg(1, str(1, "x"), str(2, "y"), str(3, "the_node"), str(4, op))
-	graph := msg(7, node, str(2, "tiny"), msg(11, value("x")), msg(12, value("y")))
-	out := num(1, 8)
-	out = append(out, graph...)
-	return append(out, msg(8, num(2, 13))...)
+	graph := [][]byte{str(2, "tiny")}
+	for _, n := range nodes {
+		var fields [][]byte
+		for _, x := range n.in {
+			fields = append(fields, str(1, x))
+		}
+		graph = append(graph, msg(1, append(fields, str(2, n.out), str(3, n.name), str(4, n.op))...))
+	}
+	for _, x := range in {
+		graph = append(graph, msg(11, value(x)))
+	}
+	for _, x := range out {
+		graph = append(graph, msg(12, value(x)))
+	}
+	model := append(num(1, 8), msg(7, graph...)...)
+	return append(model, msg(8, num(2, 13))...)
 }
 
 // Ctrl-C while keys are being written: exit code 130, and nothing half done is
@@ -223,7 +255,9 @@ func TestInterrupt(t *testing.T) {
 			if left := temporary(t, dir); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			os.Remove(filepath.Join(dir, secretName))
+			if _, err := os.Stat(filepath.Join(dir, secretName)); err == nil {
+				t.Error("a secret key without evaluation keys was left behind")
+			}
 		})
 	}
 }

@@ -68,7 +68,8 @@ type serverOptions struct {
 	profile  *backend.Profile
 	insecure bool
 	events   runtime.Listener
-	reuse    bool // several runs: keep in memory between them what fits
+	held     int64 // bytes of ciphertexts that wait in memory before and after their run
+	reuse    bool  // several runs: keep in memory between them what fits
 }
 
 // newServer opens keys, engine and slow tier, installs what is missing and makes
@@ -133,6 +134,10 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 	return s, nil
 }
 
+// heldInReserve is how many bytes of waiting ciphertexts the runtime reserve of a
+// budget covers.
+const heldInReserve = 8 << 20
+
 // residency makes the tier plan again where the budget, the number of threads
 // or the cost profile differ from those at compile time, and keeps the Go heap
 // to the part of the budget that is set aside for it.
@@ -146,16 +151,26 @@ func (s *server) residency(o *serverOptions) error {
 		}
 		o.pmem = filepath.Join(filepath.Dir(o.keys), "tier")
 	}
-	err := passes.Retier(s.p, o.budget, o.profile, o.threads)
+	held := max(0, o.held-heldInReserve)
+	budget := o.budget
+	if budget > 0 {
+		budget = max(1, budget-held)
+	}
+	err := passes.Retier(s.p, budget, o.profile, o.threads)
 	if budgetError(err) && o.threads > 1 {
 		o.threads = 1 // each thread wants scratch memory of its own
-		err = passes.Retier(s.p, o.budget, o.profile, o.threads)
+		err = passes.Retier(s.p, budget, o.profile, o.threads)
+	}
+	var small *passes.BudgetError
+	if held > 0 && errors.As(err, &small) {
+		return fmt.Errorf("%w; %s of it for the ciphertexts of all samples: fewer at a time need less",
+			&passes.BudgetError{Budget: o.budget, Least: small.Least + held}, byteSize(o.held))
 	}
 	if err != nil {
 		return err
 	}
 	if o.budget > 0 {
-		runtime.LimitHeap(s.p.Tier.Reserve)
+		runtime.LimitHeap(s.p.Tier.Reserve + held + held/3) // of which it takes three quarters
 	}
 	return nil
 }

@@ -9,8 +9,10 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -54,7 +56,7 @@ var encMode, decMode = func() (cbor.EncMode, cbor.DecMode) {
 	}
 	d, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 32,
-		MaxArrayElements: 1 << 27, MaxMapPairs: 1 << 20, IndefLength: cbor.IndefLengthForbidden,
+		MaxArrayElements: 1 << 27, MaxMapPairs: 1 << 20, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 	}.DecMode()
 	if err != nil {
@@ -66,8 +68,12 @@ var encMode, decMode = func() (cbor.EncMode, cbor.DecMode) {
 // Marshal encodes v as deterministic CBOR.
 func Marshal(v any) ([]byte, error) { return encMode.Marshal(v) }
 
-// Unmarshal decodes CBOR written by Marshal, with limits on depth and size.
+// Unmarshal decodes CBOR written by Marshal, with limits on depth, size and
+// memory.
 func Unmarshal(data []byte, v any) error {
+	if err := affordable(data, reflect.TypeOf(v)); err != nil {
+		return err
+	}
 	if err := decMode.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%w: %v", ErrCorrupt, err)
 	}
@@ -139,6 +145,7 @@ type Options struct {
 	Version  uint32
 	Insecure bool
 	Mode     os.FileMode // 0 means 0644
+	New      bool        // never replace a file: fail with fs.ErrExist
 }
 
 // WriteFile writes a container: into a temporary file beside path that is
@@ -165,7 +172,11 @@ func WriteFile(path string, o Options, fill func(*Writer) error) error {
 		_, err = io.Copy(os.Stdout, f)
 		return err
 	}
-	return ReplaceFile(path, o.Mode, func(f *os.File) error { return writeContainer(f, o, fill) })
+	whole := func(f *os.File) error { return writeContainer(f, o, fill) }
+	if o.New {
+		return writeBeside(path, o.Mode, putNew, whole)
+	}
+	return ReplaceFile(path, o.Mode, whole)
 }
 
 // ReplaceFile writes a file of any format the same careful way: temporary file,
@@ -179,6 +190,27 @@ func ReplaceFile(path string, mode os.FileMode, fill func(*os.File) error) error
 		}
 		return errors.Join(fill(f), f.Close())
 	}
+	return writeBeside(path, mode, os.Rename, fill)
+}
+
+// putNew gives the file from the name to, which must not be taken. Of several
+// processes that do so at once, one succeeds.
+func putNew(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err // the caller removes the other name
+	}
+	// A file system without links: reserve the name, then replace it.
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Rename(from, to))
+}
+
+// writeBeside writes a temporary file in the folder of path and has it put in
+// place when it is complete.
+func writeBeside(path string, mode os.FileMode, put func(from, to string) error, fill func(*os.File) error) error {
 	f, release, err := CreateTemp(filepath.Dir(path), ".home-*.tmp")
 	if err != nil {
 		return err
@@ -197,7 +229,7 @@ func ReplaceFile(path string, mode os.FileMode, fill func(*os.File) error) error
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return os.Rename(f.Name(), path)
+	return put(f.Name(), path)
 }
 
 // discard closes and removes a temporary file; after a rename both fail

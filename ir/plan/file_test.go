@@ -403,6 +403,45 @@ func TestSections(t *testing.T) {
 	}
 }
 
+// TestMemory reads files of a few pages with arrays of millions of the shortest
+// elements there are, which decode to structs of a hundred bytes and more.
+func TestMemory(t *testing.T) {
+	const n = 1 << 22
+	list := func(key string, head []byte, elem byte) []byte {
+		b := append([]byte{0xa1, 0x60 | byte(len(key))}, key...)
+		b = append(b, head...)
+		b = binary.BigEndian.AppendUint32(append(b, 0x9a), n)
+		return compress(append(b, bytes.Repeat([]byte{elem}, n)...))
+	}
+	var before, after runtime.MemStats
+	for _, elem := range []byte{0xa0, 0xf6, 0x00, 0x80, 0x60} { // {}, null, 0, [], ""
+		for _, key := range []string{"inputs", "INPUTS", "client_ops"} {
+			for _, head := range [][]byte{nil, {0xc6}} { // without and with a tag
+				b := rewrite(t, ClientMagic, false, []section{{"client", list(key, head, elem)}})
+				runtime.ReadMemStats(&before)
+				_, err := loadClientBytes(t, b)
+				runtime.ReadMemStats(&after)
+				if got := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrCorrupt) || got > 64<<20 {
+					t.Errorf("%s of %#x, %d KiB: %d MiB were allocated, error %v", key, elem, len(b)>>10, got>>20, err)
+				}
+			}
+		}
+	}
+	// What is in use stays far from the bound.
+	p := smallPlan(t)
+	for range 12 {
+		p.Objects = append(p.Objects, p.Objects...)
+	}
+	b, err := Marshal(p.Objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back []Object
+	if err := Unmarshal(b, &back); err != nil || len(back) != len(p.Objects) {
+		t.Errorf("%d of %d objects, error %v", len(back), len(p.Objects), err)
+	}
+}
+
 // TestCompress round-trips sections that pack far better than readers allow for.
 func TestCompress(t *testing.T) {
 	for _, n := range []int{0, 1, 1 << 10, rawBase, rawBase + 1<<22, 64 << 20} {

@@ -77,17 +77,21 @@ type Samples struct {
 	Kind  Kind
 	Shape []int // of one sample, as Next returns it
 
-	name string
-	len  int
-	done int
-	read func() error              // the bytes of the next sample
-	fill func(dst []float64) error // the sample that was read
-	stop []io.Closer
+	name  string
+	total int
+	len   int
+	done  int
+	read  func() error              // the bytes of the next sample
+	fill  func(dst []float64) error // the sample that was read
+	stop  []io.Closer
 }
 
 // Len returns how many samples the file holds, or Options.Limit if that is
 // less.
 func (s *Samples) Len() int { return s.len }
+
+// Total returns how many samples the file holds, whatever Options.Limit is.
+func (s *Samples) Total() int { return s.total }
 
 // Next returns the next k samples as an array of shape [k, Shape...] with
 // 1 <= k <= n, and io.EOF once all have been read. A value that is not finite
@@ -158,6 +162,7 @@ func (f *file) open(o Options) (*Samples, error) {
 	}
 	s.name = f.name
 	s.stop = f.stop
+	s.total = s.len
 	if o.Limit > 0 {
 		s.len = min(s.len, o.Limit)
 	}

@@ -238,6 +238,9 @@ func TestIdx(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
+		if s.Total() != 3 || s.Len() != 2 {
+			t.Errorf("%s: %d samples, %d of them to be read", name, s.Total(), s.Len())
+		}
 		if s.Kind != Idx || !slices.Equal(a.Shape, []int{2, 2}) || !slices.Equal(a.Data, []float64{1, 2, 3, 4}) {
 			t.Errorf("%s: %v %v %v", name, s.Kind, a.Shape, a.Data)
 		}
