@@ -354,8 +354,9 @@ func largestError(got []*ir.Array, want [][]float64) (float64, error) {
 
 // TestRandomNetworks pushes random small networks through the compiler and all
 // three machines. The plan on exact slots must give the approximated network to
-// rounding; the simulator must stay within the precision the plan claims; the
-// encrypted run within four times it.
+// rounding. Simulated and encrypted runs stay within eight times the precision
+// that the plan claims from a few samples. A run under the least budget of DRAM
+// gives the same bytes.
 func TestRandomNetworks(t *testing.T) {
 	cases, encrypted := 60, 20
 	if longTests() {
@@ -462,7 +463,7 @@ func randomCase(t *testing.T, seed uint64, encrypted bool) {
 	defer e.Close()
 	claim := math.Exp2(-p.OutputBits)
 	got, err = runSlots(p, e, e.Encrypt, x, batch)
-	check("simulate", got, err, 4*claim)
+	check("simulate", got, err, 8*claim)
 	if encrypted {
 		q := newParty(t, p, 1, lattigo.AllowInsecure())
 		ct, inputs := q.encrypt(t, x, batch)
@@ -470,7 +471,7 @@ func randomCase(t *testing.T, seed uint64, encrypted bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		check("encrypted", q.decrypt(t, ct, res, batch), nil, 4*claim)
+		check("encrypted", q.decrypt(t, ct, res, batch), nil, 8*claim)
 		if rep.Counts != p.Counts {
 			t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
 		}

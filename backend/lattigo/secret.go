@@ -82,7 +82,18 @@ type secretMeta struct {
 // replaced: it may be the only key to somebody's results. The error then is
 // fs.ErrExist.
 func (k *SecretKey) Save(path string) error {
-	return plan.WriteFile(path, plan.Options{Magic: SecretMagic, Version: SecretVersion, Insecure: k.params.Insecure, Mode: 0o600, New: true}, func(w *plan.Writer) error {
+	release, err := k.SaveProvisional(path)
+	if err == nil {
+		release()
+	}
+	return err
+}
+
+// SaveProvisional is Save for a key that is of no use yet: an interrupt removes
+// the file until release is called.
+func (k *SecretKey) SaveProvisional(path string) (release func(), err error) {
+	o := plan.Options{Magic: SecretMagic, Version: SecretVersion, Insecure: k.params.Insecure, Mode: 0o600, New: true, Provisional: &release}
+	err = plan.WriteFile(path, o, func(w *plan.Writer) error {
 		if err := w.Object("meta", secretMeta{k.params, k.id[:]}); err != nil {
 			return err
 		}
@@ -92,6 +103,7 @@ func (k *SecretKey) Save(path string) error {
 		}
 		return w.Section("secret", b)
 	})
+	return release, err
 }
 
 // LoadSecretKey reads a key. It refuses a file that others may read.

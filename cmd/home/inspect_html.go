@@ -145,7 +145,7 @@ func htmlPage(w io.Writer, r *planReport) error {
 	v := &pageView{R: r, Depth: len(computing(r)), Steps: count(r.Steps), Batch: count(r.Batch), Title: r.Model, Secure: r.Params.SecurityBits >= 128 && !r.Params.Insecure}
 	v.Facts = []fact{
 		{"predicted time", seconds(r.Predicted.Seconds), fmt.Sprintf("%s of computing on one core", seconds(r.Predicted.CPUSeconds))},
-		{"output error", precision(r.OutputBits), "predicted, in the worst case"},
+		{"error of encryption", precision(r.OutputBits), "predicted, in the worst case; polynomials apart"},
 		{"levels", fmt.Sprintf("%d of %d", r.Depth, r.Levels), bootstrapText(r.Counts.Bootstraps)},
 		{"rotations", count(r.Counts.Rotations), fmt.Sprintf("%s key switches, %s products", count(r.Counts.KeySwitches), count(r.Counts.CtMults))},
 		{"keys", byteSize(r.Bytes.Keys).String(), fmt.Sprintf("%s rotations and relinearisation", count(r.Counts.GaloisKeys))},

@@ -86,12 +86,12 @@ func (c *keygenCmd) Run(e *env) error {
 		if err := os.MkdirAll(c.Output, 0o700); err != nil {
 			return err
 		}
-		if err := sk.Save(secret); err != nil {
-			return err
-		}
 		// Without evaluation keys it is of no use to anybody: what fails or is
 		// interrupted leaves nothing, and can be run again as it was.
-		release := plan.RemoveOnInterrupt(secret)
+		release, err := sk.SaveProvisional(secret)
+		if err != nil {
+			return err
+		}
 		defer func() {
 			if release(); !made {
 				os.Remove(secret)

@@ -112,11 +112,14 @@ func start(args []string) (code int) {
 	return e.report(k.Run())
 }
 
-// interrupted waits for Ctrl-C or a request to end, removes temporary files and
-// leaves.
+// interrupted waits for Ctrl-C, a request to end or the end of the terminal,
+// removes temporary files and leaves.
 func interrupted(e *env) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signal.Notify(c, syscall.SIGHUP)
+	}
 	<-c
 	plan.RemoveTemps()
 	fmt.Fprintln(e.err, "\nhome: interrupted; temporary files are removed")

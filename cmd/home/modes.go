@@ -95,11 +95,10 @@ func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOption
 			err = errors.Join(err, closeAll())
 		}
 	}()
-	dir, err := os.MkdirTemp("", "home-keys-*")
+	dir, release, err := plan.MkdirTemp("", "home-keys-*")
 	if err != nil {
 		return nil, err
 	}
-	release := plan.RemoveOnInterrupt(dir)
 	undo = append(undo, func() error { release(); return os.RemoveAll(dir) })
 	sk, err := lattigo.NewSecretKey(&p.Params, opts...)
 	if err != nil {
@@ -118,10 +117,11 @@ func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOption
 				return nil, err
 			}
 		}
-		if o.pmem, err = os.MkdirTemp(o.pmem, "home-tier-*"); err != nil {
+		tier, release, err := plan.MkdirTemp(o.pmem, "home-tier-*")
+		if err != nil {
 			return nil, err
 		}
-		tier, release := o.pmem, plan.RemoveOnInterrupt(o.pmem)
+		o.pmem = tier
 		undo = append(undo, func() error { release(); return os.RemoveAll(tier) })
 	}
 	watch := e.watch()
@@ -273,7 +273,15 @@ func (c *runCmd) listen(e *env, w *watch, p *plan.Plan) (runtime.Listener, func(
 	var l runtime.Listener = w
 	if c.Log != "" {
 		level := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug, "trace": runtime.LevelTrace}[c.Log]
-		l = runtime.Log(slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: level})))
+		l = runtime.Log(slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{
+			Level: level,
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Key == slog.LevelKey && a.Value.Any() == runtime.LevelTrace {
+					a.Value = slog.StringValue("TRACE")
+				}
+				return a
+			},
+		})))
 	}
 	if c.Trace == "" {
 		return l, func() error { return nil }, nil

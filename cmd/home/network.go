@@ -91,13 +91,16 @@ type chunk struct {
 // batch lacks at the end is filled up with the last sample, and the surplus
 // outputs are cut off.
 func (n *network) feed(ctx context.Context, s *dataset.Samples, f func(chunk) error) error {
+	if n.parallel <= 1 {
+		return n.feedInTurn(ctx, s, f)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type slot struct {
 		c   chunk
 		err error
 	}
-	queue := make(chan chan slot, max(1, n.parallel))
+	queue := make(chan chan slot, n.parallel-1) // the one that is waited for is in progress as well
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
@@ -139,6 +142,32 @@ func (n *network) feed(ctx context.Context, s *dataset.Samples, f func(chunk) er
 		}
 	}
 	return ctx.Err()
+}
+
+// feedInTurn is feed for networks that do one run at a time: a run has the
+// machine to itself, and f is done before the next one begins.
+func (n *network) feedInTurn(ctx context.Context, s *dataset.Samples, f func(chunk) error) error {
+	first := 0
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		in, err := s.Next(n.batch)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c := chunk{first: first, in: in}
+		if err := caught(func() error { return n.one(ctx, &c) }); err != nil {
+			return err
+		}
+		if err := f(c); err != nil {
+			return err
+		}
+		first += in.Shape[0]
+	}
 }
 
 // caught turns a panic of f into an error, so that a bug in one goroutine ends

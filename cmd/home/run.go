@@ -104,6 +104,9 @@ func (c *runCmd) Run(e *env) error {
 
 // outputs refuses files that cannot be written, before any work is done.
 func (c *runCmd) outputs() error {
+	if c.Trace != "" && c.Trace == c.Output {
+		return misuse("--output and --trace name the same file")
+	}
 	inputs := append([]string{c.Model, c.Keys, c.Expect}, c.Input...)
 	return errors.Join(writable(c.Output, inputs...), writable(c.Trace, inputs...))
 }

@@ -146,37 +146,63 @@ type Options struct {
 	Insecure bool
 	Mode     os.FileMode // 0 means 0644
 	New      bool        // never replace a file: fail with fs.ErrExist
+	// Provisional, with New: the file is one that RemoveTemps removes from the
+	// moment it is in place until the function stored here is called.
+	Provisional *func()
 }
 
 // WriteFile writes a container: into a temporary file beside path that is
 // synced and renamed over it, so that a reader sees the old file or the whole
 // new one and an interrupted write leaves nothing. Path "-" writes to standard
-// output.
+// output; that, a pipe or a device gets the whole container when it is complete.
 func WriteFile(path string, o Options, fill func(*Writer) error) error {
 	if o.Mode == 0 {
 		o.Mode = 0o644
 	}
-	if path == "-" {
+	whole := func(f *os.File) error { return writeContainer(f, o, fill) }
+	if o.New {
+		return writeBeside(path, o.Mode, func(from, to string) error {
+			err := putNew(from, to)
+			if err == nil && o.Provisional != nil {
+				*o.Provisional = register(to)
+			}
+			return err
+		}, whole)
+	}
+	if dst, err := streamed(path); err != nil {
+		return err
+	} else if dst != nil {
+		if dst != os.Stdout {
+			defer dst.Close()
+		}
 		f, release, err := CreateTemp("", "home-*.tmp")
 		if err != nil {
 			return err
 		}
 		defer release()
 		defer discard(f)
-		if err := writeContainer(f, o, fill); err != nil {
+		if err := whole(f); err != nil {
 			return err
 		}
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		_, err = io.Copy(os.Stdout, f)
+		_, err = io.Copy(dst, f)
 		return err
 	}
-	whole := func(f *os.File) error { return writeContainer(f, o, fill) }
-	if o.New {
-		return writeBeside(path, o.Mode, putNew, whole)
-	}
 	return ReplaceFile(path, o.Mode, whole)
+}
+
+// streamed opens what can only be written from front to back: standard output,
+// pipes and devices. It returns nil for ordinary files.
+func streamed(path string) (*os.File, error) {
+	if path == "-" {
+		return os.Stdout, nil
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().IsRegular() || fi.IsDir() {
+		return nil, nil
+	}
+	return os.OpenFile(path, os.O_WRONLY, 0)
 }
 
 // ReplaceFile writes a file of any format the same careful way: temporary file,
@@ -229,7 +255,7 @@ func writeBeside(path string, mode os.FileMode, put func(from, to string) error,
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return put(f.Name(), path)
+	return publish(func() error { return put(f.Name(), path) })
 }
 
 // discard closes and removes a temporary file; after a rename both fail

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"math"
@@ -683,6 +684,29 @@ func TestWriteFailure(t *testing.T) {
 	}
 	if err := smallPlan(t).Save(filepath.Join(dir, "missing", "p.hplan")); err == nil {
 		t.Error("saved into a folder that does not exist")
+	}
+}
+
+// TestWriteToPipe writes a container into what cannot seek.
+func TestWriteToPipe(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("NOT TESTED: /dev/fd is needed")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	got := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(r)
+		got <- b
+	}()
+	p := smallPlan(t)
+	err = p.Save(fmt.Sprintf("/dev/fd/%d", w.Fd()))
+	w.Close()
+	if b := <-got; err != nil || !bytes.Equal(b, saved(t, p)) {
+		t.Errorf("%d bytes came out of the pipe: %v", len(b), err)
 	}
 }
 

@@ -3,6 +3,7 @@ package plan
 import (
 	"os"
 	"sync"
+	"time"
 )
 
 // Temporary files that an interrupt must remove. The set is a property of the
@@ -21,6 +22,24 @@ func CreateTemp(dir, pattern string) (f *os.File, release func(), err error) {
 		return nil, nil, err
 	}
 	return f, register(f.Name()), nil
+}
+
+// MkdirTemp is os.MkdirTemp with the promise of CreateTemp.
+func MkdirTemp(dir, pattern string) (path string, release func(), err error) {
+	temps.Lock()
+	defer temps.Unlock()
+	if path, err = os.MkdirTemp(dir, pattern); err != nil {
+		return "", nil, err
+	}
+	return path, register(path), nil
+}
+
+// publish puts a finished file in place, unless RemoveTemps has been called:
+// what an interrupt finds unfinished stays so.
+func publish(put func() error) error {
+	temps.Lock()
+	defer temps.Unlock()
+	return put()
 }
 
 // RemoveOnInterrupt registers a temporary file or folder for RemoveTemps and returns the
@@ -50,6 +69,12 @@ func register(path string) (release func()) {
 func RemoveTemps() {
 	temps.Lock() // for good
 	for p := range temps.m {
-		os.RemoveAll(p)
+		// Others may still be writing into a folder while it is emptied.
+		for range 20 {
+			if os.RemoveAll(p) == nil {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
 }

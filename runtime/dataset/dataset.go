@@ -195,7 +195,7 @@ func (f *file) samples(o Options) (*Samples, error) {
 	var s *Samples
 	switch kind {
 	case Npy:
-		return f.npySamples(o.Shape)
+		return f.npySamples(o.Shape, o.Preprocess)
 	case Idx:
 		s, err = f.idxSamples(o.Preprocess)
 	case Cifar:

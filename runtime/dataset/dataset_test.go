@@ -165,6 +165,18 @@ func TestNpyShapes(t *testing.T) {
 	}
 }
 
+// TestBytesAsInputs: bytes are inputs where preprocessing would leave them as
+// they are, and where there is none.
+func TestBytesAsInputs(t *testing.T) {
+	path := write(t, "u.npy", npyFile(1, head("|u1", "False", "(1, 2)"), 200, 3))
+	for _, p := range []*plan.Preprocess{nil, plain} {
+		a, err := Load(path, Options{Preprocess: p})
+		if err != nil || !slices.Equal(a.Data, []float64{200, 3}) {
+			t.Errorf("%v: %v, %v", p, a, err)
+		}
+	}
+}
+
 func TestFortranSamples(t *testing.T) {
 	// Three samples of two elements, stored by columns.
 	path := write(t, "f.npy", npyFile(1, head("|u1", "True", "(3, 2)"), 0, 10, 20, 1, 11, 21))
@@ -279,6 +291,7 @@ func TestRefusals(t *testing.T) {
 		{"c.bin", "whole number of CIFAR-10 records", rec[:100], Options{Preprocess: plain}},
 		{"c.bin", "knows no preprocessing", rec, Options{}},
 		{"c.bin", "the network takes [1 28 28]", rec, Options{Preprocess: plain, Shape: []int{1, 28, 28}}},
+		{"u.npy", "holds bytes", npyFile(1, head("|u1", "False", "(1,)"), 200), Options{Preprocess: &plan.Preprocess{Channels: "gray", Order: "nchw", Scale: 1.0 / 255}}},
 		{"p.png", "transparent", transparent.Bytes(), Options{Preprocess: plain}},
 		{"p.png", "unexpected EOF", transparent.Bytes()[:50], Options{Preprocess: plain}},
 		{"p.png", "of kind picture, not idx", transparent.Bytes(), Options{Preprocess: plain, Kind: Idx}},

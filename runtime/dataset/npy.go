@@ -105,10 +105,13 @@ func fromFortran(src []float64, shape []int) []float64 {
 
 // npySamples opens an array as samples along its first axis, or as one sample
 // where its shape is already that of a sample.
-func (f *file) npySamples(want []int) (*Samples, error) {
+func (f *file) npySamples(want []int, pre *plan.Preprocess) (*Samples, error) {
 	h, err := f.npyHeader()
 	if err != nil {
 		return nil, err
+	}
+	if h.kind == 'u' && h.size == 1 && pre != nil && (pre.Scale != 1 || len(pre.Mean)+len(pre.Std) > 0) {
+		return nil, errors.New("holds bytes, and preprocessing never applies to .npy: scale pixels as the model was trained and save them as float32, or give pictures or an idx file")
 	}
 	s := &Samples{Kind: Npy}
 	switch {
