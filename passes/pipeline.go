@@ -62,12 +62,16 @@ type Source struct {
 	Graph  *ir.Graph // tensor vocabulary, one sample (or the model's own fixed batch)
 	Client []plan.ClientOp
 	Digest string // of the model file
+	// Outputs names the outputs as the model does; nil names them after the nodes
+	// that compute them.
+	Outputs []string
 }
 
 // unit is the state of one compilation.
 type unit struct {
-	opt   *Options
-	graph *ir.Graph // tensor vocabulary
+	opt     *Options
+	graph   *ir.Graph // tensor vocabulary
+	outputs []string  // names, where the model gives them
 
 	ranges      map[*ir.Value]Range
 	inputRanges []Range // per element of the input, or one for all
@@ -115,7 +119,7 @@ func Compile(src Source, opt Options) (*plan.Plan, error) {
 	} else if n == 0 {
 		return nil, &ir.NodeError{Node: src.Graph.Name, Op: "network", Err: errors.New("the network has no input"), Hint: "its outputs are constants"}
 	}
-	u := &unit{opt: &opt, graph: src.Graph.Clone()}
+	u := &unit{opt: &opt, graph: src.Graph.Clone(), outputs: src.Outputs}
 	restart := slices.IndexFunc(Passes, func(p Pass) bool { return p.Name == "parameters" })
 	for i := 0; i < len(Passes); i++ {
 		p := &Passes[i]

@@ -71,7 +71,11 @@ func schedule(u *unit) error {
 			}
 			p.Inputs = append(p.Inputs, port)
 		case fusedOutput:
-			p.Outputs = append(p.Outputs, u.port(n, i, id))
+			port := u.port(n, i, id)
+			if k := len(p.Outputs); k < len(u.outputs) {
+				port.Name = u.outputs[k]
+			}
+			p.Outputs = append(p.Outputs, port)
 		}
 	}
 	// Outputs that stem from one node still need names of their own.

@@ -195,7 +195,7 @@ func (f *compileFlags) compileWith(e *env, m *source, pre *plan.Preprocess, cali
 		}
 		return dump(pass, g)
 	}
-	p, err := passes.Compile(passes.Source{Graph: m.Graph, Client: m.Client, Digest: m.Digest}, o)
+	p, err := passes.Compile(passes.Source{Graph: m.Graph, Client: m.Client, Digest: m.Digest, Outputs: m.OutputNames}, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.path, err)
 	}

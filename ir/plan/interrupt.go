@@ -42,15 +42,8 @@ func publish(put func() error) error {
 	return put()
 }
 
-// RemoveOnInterrupt registers a temporary file or folder for RemoveTemps and returns the
-// function that takes it back.
-func RemoveOnInterrupt(path string) (release func()) {
-	temps.Lock()
-	defer temps.Unlock()
-	return register(path)
-}
-
-// register is called with the lock held.
+// register adds a file or folder to those that RemoveTemps removes, and returns
+// the function that takes it back. It is called with the lock held.
 func register(path string) (release func()) {
 	if temps.m == nil {
 		temps.m = map[string]bool{}
