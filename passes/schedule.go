@@ -66,6 +66,9 @@ func schedule(u *unit) error {
 		case fusedInput:
 			port := u.port(n, i, id)
 			port.Limit = inputLimit
+			if u.hasPoly() {
+				port.Limit = inputLimitPoly
+			}
 			if len(u.opt.Calibrate) == 0 { // interval bounds hold for the range alone
 				port.Limit = 1 + 1e-6
 			}
@@ -91,9 +94,17 @@ func schedule(u *unit) error {
 	return nil
 }
 
-// inputLimit is how far beyond its calibrated range an input may go before the
-// client refuses it: linear layers carry it, activations may not.
-const inputLimit = 4
+// How far beyond its calibrated range, in half widths, an input may go before the
+// client refuses it. Products and linear layers carry larger values; polynomials
+// leave their ranges soon.
+const (
+	inputLimit     = 4
+	inputLimitPoly = 2
+)
+
+func (u *unit) hasPoly() bool {
+	return slices.ContainsFunc(u.nodes, func(n *fusedNode) bool { return n.kind == fusedPoly })
+}
 
 func accumulates(op ir.Op) bool {
 	switch op {

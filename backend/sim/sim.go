@@ -35,6 +35,7 @@ type Engine struct {
 	round          float64   // of rounding a plaintext
 	gadget         []float64 // of a key switch by level, divided by P
 	logQ           []float64 // log2 of the modulus by level
+	table          []float64 // standard normal samples
 	nanos          atomic.Int64
 }
 
@@ -67,6 +68,7 @@ func New(p *ir.Params, prof *backend.Profile, seed uint64) (*Engine, error) {
 		noise: math.Sqrt(emb/12 + prod*secret/12),
 		fresh: Sigma * math.Sqrt(emb),
 		round: math.Sqrt(emb / 12),
+		table: gaussians(seed),
 	}
 	logP := 0.0
 	for _, q := range p.P {
@@ -209,9 +211,34 @@ func (e *Engine) key(salt uint64, z []float64) uint64 {
 	return h
 }
 
+// normals is the size of the table that noise is read from: longer than a
+// vector of slots, so that no vector holds the same sample twice.
+const normals = 1 << 17
+
+// add adds Gaussian noise: consecutive samples of the table, from a place and
+// with a sign that key decides.
 func (e *Engine) add(z []float64, std float64, key uint64) {
-	r := rand.New(rand.NewPCG(key, e.seed))
-	for i := range z {
-		z[i] += std * r.NormFloat64()
+	r := rand.NewPCG(key, e.seed)
+	at, sign := r.Uint64()%normals, r.Uint64()
+	if sign&1 == 1 {
+		std = -std
 	}
+	for len(z) > 0 {
+		t := e.table[at:]
+		n := min(len(t), len(z))
+		for i, x := range t[:n] {
+			z[i] += std * x
+		}
+		z, at = z[n:], 0
+	}
+}
+
+// gaussians makes the table of standard normal samples.
+func gaussians(seed uint64) []float64 {
+	r := rand.New(rand.NewPCG(seed, normals))
+	t := make([]float64, normals)
+	for i := range t {
+		t[i] = r.NormFloat64()
+	}
+	return t
 }

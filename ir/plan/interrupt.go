@@ -34,8 +34,8 @@ func MkdirTemp(dir, pattern string) (path string, release func(), err error) {
 	return path, register(path), nil
 }
 
-// publish puts a finished file in place, unless RemoveTemps has been called:
-// what an interrupt finds unfinished stays so.
+// publish puts a finished file in place. After RemoveTemps it waits for the end of
+// the process instead: nothing appears that an interrupt has removed.
 func publish(put func() error) error {
 	temps.Lock()
 	defer temps.Unlock()
@@ -56,8 +56,8 @@ func register(path string) (release func()) {
 	}
 }
 
-// RemoveTemps removes every registered temporary file or folder and lets no other be
-// created: whoever tries waits for the end of the process. The command calls it
+// RemoveTemps removes every registered temporary file or folder and lets no other
+// be created, nor a finished one be put in place: whoever tries waits for the end of the process. The command calls it
 // when it is interrupted, before it exits with 130.
 func RemoveTemps() {
 	temps.Lock() // for good
