@@ -32,14 +32,6 @@ type canonTensor struct {
 
 func (t *canonTensor) elems() int { return ir.NumElems(t.shape) }
 
-// tensorName words a tensor for messages.
-func tensorName(t *tensorProto) string {
-	if t.name == "" {
-		return "tensor of an attribute"
-	}
-	return t.name
-}
-
 // canonical converts the tensor, checks that its shape and its data agree in
 // length before anything is allocated. owner is the node or initialiser to
 // blame.
