@@ -315,6 +315,14 @@ func (q quality) ok(drop float64) bool {
 	return q.logit95 <= drop*max(q.largest, 1e-9)
 }
 
+// hopeless reports a quality so far from the budget that a few samples show it.
+func (q quality) hopeless(drop float64) bool {
+	if q.margin > 0 {
+		return q.disagree > 10*drop || q.expected > 10*drop || q.logit95 > q.margin
+	}
+	return q.logit95 > 4*drop*max(q.largest, 1e-9)
+}
+
 func (q quality) String() string {
 	if q.margin > 0 {
 		return fmt.Sprintf("%.2f %% of classes change (%.2f %% expected), output error %.2g against a typical margin of %.2g", 100*q.disagree, 100*q.expected, q.logit95, q.margin)
@@ -323,7 +331,7 @@ func (q quality) String() string {
 }
 
 // checkSamples is how many samples the check half has at most.
-const checkSamples = 300
+const checkSamples = 200
 
 // held lists the samples of the check half: every second one, up to
 // checkSamples; the fit used the others.
@@ -349,7 +357,7 @@ func (c *calibration) check(drop float64) (quality, error) {
 		for i := range few {
 			first = append(first, held[5*i])
 		}
-		if q, err := c.measure(first); err != nil || !q.ok(4*drop) {
+		if q, err := c.measure(first); err != nil || q.hopeless(drop) {
 			return q, err
 		}
 	}
