@@ -47,6 +47,20 @@ func (l *Layout) Equal(m *Layout) bool {
 	return l == m || l.Slots == m.Slots && l.Cts == m.Cts && l.Lanes == m.Lanes && slices.Equal(l.Map, m.Map)
 }
 
+// SamePlaces reports whether two layouts hold their elements in the same slots;
+// gaps may differ.
+func (l *Layout) SamePlaces(m *Layout) bool {
+	if l == nil || m == nil || l.Slots != m.Slots || l.Cts != m.Cts || l.Lanes != m.Lanes {
+		return false
+	}
+	for i, e := range l.Map {
+		if e != m.Map[i] && (e >= 0 || m.Map[i] >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
 // First returns, for each of n elements, the first address (ciphertext *
 // positions + position) that holds it, or -1 where none does.
 func (l *Layout) First(n int) []int32 {

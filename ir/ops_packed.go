@@ -32,7 +32,7 @@ var _ = register([]Info{
 		Doc: "slotwise product of two values in one layout",
 		Infer: func(v *Value) (Type, error) {
 			a, b := v.Args[0].Type, v.Args[1].Type
-			if a.Kind != SlotsKind || b.Kind != SlotsKind || !slices.Equal(a.Shape, b.Shape) || !samePlaces(a.Layout, b.Layout) {
+			if a.Kind != SlotsKind || b.Kind != SlotsKind || !slices.Equal(a.Shape, b.Shape) || !a.Layout.SamePlaces(b.Layout) {
 				return Type{}, fmt.Errorf("product of %v and %v in different layouts", a.Shape, b.Shape)
 			}
 			return slotsType(v, a.Shape)
@@ -51,20 +51,6 @@ var _ = register([]Info{
 		Doc:   "result that the client decrypts",
 		Infer: func(v *Value) (Type, error) { return v.Args[0].Type, nil }},
 })
-
-// samePlaces reports whether two layouts hold their elements in the same slots;
-// gaps may differ.
-func samePlaces(a, b *Layout) bool {
-	if a == nil || b == nil || a.Slots != b.Slots || a.Cts != b.Cts || a.Lanes != b.Lanes {
-		return false
-	}
-	for i := range a.Map {
-		if a.Map[i] != b.Map[i] && (a.Map[i] >= 0 || b.Map[i] >= 0) {
-			return false
-		}
-	}
-	return true
-}
 
 func slotsType(v *Value, shape []int) (Type, error) {
 	if v.Layout == nil {

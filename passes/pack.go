@@ -109,7 +109,7 @@ func candidates(n *fusedNode, i int, s *packState, nodes []*fusedNode, index map
 		return []placement{{gapsUnknown(arg(0)), slots, 1, false}}
 	case fusedMul:
 		a, b := arg(0), arg(1)
-		if a != b && !sameElements(a.layout, b.layout) {
+		if a != b && !a.layout.SamePlaces(b.layout) {
 			return nil
 		}
 		return []placement{{gapsUnknown(a), slots, 1, false}}
@@ -125,18 +125,6 @@ func candidates(n *fusedNode, i int, s *packState, nodes []*fusedNode, index map
 		return []placement{{s.places[index[p]].out, slots, 1, false}}
 	}
 	return placements(slots, args, n.shape, polyNext)
-}
-
-func sameElements(a, b *ir.Layout) bool {
-	if a.Slots != b.Slots || a.Cts != b.Cts {
-		return false
-	}
-	for i := range a.Map {
-		if a.Map[i] != b.Map[i] && (a.Map[i] >= 0 || b.Map[i] >= 0) {
-			return false
-		}
-	}
-	return true
 }
 
 // gapsUnknown marks zero gaps unknown: f(0) need not be zero.

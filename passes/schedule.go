@@ -51,7 +51,7 @@ func schedule(u *unit) error {
 			for _, a := range v.Args {
 				s.Args = append(s.Args, id[a])
 			}
-			if a := v.Args[0]; accumulates(v.Op) && uses[a] == 1 && a.Type.Level == v.Type.Level && p.Objects[id[a]].Role == plan.RoleTemp && !slices.Contains(v.Args[1:], a) {
+			if a := v.Args[0]; plan.InPlace(v.Op) && uses[a] == 1 && a.Type.Level == v.Type.Level && p.Objects[id[a]].Role == plan.RoleTemp && !slices.Contains(v.Args[1:], a) {
 				id[v] = id[a]
 				p.Objects[id[a]].Type = v.Type
 			} else {
@@ -104,14 +104,6 @@ const (
 
 func (u *unit) hasPoly() bool {
 	return slices.ContainsFunc(u.nodes, func(n *fusedNode) bool { return n.kind == fusedPoly })
-}
-
-func accumulates(op ir.Op) bool {
-	switch op {
-	case ir.OpHEAdd, ir.OpHEAddQP, ir.OpHEMacConst, ir.OpHEMacQP:
-		return true
-	}
-	return false
 }
 
 func (u *unit) port(n *fusedNode, i int, id map[*ir.Value]plan.ObjectID) plan.Port {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/home-fhe/home/backend"
-	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/runtime/store"
 )
@@ -280,15 +279,6 @@ func keepAll(p *plan.Plan) []plan.Action {
 	return out
 }
 
-// inPlace lists the ops that may update their first argument.
-func inPlace(op ir.Op) bool {
-	switch op {
-	case ir.OpHEMacConst, ir.OpHEMacQP, ir.OpHEAddQP, ir.OpHEAdd:
-		return true
-	}
-	return false
-}
-
 // checkSteps verifies that a plan can be executed at all: ids in range, every
 // operand defined before it is used and defined once, results in objects that
 // may be written.
@@ -322,7 +312,7 @@ func checkSteps(p *plan.Plan) error {
 		switch role := p.Objects[st.Out].Role; {
 		case role != plan.RoleTemp && role != plan.RoleOutput:
 			return fmt.Errorf("step %d (%s) writes object %d, which is read-only", s, st.Op, st.Out)
-		case update && !inPlace(st.Op):
+		case update && !plan.InPlace(st.Op):
 			return fmt.Errorf("step %d: %s cannot update its argument in place", s, st.Op)
 		case !update && defined[st.Out]:
 			return fmt.Errorf("step %d (%s) computes object %d a second time", s, st.Op, st.Out)

@@ -581,7 +581,7 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 		return bad("writes object %d again", s.Out)
 	}
 	for k, a := range s.Args {
-		if a == s.Out && (k > 0 || !slices.Contains(inPlaceOps, s.Op)) {
+		if a == s.Out && (k > 0 || !InPlace(s.Op)) {
 			return bad("reads its result")
 		}
 	}
