@@ -69,6 +69,9 @@ const (
 	OpHEGiant     // rotate a ctqp: ModDown of c1, key switch, stays modulo QP; args ctqp, key
 	OpHEAddQP     // ctqp + ctqp
 	OpHEModDown   // divide a ctqp by P
+	OpHERaise     // level 0 to a higher one, adding multiples of q_0 to the coefficients; args ct, sparse key, dense key
+	OpHERealPart  // ct + its complex conjugate: twice the real parts; args ct, key
+	OpHEMulI      // ct times the imaginary unit
 	OpHEOutput    // ciphertext for the client
 
 	numOps

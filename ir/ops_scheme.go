@@ -31,15 +31,22 @@ var _ = register([]Info{
 				k = PlainQPKind
 			}
 			t, err := attrType(v, k)
-			t.Encrypted = false
+			t.Encrypted, t.Complex = false, v.Slots.DFT != nil
 			return t, err
 		}},
 	{Op: OpHEKey, Name: "he.key", Vocab: Scheme, Result: KeyKind,
-		Attrs: []AttrSpec{needLevel, rotAttr}, Doc: "evaluation key, read-only; rot 0 is relinearisation",
+		Attrs: []AttrSpec{needLevel, rotAttr}, Doc: "evaluation key, read-only; rot is a rotation or names another key",
 		Infer: func(v *Value) (Type, error) {
-			l := v.Attrs.Int("level", 0)
-			if l < 0 || l > maxLevel {
+			l, rot := v.Attrs.Int("level", 0), v.Attrs.Int("rot", 0)
+			switch {
+			case l < 0 || l > maxLevel:
 				return Type{}, fmt.Errorf("level %d", l)
+			case rot < KeySparse:
+				return Type{}, fmt.Errorf("there is no key %d", rot)
+			case rot == KeySparse && l != 0:
+				return Type{}, fmt.Errorf("the key to the ephemeral secret may exist at level 0 only, not at %d", l)
+			case rot == KeySparse:
+				return Type{Kind: SparseKeyKind}, nil
 			}
 			return Type{Kind: KeyKind, Level: l}, nil
 		}},
@@ -77,6 +84,7 @@ var _ = register([]Info{
 				return t, err
 			}
 			s, err := ParseScale(v.Attrs.Str("scale", ""))
+			t.Complex = t.Complex || u.Complex
 			if err == nil && !u.Scale.Mul(s).Equal(t.Scale) {
 				err = fmt.Errorf("scale %s times %s added to scale %s", u.Scale, s, t.Scale)
 			}
@@ -118,7 +126,7 @@ var _ = register([]Info{
 		Attrs: []AttrSpec{levelAttr}, Doc: "gadget decomposition for hoisted rotations",
 		Infer: func(v *Value) (Type, error) {
 			t, err := sameAs(v, 0, CipherKind)
-			t.Kind, t.Scale = DigitsKind, Scale{}
+			t.Kind, t.Scale, t.Complex = DigitsKind, Scale{}, false
 			return t, err
 		}},
 	{Op: OpHEHoistRot, Name: "he.hoistrot", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Result: CipherQPKind,
@@ -160,6 +168,7 @@ var _ = register([]Info{
 			case !a.Scale.Mul(b.Scale).Equal(t.Scale):
 				return t, fmt.Errorf("scale %s times %s added to scale %s", a.Scale, b.Scale, t.Scale)
 			}
+			t.Complex = t.Complex || a.Complex || b.Complex
 			return t, nil
 		}},
 	{Op: OpHEGiant, Name: "he.giant", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherQPKind,
@@ -180,10 +189,74 @@ var _ = register([]Info{
 			t.Kind = CipherKind
 			return t, err
 		}},
+	{Op: OpHERaise, Name: "he.raise", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Result: CipherKind,
+		Attrs: []AttrSpec{needLevel}, Doc: "raises a ciphertext of level 0; its coefficients gain multiples of q_0",
+		Infer: func(v *Value) (Type, error) {
+			t, l := v.Args[0].Type, v.Attrs.Int("level", 0)
+			switch k := v.Args[1]; {
+			case t.Kind != CipherKind:
+				return t, fmt.Errorf("argument 0 is of kind %s, want %s", t.Kind, CipherKind)
+			case t.Level != 0:
+				return t, fmt.Errorf("raises a ciphertext at level %d, want 0", t.Level)
+			case l < 1 || l > maxLevel:
+				return t, fmt.Errorf("raises to level %d", l)
+			case k.Op != OpHEKey || k.Type.Kind != SparseKeyKind:
+				return t, errors.New("argument 1 is no key to the ephemeral secret")
+			}
+			t.Level, t.Complex = l, true
+			return t, keyFits(v, 2, KeyDense, l)
+		}},
+	{Op: OpHERealPart, Name: "he.realpart", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "sum with the complex conjugate: twice the real parts",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			if err == nil {
+				err = keyFits(v, 1, KeyConj, t.Level)
+			}
+			t.Complex = false
+			return t, err
+		}},
+	{Op: OpHEMulI, Name: "he.muli", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "times the imaginary unit",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			t.Complex = true
+			return t, err
+		}},
 	{Op: OpHEOutput, Name: "he.output", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
-		Doc:   "ciphertext for the client",
-		Infer: func(v *Value) (Type, error) { return sameAs(v, 0, CipherKind) }},
+		Doc: "ciphertext for the client",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherKind)
+			if err == nil && t.Complex {
+				err = errors.New("the client reads real slots only")
+			}
+			return t, err
+		}},
 })
+
+// An evaluation key is known by the rotation it serves, or by one of these
+// numbers.
+const (
+	KeyRelin  = 0  // products
+	KeyConj   = -1 // complex conjugation
+	KeyDense  = -2 // from the ephemeral secret of bootstrapping to the main one
+	KeySparse = -3 // from the main secret to the ephemeral one
+)
+
+// KeyName says for people what an evaluation key does.
+func KeyName(rot int) string {
+	switch rot {
+	case KeyRelin:
+		return "relinearisation key"
+	case KeyConj:
+		return "conjugation key"
+	case KeyDense:
+		return "key back from the ephemeral secret"
+	case KeySparse:
+		return "key to the ephemeral secret"
+	}
+	return fmt.Sprintf("key for rotation by %d", rot)
+}
 
 // maxLevel is far above the longest chain, and keeps mutated text from asking
 // for scales over millions of primes.
@@ -235,7 +308,7 @@ func inferSum(ka, kb Kind) func(*Value) (Type, error) {
 		if !a.Scale.Equal(b.Scale) {
 			return a, fmt.Errorf("sum of scales %s and %s", a.Scale, b.Scale)
 		}
-		a.Level = level
+		a.Level, a.Complex = level, a.Complex || b.Complex
 		return a, nil
 	}
 }
@@ -246,7 +319,7 @@ func inferProduct(ka, kb Kind) func(*Value) (Type, error) {
 		if err != nil {
 			return a, err
 		}
-		a.Level, a.Scale = level, a.Scale.Mul(b.Scale)
+		a.Level, a.Scale, a.Complex = level, a.Scale.Mul(b.Scale), a.Complex || b.Complex
 		return a, nil
 	}
 }
@@ -257,7 +330,7 @@ func keyFits(v *Value, i, rot, level int) error {
 		return fmt.Errorf("argument %d is no key", i)
 	}
 	if r := k.Attrs.Int("rot", 0); r != rot {
-		return fmt.Errorf("key for rotation %d used for %d", r, rot)
+		return fmt.Errorf("%s used for %s", KeyName(r), KeyName(rot))
 	}
 	if k.Type.Level < level {
 		return fmt.Errorf("key at level %d used at %d", k.Type.Level, level)

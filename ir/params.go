@@ -89,6 +89,8 @@ func (p *Params) Slabs(k Kind, level int) int {
 		return qp
 	case KeyKind:
 		return 2 * p.Digits(level) * qp
+	case SparseKeyKind:
+		return 4 // two polynomials modulo q_0 and p_0
 	}
 	panic("BUG: no slab size for kind " + k.String())
 }
@@ -124,6 +126,33 @@ func (p *Params) CheckSecurity() error {
 	}
 	if got := p.LogQP(); got > bound {
 		return fmt.Errorf("parameters %q: log2(QP)=%d exceeds %d, the 128-bit bound for a %s secret at N=2^%d: refused", p.Name, got, bound, p.Secret, p.LogN)
+	}
+	return nil
+}
+
+// EphemeralWeight is the Hamming weight of the ephemeral secret under which a
+// ciphertext stands while its modulus is raised, so that the multiples of q_0
+// this adds to the message stay small (sparse-secret encapsulation: Bossuat,
+// Troncoso-Pastoriza and Hubaux, ePrint 2022/024).
+const EphemeralWeight = 32
+
+// ephemeralBound is the largest log2(q_0*p_0) under which an ephemeral secret
+// keeps 128 bits, by log2 N.
+var ephemeralBound = map[int]int{16: 121}
+
+// CheckBootstrap recomputes whether bootstrapping keeps 128 bits: the ephemeral
+// secret only ever meets q_0*p_0, and that must lie within its bound.
+func (p *Params) CheckBootstrap() error {
+	if p.Ring != RingStandard {
+		return fmt.Errorf("parameters %q: bootstrapping needs the standard ring, not the %s one", p.Name, p.Ring)
+	}
+	bound, ok := ephemeralBound[p.LogN]
+	if !ok {
+		return fmt.Errorf("parameters %q: no 128-bit bound is known for bootstrapping at N=2^%d: refused", p.Name, p.LogN)
+	}
+	qp := new(big.Int).SetUint64(p.Q[0])
+	if got := qp.Mul(qp, new(big.Int).SetUint64(p.P[0])).BitLen(); got > bound {
+		return fmt.Errorf("parameters %q: log2(q0*p0)=%d exceeds %d, the 128-bit bound for the ephemeral secret of bootstrapping at N=2^%d: refused", p.Name, got, bound, p.LogN)
 	}
 	return nil
 }

@@ -63,9 +63,25 @@ type SlotData struct {
 	Period int
 	Index  []int32
 	Value  []float64
+	// DFT, where it is set, gives the slots instead, which are complex then; Index
+	// and Value are empty. The matrices of bootstrapping are large and follow from
+	// a few numbers.
+	DFT *Diagonal
 }
 
-// Dense expands the vector to n slots.
+// Fill writes one period of the slots into z, Period long.
+func (d *SlotData) Fill(z []complex128) {
+	if d.DFT != nil {
+		d.DFT.fill(z)
+		return
+	}
+	clear(z)
+	for i, s := range d.Index {
+		z[s] = complex(d.Value[i], 0)
+	}
+}
+
+// Dense expands a real vector to n slots.
 func (d *SlotData) Dense(n int) []float64 {
 	out := make([]float64, n)
 	for base := 0; base < n; base += d.Period {

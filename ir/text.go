@@ -212,6 +212,9 @@ func (p *printer) typ(t Type) (string, error) {
 		if sc := t.Scale.String(); sc != "1" {
 			s += ", scale=" + sc
 		}
+		if t.Complex {
+			s += ", complex"
+		}
 		s += ")"
 	}
 	if t.Encrypted {
@@ -263,7 +266,9 @@ func (p *printer) payload(v *Value) (string, error) {
 		}
 	}
 	if d := v.Slots; d != nil {
-		if err := put("values", len(d.Index), d.text, d.encode); err != nil {
+		if d.DFT != nil {
+			fmt.Fprintf(&b, " dft=%s", d.dftText())
+		} else if err := put("values", len(d.Index), d.text, d.encode); err != nil {
 			return "", err
 		}
 	}
@@ -307,6 +312,15 @@ func (l *Linear) encode() []byte {
 
 func (d *SlotData) text() string {
 	return fmt.Sprintf("(period=%d, index=%s, value=%s)", d.Period, intsText(d.Index), floatsText(d.Value))
+}
+
+func (d *SlotData) dftText() string {
+	inverse := 0
+	if d.DFT.Inverse {
+		inverse = 1
+	}
+	return fmt.Sprintf("(points=%d, inverse=%d, from=%d, to=%d, offset=%d, shift=%d, factor=%s)",
+		d.Period, inverse, d.DFT.From, d.DFT.To, d.DFT.Offset, d.DFT.Shift, floatText(d.DFT.Factor))
 }
 
 func (d *SlotData) encode() []byte {
@@ -877,6 +891,13 @@ func (p *parser) payloads(v *Value) error {
 			if err != nil {
 				return err
 			}
+		case v.Slots == nil && p.tok("dft="):
+			if v.Slots, err = p.dft(); err == nil {
+				err = v.Slots.Check()
+			}
+			if err != nil {
+				return err
+			}
 		default:
 			return nil
 		}
@@ -923,6 +944,19 @@ func (p *parser) slots() (*SlotData, error) {
 	d := new(SlotData)
 	return d, p.fields("(", []string{"period", "index", "value"},
 		into(&d.Period, p.int), into(&d.Index, p.int32s), into(&d.Value, p.floats))
+}
+
+func (p *parser) dft() (*SlotData, error) {
+	d := &SlotData{DFT: new(Diagonal)}
+	inverse := 0
+	err := p.fields("(", []string{"points", "inverse", "from", "to", "offset", "shift", "factor"},
+		into(&d.Period, p.int), into(&inverse, p.int), into(&d.DFT.From, p.int), into(&d.DFT.To, p.int),
+		into(&d.DFT.Offset, p.int), into(&d.DFT.Shift, p.int), into(&d.DFT.Factor, p.float))
+	if inverse != 0 && inverse != 1 {
+		return nil, fmt.Errorf("inverse=%d, want 0 or 1", inverse)
+	}
+	d.DFT.Inverse = inverse == 1
+	return d, err
 }
 
 func (p *parser) linear() (*Linear, error) {
@@ -985,7 +1019,9 @@ func (p *parser) typ() (*Type, error) {
 		if t.Level, err = p.int(); err != nil {
 			return nil, err
 		}
-		if p.tok(",") {
+		if p.tok(", complex") {
+			t.Complex = true
+		} else if p.tok(",") {
 			if err := p.expect("scale="); err != nil {
 				return nil, err
 			}
@@ -993,6 +1029,7 @@ func (p *parser) typ() (*Type, error) {
 			if t.Scale, err = ParseScale(text); err != nil {
 				return nil, err
 			}
+			t.Complex = p.tok(", complex")
 		}
 		if err := p.expect(")"); err != nil {
 			return nil, err

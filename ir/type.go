@@ -34,17 +34,18 @@ type Kind uint8
 // Kinds of values. TensorKind belongs to the tensor vocabulary, SlotsKind to
 // the packed one, all others to the scheme vocabulary.
 const (
-	TensorKind   Kind = iota // an array of reals with a shape
-	SlotsKind                // a tensor laid out over slots, Type.Layout says where
-	CipherKind               // RLWE ciphertext of degree 1 modulo Q_level
-	CipherQPKind             // the same modulo Q_level * P, before ModDown
-	DigitsKind               // gadget decomposition of c1 of a ciphertext, modulo Q_level * P
-	PlainKind                // encoded plaintext modulo Q_level
-	PlainQPKind              // encoded plaintext modulo Q_level * P
-	KeyKind                  // evaluation key: relinearisation or Galois
+	TensorKind    Kind = iota // an array of reals with a shape
+	SlotsKind                 // a tensor laid out over slots, Type.Layout says where
+	CipherKind                // RLWE ciphertext of degree 1 modulo Q_level
+	CipherQPKind              // the same modulo Q_level * P, before ModDown
+	DigitsKind                // gadget decomposition of c1 of a ciphertext, modulo Q_level * P
+	PlainKind                 // encoded plaintext modulo Q_level
+	PlainQPKind               // encoded plaintext modulo Q_level * P
+	KeyKind                   // evaluation key modulo Q_level * P; see KeyRelin
+	SparseKeyKind             // key to the ephemeral secret of bootstrapping, modulo q_0 * p_0 only
 )
 
-var kindNames = [...]string{"tensor", "slots", "ct", "ctqp", "digits", "pt", "ptqp", "key"}
+var kindNames = [...]string{"tensor", "slots", "ct", "ctqp", "digits", "pt", "ptqp", "key", "sparsekey"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
@@ -90,6 +91,9 @@ type Type struct {
 	Layout    *Layout // slots kind only
 	Level     int     // scheme kinds: index of the last prime of Q in use
 	Scale     Scale   // scheme kinds except digits and keys
+	// Complex says that slots may hold complex numbers (standard ring only): the
+	// inside of a bootstrap. Without it only real parts count.
+	Complex bool
 }
 
 // Elems returns the number of elements of the logical shape; 1 for a scalar.
@@ -106,7 +110,7 @@ func NumElems(shape []int) int {
 
 // Equal reports whether two types are identical.
 func (t Type) Equal(u Type) bool {
-	if t.Kind != u.Kind || t.Encrypted != u.Encrypted || t.DType != u.DType ||
+	if t.Kind != u.Kind || t.Encrypted != u.Encrypted || t.DType != u.DType || t.Complex != u.Complex ||
 		t.Level != u.Level || !slices.Equal(t.Shape, u.Shape) || !t.Scale.Equal(u.Scale) {
 		return false
 	}

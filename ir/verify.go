@@ -50,8 +50,15 @@ func (m *Sparse) Check() error {
 	return nil
 }
 
-// Check verifies that the indices ascend within the period.
+// Check verifies that the indices ascend within the period, or that the
+// generated diagonal exists.
 func (d *SlotData) Check() error {
+	if d.DFT != nil {
+		if len(d.Index) > 0 || len(d.Value) > 0 {
+			return errors.New("slot values beside a generated diagonal")
+		}
+		return d.DFT.check(d.Period)
+	}
 	if d.Period < 1 || d.Period&(d.Period-1) != 0 || len(d.Index) != len(d.Value) {
 		return fmt.Errorf("%d indices and %d values of period %d", len(d.Index), len(d.Value), d.Period)
 	}
@@ -227,6 +234,9 @@ func (t Type) String() string {
 		}
 	default:
 		s = fmt.Sprintf("%s(level=%d, scale=%s)", t.Kind, t.Level, t.Scale)
+		if t.Complex {
+			s += " complex"
+		}
 	}
 	if t.Encrypted {
 		s += " enc"
