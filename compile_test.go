@@ -48,7 +48,7 @@ func TestCompileModels(t *testing.T) {
 			if p.Predicted.Bits < 11 {
 				t.Errorf("%.1f bits predicted, 11 are wanted", p.Predicted.Bits)
 			}
-			if got := passes.CountSteps(p.Steps, p.Counts.GaloisKeys); got != p.Counts {
+			if got := p.Count(nil); got != p.Counts {
 				t.Errorf("counts %+v, the steps give %+v", p.Counts, got)
 			}
 		})

@@ -559,7 +559,7 @@ outputs(%5)
 		t.Fatalf("%d samples a run, want %d", p.Batch, par.Slots())
 	}
 	act := p.Network.Values[len(p.Network.Values)-1]
-	if a := act.Approx; a == nil || !a.Outside(-11) || a.Degree() < 4 {
+	if a := act.Approx; a == nil || !a.Channel(0).Outside(-11) || a.Degree() < 4 {
 		t.Fatalf("the polynomial %v is harmless at the bias, so the test shows nothing", a)
 	}
 	q := newParty(t, p, 1, lattigo.AllowInsecure())

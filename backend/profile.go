@@ -144,6 +144,14 @@ func (p *Profile) Seconds(par *ir.Params, op ir.Op, level int) float64 {
 		ns = 2 * qp * n * p.Add
 	case ir.OpHEModDown:
 		ns = modDown(2)
+	case ir.OpHERealPart:
+		ns = decompose + gadget + modDown(2) + permute + 2*q*n*p.Add
+	case ir.OpHEMulI:
+		ns = 2 * q * n * p.Mul
+	case ir.OpHERaise:
+		// The small key switch; the large one needs one transform per limb for all
+		// digits, which are equal.
+		ns = 6*ntt + (q+qp)*(ntt+p.Extend*n) + gadget + modDown(2)
 	default:
 		panic("BUG: no cost for " + op.String())
 	}

@@ -109,7 +109,7 @@ func dims(shape []int) string {
 }
 
 // dotColour: inputs green, linear blue, polynomials and activations orange,
-// products of encrypted values red, the rest grey.
+// products of encrypted values red, bootstrapping violet, the rest grey.
 func dotColour(v *Value) string {
 	encrypted := 0
 	for _, a := range v.Args {
@@ -126,6 +126,8 @@ func dotColour(v *Value) string {
 		return "#f4cccc"
 	case v.Op == OpPackLinear || v.Op.Info().Linear != nil:
 		return "#dce6f4"
+	case v.Op == OpPackRefresh || v.Op == OpHERaise:
+		return "#d9d2e9"
 	}
 	return "#eeeeee"
 }

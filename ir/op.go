@@ -74,6 +74,9 @@ const (
 	OpHEMulI      // ct times the imaginary unit
 	OpHEOutput    // ciphertext for the client
 
+	// Plan files hold the numbers of scheme operations: what is new comes last.
+	OpPackRefresh // packed vocabulary: the same slots after bootstrapping
+
 	numOps
 )
 

@@ -23,8 +23,8 @@ var _ = register([]Info{
 			if v.Approx == nil || len(v.Approx.Coef) < 2 {
 				return Type{}, errors.New("no polynomial of degree 1 or more")
 			}
-			if v.Approx.Center != 0 || v.Approx.Bound != 1 {
-				return Type{}, errors.New("the range is not folded into the layer before")
+			if a := v.Approx; a.Center != 0 || a.Bound != 1 || a.Channels != nil || a.Inner != nil {
+				return Type{}, errors.New("ranges and inner polynomials are not folded into the layers before")
 			}
 			return slotsType(v, v.Args[0].Type.Shape)
 		}},
@@ -46,6 +46,14 @@ var _ = register([]Info{
 				err = errors.New("view over other ciphertexts")
 			}
 			return t, err
+		}},
+	{Op: OpPackRefresh, Name: "packed.refresh", Vocab: Packed, MinArgs: 1, MaxArgs: 1, Result: SlotsKind,
+		Doc: "the same slots, bootstrapped to a higher level; every slot, gaps included, lies in [-1,1]",
+		Infer: func(v *Value) (Type, error) {
+			if v.Args[0].Type.Kind != SlotsKind {
+				return Type{}, fmt.Errorf("argument of kind %s", v.Args[0].Type.Kind)
+			}
+			return v.Args[0].Type, nil
 		}},
 	{Op: OpPackOutput, Name: "packed.output", Vocab: Packed, MinArgs: 1, MaxArgs: 1, Result: SlotsKind,
 		Doc:   "result that the client decrypts",

@@ -121,7 +121,7 @@ func inferConv(v *Value) ([]int, DType, error) {
 }
 
 // patchElems bounds the patch matrix a convolution works on at a time.
-const patchElems = 1 << 16
+const patchElems = 1 << 15
 
 func evalConv(v *Value, args []*Array) (*Array, error) {
 	x, k := args[0], args[1]

@@ -1,8 +1,10 @@
 package ir
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // arithmetic returns the element type of arithmetic on the arguments: integer
@@ -223,8 +225,16 @@ func inferAct(v *Value) ([]int, DType, error) {
 		return nil, 0, err
 	}
 	if a := v.Approx; a != nil {
-		if len(a.Coef) == 0 || !(a.Bound > 0) || math.IsInf(a.Bound, 0) || math.IsNaN(a.Center) || math.IsInf(a.Center, 0) {
-			return nil, 0, fmt.Errorf("polynomial of %d coefficients around %v with bound %v is malformed", len(a.Coef), a.Center, a.Bound)
+		if len(a.Coef) == 0 || slices.ContainsFunc(a.Inner, func(c []float64) bool { return len(c) == 0 }) {
+			return nil, 0, errors.New("polynomial without coefficients is malformed")
+		}
+		if n := len(a.Channels); n > 0 && (len(v.Args[0].Type.Shape) < 2 || v.Args[0].Type.Shape[1] != n) {
+			return nil, 0, fmt.Errorf("ranges of %d channels for shape %v", n, v.Args[0].Type.Shape)
+		}
+		for _, h := range append(slices.Clone(a.Channels), Channel{a.Center, a.Bound, 1}) {
+			if !(h.Bound > 0) || finite("range", []float64{h.Center, h.Bound, h.Gain}) != nil {
+				return nil, 0, fmt.Errorf("range of a polynomial around %v with bound %v and factor %v is malformed", h.Center, h.Bound, h.Gain)
+			}
 		}
 	}
 	return v.Args[0].Type.Shape, Real, nil

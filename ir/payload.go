@@ -4,22 +4,56 @@ import "math"
 
 // Approx is a polynomial that stands in for an activation: in the Chebyshev
 // basis on [-Bound, Bound] shifted to Center, so the polynomial variable is
-// u = (x-Center)/Bound in [-1,1] and the value is sum Coef[k]*T_k(u).
+// u = (x-Center)/Bound in [-1,1] and the value is p(u) = sum Coef[k]*T_k(u).
 type Approx struct {
 	Coef   []float64 // Chebyshev coefficients
 	Center float64
 	Bound  float64 // half width of the range, > 0
 	Err    float64 // largest |approximation - function| on the range
+	// Channels, where not nil, stands in for Center and Bound, which then enclose
+	// all of it: one entry for every index of axis 1.
+	Channels []Channel
+	// Inner, where not nil, makes a composite: Chebyshev coefficients of polynomials
+	// from [-1,1] to [-1,1] that are applied to u one after the other, and the value
+	// is u*p(inner(u)).
+	Inner [][]float64
 }
+
+// Channel is the range of one channel and the factor of its value: Gain*p(u) with
+// u = (x-Center)/Bound.
+type Channel struct{ Center, Bound, Gain float64 }
 
 // Degree returns the index of the last coefficient.
 func (a *Approx) Degree() int { return len(a.Coef) - 1 }
 
-// At evaluates the polynomial at x by Clenshaw's recurrence.
-func (a *Approx) At(x float64) float64 { return Clenshaw(a.Coef, (x-a.Center)/a.Bound) }
+// Channel returns the range and factor of a channel.
+func (a *Approx) Channel(c int) Channel {
+	if a.Channels == nil {
+		return Channel{a.Center, a.Bound, 1}
+	}
+	return a.Channels[c]
+}
+
+// At evaluates the polynomial in a channel.
+func (a *Approx) At(c int, x float64) float64 {
+	h := a.Channel(c)
+	return h.Gain * a.Unit((x-h.Center)/h.Bound)
+}
+
+// Unit evaluates at u in [-1,1], by Clenshaw's recurrence.
+func (a *Approx) Unit(u float64) float64 {
+	if a.Inner == nil {
+		return Clenshaw(a.Coef, u)
+	}
+	s := u
+	for _, c := range a.Inner {
+		s = Clenshaw(c, s)
+	}
+	return u * Clenshaw(a.Coef, s)
+}
 
 // Outside reports whether x lies beyond the range the polynomial is good for.
-func (a *Approx) Outside(x float64) bool { return math.Abs(x-a.Center) > a.Bound*(1+1e-12) }
+func (h Channel) Outside(x float64) bool { return math.Abs(x-h.Center) > h.Bound*(1+1e-12) }
 
 // Clenshaw evaluates sum c[k]*T_k(u).
 func Clenshaw(c []float64, u float64) float64 {

@@ -94,6 +94,10 @@ func MatMulInto(out, a, b *Array) error {
 		clear(out.Data)
 		return nil
 	}
+	if fma && b.Shape[1] >= gemmTile {
+		gemm(out.Data, a.Data, b.Data, a.Shape[0], a.Shape[1], b.Shape[1])
+		return nil
+	}
 	if _, err := tensor.MatMul(a.Dense(), b.Dense(), tensor.WithReuse(out.Dense())); err != nil {
 		return fmt.Errorf("matrix product: %w", err)
 	}

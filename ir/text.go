@@ -259,6 +259,16 @@ func (p *printer) payload(v *Value) (string, error) {
 	if a := v.Approx; a != nil {
 		fmt.Fprintf(&b, " approx=(center=%s, bound=%s, err=%s, coef=%s)",
 			floatText(a.Center), floatText(a.Bound), floatText(a.Err), floatsText(a.Coef))
+		for _, c := range a.Inner {
+			fmt.Fprintf(&b, " inner=%s", floatsText(c))
+		}
+		if a.Channels != nil {
+			flat := make([]float64, 0, 3*len(a.Channels))
+			for _, h := range a.Channels {
+				flat = append(flat, h.Center, h.Bound, h.Gain)
+			}
+			fmt.Fprintf(&b, " channels=%s", floatsText(flat))
+		}
 	}
 	if l := v.Linear; l != nil {
 		if err := put("linear", l.numbers(), l.text, l.encode); err != nil {
@@ -936,8 +946,30 @@ func into[T any](dst *T, parse func() (T, error)) func() error {
 
 func (p *parser) approx() (*Approx, error) {
 	a := new(Approx)
-	return a, p.fields("(", []string{"center", "bound", "err", "coef"},
-		into(&a.Center, p.float), into(&a.Bound, p.float), into(&a.Err, p.float), into(&a.Coef, p.floats))
+	if err := p.fields("(", []string{"center", "bound", "err", "coef"},
+		into(&a.Center, p.float), into(&a.Bound, p.float), into(&a.Err, p.float), into(&a.Coef, p.floats)); err != nil {
+		return nil, err
+	}
+	for p.tok("inner=") {
+		c, err := p.floats()
+		if err != nil {
+			return nil, err
+		}
+		a.Inner = append(a.Inner, c)
+	}
+	if p.tok("channels=") {
+		flat, err := p.floats()
+		if err != nil {
+			return nil, err
+		}
+		if len(flat) == 0 || len(flat)%3 != 0 {
+			return nil, fmt.Errorf("channels of %d numbers, want three for each", len(flat))
+		}
+		for i := 0; i < len(flat); i += 3 {
+			a.Channels = append(a.Channels, Channel{flat[i], flat[i+1], flat[i+2]})
+		}
+	}
+	return a, nil
 }
 
 func (p *parser) slots() (*SlotData, error) {

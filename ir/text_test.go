@@ -50,7 +50,16 @@ func drawGraph(t *rapid.T) *Graph {
 			v.Op, v.Attrs = OpAct, Attrs{"fn": "clip", "min": math.Inf(-1), "max": number.Draw(t, "max")}
 		case 2:
 			v.Op, v.Attrs = OpAct, Attrs{"fn": "silu"}
-			v.Approx = &Approx{Coef: rapid.SliceOfN(number, 1, 100).Draw(t, "coef"), Bound: 1 + number.Filter(func(x float64) bool { return x > 0 && x < 1e9 }).Draw(t, "bound"), Err: number.Draw(t, "err")}
+			v.Approx = &Approx{Coef: rapid.SliceOfN(number, 1, 100).Draw(t, "coef"), Bound: 1 + number.Filter(func(x float64) bool { return x > 0 && x < 1e9 }).Draw(t, "bound"), Err: number.Draw(t, "err"),
+				Inner: rapid.SliceOfN(rapid.SliceOfN(number, 1, 9), 0, 2).Draw(t, "inner")}
+			if len(v.Approx.Inner) == 0 {
+				v.Approx.Inner = nil
+			}
+			if s := a.Type.Shape; len(s) > 1 && s[1] > 0 && rapid.Bool().Draw(t, "channels") {
+				for range s[1] {
+					v.Approx.Channels = append(v.Approx.Channels, Channel{number.Draw(t, "center"), v.Approx.Bound, number.Draw(t, "gain")})
+				}
+			}
 		case 3:
 			v.Op, v.Attrs = OpPow, Attrs{"k": 2.0}
 		case 4:
@@ -100,7 +109,8 @@ func lowered(t testing.TB, slots int) *Graph {
 	r := add(&Value{Op: OpHERotate, Attrs: Attrs{"rot": 1}, Args: []*Value{ct, key}})
 	mul := add(&Value{Op: OpHEMulPlain, Args: []*Value{r, w}})
 	res := add(&Value{Op: OpHERescale, Args: []*Value{mul}})
-	g.Inputs, g.Outputs = []*Value{x, ct}, []*Value{out, res}
+	fresh := add(&Value{Op: OpPackRefresh, Name: "act", Args: []*Value{p}, Layout: l})
+	g.Inputs, g.Outputs = []*Value{x, ct}, []*Value{out, res, fresh}
 	return g
 }
 

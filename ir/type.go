@@ -93,7 +93,7 @@ type Type struct {
 	Scale     Scale   // scheme kinds except digits and keys
 	// Complex says that slots may hold complex numbers (standard ring only): the
 	// inside of a bootstrap. Without it only real parts count.
-	Complex bool
+	Complex bool `cbor:",omitempty"`
 }
 
 // Elems returns the number of elements of the logical shape; 1 for a scalar.

@@ -182,6 +182,11 @@ func verifyPayload(v *Value) error {
 		if err := finite("polynomial", a.Coef); err != nil {
 			return err
 		}
+		for _, c := range a.Inner {
+			if err := finite("inner polynomial", c); err != nil {
+				return err
+			}
+		}
 		if err := finite("range of the polynomial", []float64{a.Center, a.Bound, a.Err}); err != nil {
 			return err
 		}

@@ -4,13 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
-	"github.com/home-fhe/home/backend"
-	"github.com/home-fhe/home/backend/clear"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -55,25 +51,22 @@ func activations(u *unit) error {
 	if len(acts) == 0 {
 		return nil
 	}
+	u.multiplied = multiplied(u.graph)
+	if u.levelCost == nil {
+		u.levelCost = u.chainCost
+	}
 	return u.searchDegrees(c, acts)
 }
 
-// leastDepth refuses networks that no choice of polynomials brings within the
-// longest chain, before any time is spent on that choice: every activation takes
+// leastDepth refuses networks that no choice of polynomials brings within a
+// chain that the user gave, before any time is spent on that choice: every activation takes
 // at least minPolyLevels and a linear layer before it.
 func (u *unit) leastDepth() error {
-	most := 0
-	if p := u.opt.Params; p != nil {
-		most = p.MaxLevel()
-	} else {
-		all, err := Catalogue()
-		if err != nil {
-			return err
-		}
-		for _, p := range all {
-			most = max(most, p.MaxLevel())
-		}
+	p := u.opt.Params
+	if p == nil || p.Ring == ir.RingStandard { // bootstrapping goes to any depth
+		return nil
 	}
+	most := p.MaxLevel()
 	depth, acts := map[*ir.Value]int{}, map[*ir.Value]int{}
 	need, count := 0, 0
 	for _, v := range u.graph.Values {
@@ -95,7 +88,7 @@ func (u *unit) leastDepth() error {
 		need, count = max(need, d), max(count, n)
 	}
 	if need > most {
-		return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w: %d activations in a row need at least %d levels, the longest chain has %d", ErrTooDeep, count, need, most), Hint: "run it with --mode clear"}
+		return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w: %d activations in a row need at least %d levels, %q has %d", ErrTooDeep, count, need, p.Name, most), Hint: "run it with --mode clear"}
 	}
 	return nil
 }
@@ -141,378 +134,6 @@ func encryptedActs(g *ir.Graph) []*ir.Value {
 	return acts
 }
 
-// calibration holds what the exact network did on the calibration samples.
-type calibration struct {
-	graph   *ir.Graph
-	samples []*ir.Array
-	ranges  map[*ir.Value]Range
-	tail    map[*ir.Value]Range     // where the extremes of rare samples may lie
-	values  map[*ir.Value][]float64 // a sample of each activation's arguments
-	inputs  []Range                 // per input element
-	outputs [][]float64             // exact outputs per sample
-}
-
-// perSample is how many argument values of an activation one sample contributes
-// to the fit.
-const perSample = 48
-
-func newCalibration(g *ir.Graph, samples []*ir.Array) (*calibration, error) {
-	if len(g.Inputs) != 1 {
-		return nil, fmt.Errorf("calibration needs a network with one input; this one has %d", len(g.Inputs))
-	}
-	shape := g.Inputs[0].Type.Shape
-	constant := true
-	for i, s := range samples {
-		if !slices.Equal(s.Shape, shape) {
-			return nil, fmt.Errorf("calibration sample %d has shape %v; the network's input %q has shape %v", i, s.Shape, g.Inputs[0].Name, shape)
-		}
-		for _, x := range s.Data {
-			if math.IsNaN(x) || math.IsInf(x, 0) {
-				return nil, fmt.Errorf("calibration sample %d holds %v", i, x)
-			}
-			constant = constant && x == samples[0].Data[0]
-		}
-	}
-	if constant {
-		return nil, fmt.Errorf("all %d calibration samples hold the same constant: give real inputs", len(samples))
-	}
-	c := &calibration{graph: g, samples: samples, outputs: make([][]float64, len(samples))}
-	type seen struct {
-		ranges map[*ir.Value]Range
-		values map[*ir.Value][]float64
-	}
-	all := make([]seen, len(samples))
-	acts := map[*ir.Value]bool{}
-	for _, a := range encryptedActs(g) {
-		acts[a.Args[0]] = true
-	}
-	err := eachParallel(len(samples), func(i int) error {
-		s := seen{map[*ir.Value]Range{}, map[*ir.Value][]float64{}}
-		out, _, err := clear.EvalTensor(g, []*ir.Array{samples[i]}, clear.Options{Observe: func(v *ir.Value, a *ir.Array) {
-			if !v.Type.Encrypted || len(a.Data) == 0 {
-				return
-			}
-			r := Range{a.Data[0], a.Data[0]}
-			for _, x := range a.Data {
-				if x < r.Lo {
-					r.Lo = x
-				} else if x > r.Hi {
-					r.Hi = x
-				}
-			}
-			s.ranges[v] = r
-			if acts[v] {
-				step := len(a.Data)/perSample + 1
-				for k := (i * 7) % step; k < len(a.Data); k += step {
-					s.values[v] = append(s.values[v], a.Data[k])
-				}
-			}
-		}})
-		if err != nil {
-			return err
-		}
-		all[i], c.outputs[i] = s, flatten(out)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	c.ranges, c.values = map[*ir.Value]Range{}, map[*ir.Value][]float64{}
-	for i, s := range all {
-		for v, r := range s.ranges {
-			if i > 0 {
-				r = r.join(c.ranges[v])
-			}
-			if math.IsNaN(r.Lo) || math.IsNaN(r.Hi) || math.IsInf(r.Lo, 0) || math.IsInf(r.Hi, 0) {
-				return nil, &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: fmt.Errorf("calibration sample %d makes it %v", i, r)}
-			}
-			c.ranges[v] = r
-		}
-		for v, xs := range s.values {
-			c.values[v] = append(c.values[v], xs...)
-		}
-	}
-	c.tail = make(map[*ir.Value]Range, len(c.ranges))
-	lows, highs := make([]float64, len(samples)), make([]float64, len(samples))
-	for v, r := range c.ranges {
-		for i, s := range all {
-			lows[i], highs[i] = s.ranges[v].Lo, s.ranges[v].Hi
-		}
-		c.tail[v] = r.join(Range{r.Lo - tailSpread(lows, -1), r.Hi + tailSpread(highs, 1)})
-	}
-	c.inputs = make([]Range, len(samples[0].Data))
-	for e := range c.inputs {
-		c.inputs[e] = Range{samples[0].Data[e], samples[0].Data[e]}
-		for _, s := range samples[1:] {
-			c.inputs[e] = c.inputs[e].join(Range{s.Data[e], s.Data[e]})
-		}
-	}
-	return c, nil
-}
-
-// tailSpread extrapolates the extremes of samples: the distance from the 90 %
-// quantile to the largest of them (sign 1; -1 for the smallest). Where extremes
-// fall off like an exponential or faster, a sample ten to a hundred times rarer
-// than any seen lies about that much further out.
-func tailSpread(extremes []float64, sign float64) float64 {
-	s := slices.Clone(extremes)
-	for i := range s {
-		s[i] *= sign
-	}
-	slices.Sort(s)
-	return s[len(s)-1] - s[(len(s)-1)*9/10]
-}
-
-func flatten(arrays []*ir.Array) []float64 {
-	if len(arrays) == 1 {
-		return arrays[0].Data
-	}
-	var out []float64
-	for _, a := range arrays {
-		out = append(out, a.Data...)
-	}
-	return out
-}
-
-// eachParallel runs f for 0..n-1 on all cores and returns the errors in order.
-func eachParallel(n int, f func(i int) error) error {
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range min(runtime.GOMAXPROCS(0), n) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for i := range next {
-				errs[i] = backend.Guard(func() error { return f(i) })
-			}
-		}()
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-// quality is how an approximated network compares with the exact one on the
-// check half of the calibration samples.
-type quality struct {
-	disagree float64 // share of samples whose top-1 class changes
-	expected float64 // the same over all pairs of one sample's error and another's margin
-	logit95  float64 // 95 % quantile of the largest output error of a sample
-	margin   float64 // median distance between the two largest exact outputs
-	largest  float64 // largest exact output
-}
-
-// ok applies the accuracy budget: few classes change, and output errors stay
-// well below the distances that decide a class.
-func (q quality) ok(drop float64) bool {
-	if q.margin > 0 {
-		return q.disagree <= drop && q.expected <= drop && q.logit95 <= 0.25*q.margin
-	}
-	return q.logit95 <= drop*max(q.largest, 1e-9)
-}
-
-// hopeless reports a quality so far from the budget that a few samples show it.
-func (q quality) hopeless(drop float64) bool {
-	if q.margin > 0 {
-		return q.disagree > 10*drop || q.expected > 10*drop || q.logit95 > q.margin
-	}
-	return q.logit95 > 4*drop*max(q.largest, 1e-9)
-}
-
-func (q quality) String() string {
-	if q.margin > 0 {
-		return fmt.Sprintf("%.2f %% of classes change (%.2f %% expected), output error %.2g against a typical margin of %.2g", 100*q.disagree, 100*q.expected, q.logit95, q.margin)
-	}
-	return fmt.Sprintf("output error %.2g of %.2g", q.logit95, q.largest)
-}
-
-// checkSamples is how many samples the check half has at most.
-const checkSamples = 200
-
-// held lists the samples of the check half: every second one, up to
-// checkSamples; the fit used the others.
-func (c *calibration) held() []int {
-	if len(c.samples) == 1 {
-		return []int{0}
-	}
-	half := len(c.samples) / 2
-	n := min(half, checkSamples)
-	out := make([]int, n)
-	for i := range out {
-		out[i] = 2*(i*half/n) + 1
-	}
-	return out
-}
-
-// check measures the graph's current polynomials on the check half. What misses
-// the budget by far on a fifth of it is not measured further.
-func (c *calibration) check(drop float64) (quality, error) {
-	held := c.held()
-	if few := len(held) / 5; few >= 20 {
-		var first []int
-		for i := range few {
-			first = append(first, held[5*i])
-		}
-		if q, err := c.measure(first); err != nil || q.hopeless(drop) {
-			return q, err
-		}
-	}
-	return c.measure(held)
-}
-
-// measure compares the approximated network with the exact one on some samples.
-func (c *calibration) measure(held []int) (quality, error) {
-	n := len(held)
-	errs, lost, margins := make([]float64, n), make([]float64, n), make([]float64, n)
-	changed := make([]bool, n)
-	err := eachParallel(n, func(i int) error {
-		out, _, err := clear.EvalTensor(c.graph, []*ir.Array{c.samples[held[i]]}, clear.Options{Approx: true})
-		if err != nil {
-			return err
-		}
-		got, want := flatten(out), c.outputs[held[i]]
-		top := argmax(want)
-		margins[i] = topMargin(want)
-		for k := range got {
-			d := got[k] - want[k]
-			if math.IsNaN(d) {
-				d = math.Inf(1)
-			}
-			errs[i] = max(errs[i], math.Abs(d))
-			lost[i] = max(lost[i], d-(got[top]-want[top]))
-		}
-		changed[i] = argmax(got) != top
-		return nil
-	})
-	if err != nil {
-		return quality{}, err
-	}
-	var q quality
-	for i, h := range held {
-		for _, x := range c.outputs[h] {
-			q.largest = max(q.largest, math.Abs(x))
-		}
-		if changed[i] {
-			q.disagree++
-		}
-	}
-	q.disagree /= float64(n)
-	slices.Sort(errs)
-	slices.Sort(margins)
-	for _, l := range lost {
-		below, _ := slices.BinarySearch(margins, l)
-		q.expected += float64(below)
-	}
-	q.expected /= float64(n) * float64(n)
-	q.logit95 = errs[(n-1)*95/100]
-	q.margin = margins[n/2]
-	return q, nil
-}
-
-func argmax(x []float64) int {
-	b := 0
-	for i := range x {
-		if x[i] > x[b] {
-			b = i
-		}
-	}
-	return b
-}
-
-// topMargin is the distance between the two largest entries, 0 for fewer.
-func topMargin(x []float64) float64 {
-	if len(x) < 2 {
-		return 0
-	}
-	a, b := math.Inf(-1), math.Inf(-1)
-	for _, v := range x {
-		if v > a {
-			a, b = v, a
-		} else if v > b {
-			b = v
-		}
-	}
-	return a - b
-}
-
-// searchDegrees finds, for every activation, the number of levels that meets
-// the budget: first the smallest that does for all alike, then one by one lower
-// while it still does, last activations first.
-func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
-	fits := make([]map[int]*ir.Approx, len(acts))
-	for i := range fits {
-		fits[i] = map[int]*ir.Approx{}
-	}
-	set := func(i, levels int) error {
-		v := acts[i]
-		p := fits[i][levels]
-		if p == nil {
-			f, err := v.Activation()
-			if err != nil {
-				return err
-			}
-			shape, err := v.ActShape()
-			if err != nil {
-				return err
-			}
-			r := u.ranges[v.Args[0]]
-			if p, err = fitPolynomial(f, shape, r.Lo, r.Hi, quantiles(c.values[v.Args[0]], 1500), levels); err != nil {
-				return &ir.NodeError{Node: v.Name, Op: v.Attrs.Str("fn", ""), Err: err, Hint: "give calibration data on which the function is defined"}
-			}
-			fits[i][levels] = p
-		}
-		v.Approx = p
-		return nil
-	}
-	levels := make([]int, len(acts))
-	var q quality
-	found := false
-	for k := minPolyLevels; k <= maxPolyLevels && !found; k++ {
-		for i := range acts {
-			levels[i] = k
-			if err := set(i, k); err != nil {
-				return err
-			}
-		}
-		var err error
-		if q, err = c.check(u.opt.drop()); err != nil {
-			return err
-		}
-		found = q.ok(u.opt.drop())
-	}
-	if !found {
-		return fmt.Errorf("%w: with polynomials of degree %d (%d levels each), %v; the budget is %.3g %%: raise --accuracy-drop or give more calibration data",
-			ErrAccuracy, 1<<maxPolyLevels-1, maxPolyLevels, q, 100*u.opt.drop())
-	}
-	if !u.skip("activation-trim") {
-		for i := len(acts) - 1; i >= 0; i-- {
-			for levels[i] > minPolyLevels {
-				if err := set(i, levels[i]-1); err != nil {
-					return err
-				}
-				t, err := c.check(u.opt.drop())
-				if err != nil {
-					return err
-				}
-				if !t.ok(u.opt.drop()) {
-					if err := set(i, levels[i]); err != nil {
-						return err
-					}
-					break
-				}
-				levels[i]--
-				q = t
-			}
-		}
-	}
-	u.note("activations: %v on %d held-out calibration samples", q, len(c.held()))
-	return nil
-}
-
 // intervalActs bounds every value by interval arithmetic and approximates on
 // those bounds. They hold for every input in range but are far wider than what
 // occurs.
@@ -534,7 +155,7 @@ func (u *unit) intervalActs(acts []*ir.Value) error {
 		}
 		goal := 0.01 * max(1, image.Hi-image.Lo)
 		for k := minPolyLevels; k <= maxPolyLevels; k++ {
-			if v.Approx, err = fitPolynomial(f, shape, r.Lo, r.Hi, nil, k); err != nil {
+			if v.Approx, err = fitPolynomial(f, shape, r.Lo, r.Hi, nil, rung{k, false}); err != nil {
 				return &ir.NodeError{Node: v.Name, Op: v.Attrs.Str("fn", ""), Err: err, Hint: "give calibration data"}
 			}
 			if v.Approx.Err <= goal {

@@ -51,7 +51,7 @@ func TestFit(t *testing.T) {
 			}
 			last := math.Inf(1)
 			for levels := minPolyLevels; levels <= maxPolyLevels; levels++ {
-				p, err := fitPolynomial(f, shape, c.lo, c.hi, nil, levels)
+				p, err := fitPolynomial(f, shape, c.lo, c.hi, nil, rung{levels, false})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -61,10 +61,10 @@ func TestFit(t *testing.T) {
 				worst := 0.0
 				for i := range 20001 {
 					x := c.lo + (c.hi-c.lo)*float64(i)/20000
-					if p.Outside(x) {
+					if p.Channel(0).Outside(x) {
 						t.Fatalf("%g lies outside the range of the polynomial", x)
 					}
-					worst = max(worst, math.Abs(p.At(x)-f(x)))
+					worst = max(worst, math.Abs(p.At(0, x)-f(x)))
 				}
 				if worst > p.Err*1.02+1e-12 {
 					t.Errorf("%d levels: error %g, reported %g", levels, worst, p.Err)
@@ -91,7 +91,7 @@ func TestFit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fitPolynomial(f, ir.ActShape{}, -1, 1, nil, 4); err == nil {
+	if _, err := fitPolynomial(f, ir.ActShape{}, -1, 1, nil, rung{4, false}); err == nil {
 		t.Error("the logarithm was fitted on negative numbers")
 	}
 }
@@ -145,6 +145,16 @@ outputs(%10)
 			t.Errorf("tanh bounded by %v", b)
 		}
 	}
+}
+
+func argmax(x []float64) int {
+	b := 0
+	for i := range x {
+		if x[i] > x[b] {
+			b = i
+		}
+	}
+	return b
 }
 
 func TestAssignLevels(t *testing.T) {

@@ -1,7 +1,9 @@
 package passes
 
 import (
+	"cmp"
 	"math"
+	"math/bits"
 	"slices"
 	"sort"
 
@@ -13,53 +15,74 @@ import (
 // diagonal names one by argument, input and output ciphertext and rotation.
 type diagKey struct{ arg, in, out, rot int }
 
-// eachEntry visits the nonzeros of one matrix as places: a product of the slot
-// from of input ciphertext in with val lands, before folding, in slot to of
-// output ciphertext out, and rot = from - to modulo the slots, as small in
-// magnitude as the copies of the input element allow. rows limits the visit to
-// some rows (nil: all).
-func (p *placement) eachEntry(a *packed, m *ir.Sparse, rows []int32, f func(in, out, to, rot int, val float64)) {
+// walk visits the nonzeros of one matrix as places: a product of the slot from of
+// input ciphertext in with val lands, before folding, in slot to of output
+// ciphertext out, and rot = from - to modulo the slots, as small in magnitude as
+// the copies of the input element allow.
+type walk struct {
+	p      *placement
+	m      *ir.Sparse
+	reps   [][]int32 // of each column
+	where  [][]int32 // of each row
+	first  []int32   // where no column has several copies and nothing is folded: its only one
+	period int
+	size   int // log2 of the slots
+}
+
+func (p *placement) walk(a *packed, m *ir.Sparse) *walk {
 	l, o := a.layout, p.out.layout
-	period := commonPeriod(a, p)
-	reps := replicas(l, m.Cols, period)
-	copies := period // of the result: those that a fold does not make
+	w := &walk{p: p, m: m, period: commonPeriod(a, p), size: bits.Len(uint(l.Slots)) - 1}
+	w.reps = replicas(l, m.Cols, w.period)
+	copies := w.period // of the result: those that a fold does not make
 	if p.count > 1 {
 		if copies = p.unit; p.blocks {
 			copies = o.Slots
 		}
 	}
-	where := replicas(o, m.Rows, copies)
-	visit := func(i int32) {
-		cols, vals := m.Row(int(i))
-		if len(cols) == 0 {
-			return
+	w.where = replicas(o, m.Rows, copies)
+	if p.count == 1 && !slices.ContainsFunc(w.reps, func(r []int32) bool { return len(r) != 1 }) {
+		w.first = make([]int32, m.Cols)
+		for c, r := range w.reps {
+			w.first[c] = r[0]
 		}
-		for _, w := range where[i] {
-			oct, os := int(w)/o.Slots, int(w)%o.Slots
+	}
+	return w
+}
+
+// row visits the nonzeros of one row.
+func (w *walk) row(i int, f func(in, out, to, rot int, val float64)) {
+	cols, vals := w.m.Row(i)
+	mask := 1<<w.size - 1
+	for _, at := range w.where[i] {
+		out, o := int(at)>>w.size, int(at)&mask
+		if w.first != nil {
 			for e, c := range cols {
-				best, bestTo, bestIn := math.MaxInt, 0, 0
-				for _, r := range reps[c] {
-					ict, s := int(r)/l.Slots, int(r)%l.Slots
-					d, to := p.reach(s, os, period)
-					if abs(d) < abs(best) || abs(d) == abs(best) && d > best {
-						best, bestTo, bestIn = d, to, ict
-					}
-				}
-				if best == math.MaxInt {
-					panic("BUG: element without a slot")
-				}
-				f(bestIn, oct, bestTo, best, vals[e])
+				r := int(w.first[c])
+				f(r>>w.size, out, o, centred(r&mask-o, w.period), vals[e])
 			}
+			continue
+		}
+		for e, c := range cols {
+			best, bestTo, bestIn := math.MaxInt, 0, 0
+			for _, r := range w.reps[c] {
+				d, to := w.p.reach(int(r)&mask, o, w.period)
+				if abs(d) < abs(best) || abs(d) == abs(best) && d > best {
+					best, bestTo, bestIn = d, to, int(r)>>w.size
+				}
+			}
+			if best == math.MaxInt {
+				panic("BUG: element without a slot")
+			}
+			f(bestIn, out, bestTo, best, vals[e])
 		}
 	}
-	if rows == nil {
-		for i := range m.Rows {
-			visit(int32(i))
-		}
-		return
-	}
-	for _, i := range rows {
-		visit(i)
+}
+
+// eachEntry visits the nonzeros of one matrix.
+func (p *placement) eachEntry(a *packed, m *ir.Sparse, f func(in, out, to, rot int, val float64)) {
+	w := p.walk(a, m)
+	for i := range m.Rows {
+		w.row(i, f)
 	}
 }
 
@@ -122,12 +145,16 @@ func replicas(l *ir.Layout, n, period int) [][]int32 {
 	return out
 }
 
-func mod(a, n int) int { return ((a % n) + n) % n }
+func mod(a, n int) int {
+	if n&(n-1) == 0 {
+		return a & (n - 1)
+	}
+	return ((a % n) + n) % n
+}
 
 // centred returns a modulo n in (-n/2, n/2].
 func centred(a, n int) int {
-	a = mod(a, n)
-	if a > n/2 {
+	if a = mod(a, n); a > n/2 {
 		a -= n
 	}
 	return a
@@ -149,61 +176,93 @@ func (s split) of(d int) (baby, giant int) {
 	return b, d - b
 }
 
-// plan of rotations of one layer.
+// rotations is how the diagonals of a layer are summed up.
 type rotations struct {
-	split  split
-	babies []map[int]bool // per (argument, input ciphertext), flattened
-	giants []map[int]bool // per output ciphertext
-	diags  int
-	cost   float64 // seconds
+	split split
+	keys  []int   // rotations of baby and giant steps, ascending, each once
+	cost  float64 // seconds
 }
 
 // chooseSplit finds the cheapest baby-step giant-step split for a set of
 // diagonals at the level of the products.
 func chooseSplit(diags []diagKey, inBase []int, ins, outs int, widths []int, par *ir.Params, prof *backend.Profile, level int) *rotations {
+	return cheapest(splits(diags, inBase, ins, outs, widths, par, prof, level))
+}
+
+func cheapest(rs []*rotations) *rotations {
+	return slices.MinFunc(rs, func(a, b *rotations) int { return cmp.Compare(a.cost, b.cost) })
+}
+
+// splits prices every split of the given widths.
+func splits(diags []diagKey, inBase []int, ins, outs int, widths []int, par *ir.Params, prof *backend.Profile, level int) []*rotations {
 	hoist := prof.Seconds(par, ir.OpHEHoistRot, level)
 	giant := prof.Seconds(par, ir.OpHEGiant, level) + prof.Seconds(par, ir.OpHEAddQP, level)
 	dec := prof.Seconds(par, ir.OpHEDecompose, level)
 	mac := prof.Seconds(par, ir.OpHEMacQP, level)
 	down := prof.Seconds(par, ir.OpHEModDown, level) + prof.Seconds(par, ir.OpHERescale, level)
-	var best *rotations
+	slots := par.Slots()
+	far := max(slots, slices.Max(widths)) // generated transforms may be longer than the slots
+	for _, d := range diags {
+		far = max(far, abs(d.rot))
+	}
+	var out []*rotations
+	var babies, giants, decomposed, keys marks
 	for _, w := range widths {
-		for _, off := range []int{0, w / 2} {
-			r := &rotations{split: split{w, off}, babies: make([]map[int]bool, ins), giants: make([]map[int]bool, outs), diags: len(diags)}
-			for i := range r.babies {
-				r.babies[i] = map[int]bool{}
-			}
-			for i := range r.giants {
-				r.giants[i] = map[int]bool{}
-			}
+		offsets := []int{0, w / 2}
+		if w < 2 {
+			offsets = offsets[:1]
+		}
+		for _, off := range offsets {
+			r := &rotations{split: split{w, off}, cost: float64(len(diags))*mac + float64(outs)*down}
+			babies.reset(ins * w)
+			giants.reset(outs * 4 * far)
+			decomposed.reset(ins)
+			keys.reset(slots)
 			for _, d := range diags {
 				b, g := r.split.of(d.rot)
-				r.babies[inBase[d.arg]+d.in][b] = true
-				r.giants[d.out][g] = true
-			}
-			for _, b := range r.babies {
-				n := len(b)
-				if b[0] {
-					n--
+				in := inBase[d.arg] + d.in
+				if b != 0 && babies.add(in*w+b+off) {
+					r.cost += hoist
+					if decomposed.add(in) {
+						r.cost += dec
+					}
+					if keys.add(mod(b, slots)) {
+						r.keys = append(r.keys, mod(b, slots))
+					}
 				}
-				if n > 0 {
-					r.cost += dec + float64(n)*hoist
+				if g != 0 && giants.add((4*d.out+2)*far+g) {
+					r.cost += giant
+					if keys.add(mod(g, slots)) {
+						r.keys = append(r.keys, mod(g, slots))
+					}
 				}
 			}
-			for _, g := range r.giants {
-				n := len(g)
-				if g[0] {
-					n--
-				}
-				r.cost += float64(n)*giant + down
-			}
-			r.cost += float64(len(diags)) * mac
-			if best == nil || r.cost < best.cost {
-				best = r
-			}
+			slices.Sort(r.keys)
+			out = append(out, r)
 		}
 	}
-	return best
+	return out
+}
+
+// marks is a set of small numbers that is emptied in no time.
+type marks struct {
+	at  []int32
+	now int32
+}
+
+func (m *marks) reset(n int) {
+	if m.now++; len(m.at) < n {
+		m.at, m.now = make([]int32, n), 1
+	}
+}
+
+// add reports whether i was not in the set before.
+func (m *marks) add(i int) bool {
+	if m.at[i] == m.now {
+		return false
+	}
+	m.at[i] = m.now
+	return true
 }
 
 // splitWidths lists the candidate widths: powers of two, and rows of the grid.
@@ -223,24 +282,72 @@ func splitWidths(slots int, args []*packed) []int {
 	return slices.Compact(w)
 }
 
-// diagonals collects the distinct diagonals of a layer, from some rows or all.
+// diagonals collects the distinct diagonals of a layer. With sample, of the rows
+// of a [C,H,W] result it visits all channels of some pixels only: one of each set
+// of pixels whose rotations agree in the middle channel. Where layouts are
+// products of channels and pixels and channels of the matrix are alike, as in
+// convolutions, nothing is lost.
 func diagonals(n *fusedNode, args []*packed, p *placement, sample bool) []diagKey {
-	seen := map[diagKey]bool{}
-	var rows []int32
-	if sample {
-		rows = sampleRows(n.shape)
-	}
+	slots := p.out.layout.Slots
+	walks := make([]*walk, len(n.mats))
 	for k, m := range n.mats {
-		p.eachEntry(args[k], m, rows, func(in, out, to, rot int, _ float64) {
-			seen[diagKey{k, in, out, rot}] = true
-		})
+		walks[k] = p.walk(args[k], m)
 	}
-	keys := make([]diagKey, 0, len(seen))
-	for d := range seen {
-		keys = append(keys, d)
+	c, h, w, ok := spatial(n.shape)
+	sample = sample && ok && c >= 4 && h*w >= 16
+	var pixels []int
+	if sample {
+		known := map[uint64]bool{}
+		for x := range h * w {
+			sum := uint64(0)
+			for k, walk := range walks {
+				walk.row(c/2*h*w+x, func(in, out, to, rot int, _ float64) {
+					sum = mix(mix(sum, uint64(k)<<40^uint64(in)<<20^uint64(out)), uint64(rot))
+				})
+			}
+			if !known[sum] {
+				known[sum] = true
+				pixels = append(pixels, x)
+			}
+		}
+	}
+	var keys []diagKey
+	for k, walk := range walks {
+		type pair struct{ in, out int }
+		seen := map[pair]*marks{}
+		last := pair{-1, -1}
+		var set *marks
+		visit := func(in, out, to, rot int, _ float64) {
+			if at := (pair{in, out}); at != last {
+				if set, last = seen[at], at; set == nil {
+					set = new(marks)
+					set.reset(2 * slots)
+					seen[at] = set
+				}
+			}
+			if set.add(slots + rot) {
+				keys = append(keys, diagKey{k, in, out, rot})
+			}
+		}
+		if !sample {
+			for i := range n.mats[k].Rows {
+				walk.row(i, visit)
+			}
+		}
+		for _, x := range pixels {
+			for ch := range c {
+				walk.row(ch*h*w+x, visit)
+			}
+		}
 	}
 	slices.SortFunc(keys, compareDiag)
 	return keys
+}
+
+// mix adds a word to a hash.
+func mix(h, x uint64) uint64 {
+	h = (h ^ x) * 0x9e3779b97f4a7c15
+	return h ^ h>>29
 }
 
 func compareDiag(a, b diagKey) int {
@@ -250,21 +357,4 @@ func compareDiag(a, b diagKey) int {
 		}
 	}
 	return 0
-}
-
-// sampleRows picks rows that show every rotation of a convolution: all channels
-// at the corners and the middle of the plane.
-func sampleRows(shape []int) []int32 {
-	c, h, w, ok := spatial(shape)
-	if !ok || h*w < 16 {
-		return nil
-	}
-	var rows []int32
-	for ch := range c {
-		for _, yx := range [][2]int{{0, 0}, {h / 2, w / 2}, {h - 1, w - 1}, {0, w - 1}, {h - 1, 0}} {
-			rows = append(rows, int32((ch*h+yx[0])*w+yx[1]))
-		}
-	}
-	slices.Sort(rows)
-	return slices.Compact(rows)
 }

@@ -10,14 +10,22 @@ import (
 // the lowering itself, so they panic as bugs.
 type builder struct {
 	g     *ir.Graph
-	keys  map[int]*ir.Value // by rotation, 0 is relinearisation
+	keys  map[int]*ir.Value // by rotation or key number
+	dfts  map[dftKey]*ir.Value
 	name  string            // ONNX node the next values belong to
 	layer map[*ir.Value]int // report row of each value
 	cur   int               // current report row
 }
 
+// dftKey tells generated diagonals apart: bootstraps share them.
+type dftKey struct {
+	diagonal ir.Diagonal
+	points   int
+	scale    string
+}
+
 func newBuilder(g *ir.Graph) *builder {
-	return &builder{g: g, keys: map[int]*ir.Value{}, layer: map[*ir.Value]int{}}
+	return &builder{g: g, keys: map[int]*ir.Value{}, dfts: map[dftKey]*ir.Value{}, layer: map[*ir.Value]int{}}
 }
 
 func (b *builder) emit(op ir.Op, attrs ir.Attrs, args ...*ir.Value) *ir.Value {
@@ -34,7 +42,10 @@ func (b *builder) emit(op ir.Op, attrs ir.Attrs, args ...*ir.Value) *ir.Value {
 func (b *builder) key(rot, level int) *ir.Value {
 	k := b.keys[rot]
 	if k == nil {
-		k = &ir.Value{Op: ir.OpHEKey, Name: "", Attrs: ir.Attrs{"rot": rot, "level": level}, Type: ir.Type{Kind: ir.KeyKind, Level: level}}
+		k = &ir.Value{Op: ir.OpHEKey, Attrs: ir.Attrs{"rot": rot, "level": level}, Type: ir.Type{Kind: ir.KeyKind, Level: level}}
+		if rot == ir.KeySparse {
+			k.Type.Kind = ir.SparseKeyKind
+		}
 		b.keys[rot] = k
 		b.layer[k] = -1
 	} else if k.Type.Level < level {
@@ -59,7 +70,20 @@ func (b *builder) finish() {
 	b.g.Renumber()
 }
 
+// plain encodes slot values for a level. A generated diagonal is made once, for
+// the highest level of its uses.
 func (b *builder) plain(d *ir.SlotData, level int, scale ir.Scale, qp bool) *ir.Value {
+	var known dftKey
+	if d.DFT != nil {
+		known = dftKey{*d.DFT, d.Period, scale.String()}
+		if v := b.dfts[known]; v != nil {
+			if v.Type.Level < level {
+				v.Type.Level = level
+				v.Attrs["level"] = level
+			}
+			return v
+		}
+	}
 	q := 0
 	if qp {
 		q = 1
@@ -70,6 +94,9 @@ func (b *builder) plain(d *ir.SlotData, level int, scale ir.Scale, qp bool) *ir.
 		panic("BUG: lowering: " + err.Error())
 	}
 	b.layer[v] = b.cur
+	if d.DFT != nil {
+		b.dfts[known] = v
+	}
 	return v
 }
 

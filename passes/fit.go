@@ -3,29 +3,40 @@ package passes
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"gonum.org/v1/gonum/mat"
 
 	"github.com/home-fhe/home/ir"
 )
 
-// fitPolynomial approximates f on [lo,hi] by the best polynomial that costs the
-// given number of levels: least squares in the Chebyshev basis over Chebyshev
-// nodes of the whole range together with a sample of the values that really
-// occur there, which count more. Where f minus a line is even about zero, only
-// the linear and the even terms are used, on a symmetric range; such a
-// polynomial has degree 2^levels-2 and costs half the products.
-func fitPolynomial(f func(float64) float64, shape ir.ActShape, lo, hi float64, sample []float64, levels int) (*ir.Approx, error) {
-	center, bound := (lo+hi)/2, (hi-lo)/2
-	degree := 1<<levels - 1
-	evenOnly := shape.Sym == ir.SymEven && levels >= 2
+// rung is what a polynomial may cost: levels, and whether a function that is even
+// but for a line may have other odd terms as well, which takes half as many
+// products again and fits values that are not spread evenly about zero better.
+type rung struct {
+	levels int
+	full   bool
+}
+
+// The share that the whole range has in a fit beside the values that occur. Those
+// carry the fit of a function with a kink, which no polynomial follows
+// everywhere.
+const (
+	rangeShare     = 0.15
+	rangeShareKink = 0.001
+)
+
+// fitPolynomial approximates f on [lo,hi] by the best polynomial that costs no
+// more than the rung: least squares in the Chebyshev basis over Chebyshev nodes of
+// the whole range together with the values that really occur there, nil where
+// they are unknown. Where f minus a line is even about zero, unless the rung is
+// full, only the linear and the even terms are used, on a symmetric range; such a
+// polynomial has degree 2^levels-2.
+func fitPolynomial(f func(float64) float64, shape ir.ActShape, lo, hi float64, seen *spread, k rung) (*ir.Approx, error) {
+	center, bound := spanOf(shape, Range{lo, hi})
+	degree := 1<<k.levels - 1
+	evenOnly := shape.Sym == ir.SymEven && k.levels >= 2 && !k.full
 	if evenOnly {
-		center, bound = 0, max(math.Abs(lo), math.Abs(hi))
 		degree--
-	}
-	if !(bound > 0) {
-		bound = 1e-6
 	}
 	var basis []int
 	for k := 0; k <= degree; k++ {
@@ -34,28 +45,30 @@ func fitPolynomial(f func(float64) float64, shape ir.ActShape, lo, hi float64, s
 		}
 	}
 	nodes := max(256, 6*degree)
-	pts := make([]float64, 0, nodes+len(sample))
+	share := rangeShare
+	if len(shape.Kinks) > 0 {
+		share = rangeShareKink
+	}
+	var pts, weights []float64
+	if seen != nil {
+		pts, weights = seen.points()
+	}
+	total := 0.0
+	for _, w := range weights {
+		total += w
+	}
+	if total == 0 {
+		total = 1
+	}
 	for i := range nodes {
 		pts = append(pts, math.Cos(math.Pi*(float64(i)+0.5)/float64(nodes)))
+		weights = append(weights, share*total/float64(nodes))
 	}
-	for _, x := range sample {
-		if u := (x - center) / bound; math.Abs(u) <= 1 {
-			pts = append(pts, u)
-		}
-	}
-	wNode := 1.0
-	if len(pts) > nodes && len(shape.Kinks) > 0 {
-		wNode = 0.15 // the occurring values carry the fit of a function with a kink
-	}
-	rows := len(pts)
-	a := mat.NewDense(rows, len(basis), nil)
-	y := mat.NewVecDense(rows, nil)
+	a := mat.NewDense(len(pts), len(basis), nil)
+	y := mat.NewVecDense(len(pts), nil)
 	t := make([]float64, degree+1)
 	for i, u := range pts {
-		w := 1.0
-		if i < nodes {
-			w = wNode
-		}
+		w := math.Sqrt(weights[i])
 		t[0] = 1
 		if degree > 0 {
 			t[1] = u
@@ -83,16 +96,62 @@ func fitPolynomial(f func(float64) float64, shape ir.ActShape, lo, hi float64, s
 		p.Coef[k] = x.AtVec(j)
 	}
 	p.Coef = trimCoef(p.Coef)
-	worst := func(u float64) { p.Err = max(p.Err, math.Abs(ir.Clenshaw(p.Coef, u)-f(center+bound*u))) }
-	for i := range 4096 {
-		worst(-math.Cos(math.Pi * float64(i) / 4095))
+	p.Err = worstError(p, f, shape.Kinks)
+	return p, nil
+}
+
+// spanOf returns the centre and half width that a polynomial takes for a range.
+func spanOf(shape ir.ActShape, r Range) (center, bound float64) {
+	center, bound = (r.Lo+r.Hi)/2, (r.Hi-r.Lo)/2
+	if shape.Sym == ir.SymEven {
+		center, bound = 0, max(math.Abs(r.Lo), math.Abs(r.Hi))
 	}
-	for _, k := range shape.Kinks { // where the error of a function with a kink is largest
-		if u := (k - center) / bound; math.Abs(u) <= 1 {
-			worst(u)
+	if !(bound > 0) {
+		bound = 1e-6
+	}
+	return center, bound
+}
+
+// worstError returns the largest error of an approximation of f on its range,
+// from a grid and the kinks, where the error is largest.
+func worstError(p *ir.Approx, f func(float64) float64, kinks []float64) float64 {
+	worst := 0.0
+	at := func(u float64) { worst = max(worst, math.Abs(p.Unit(u)-f(p.Center+p.Bound*u))) }
+	for i := range 4096 {
+		at(-math.Cos(math.Pi * float64(i) / 4095))
+	}
+	for _, k := range kinks {
+		if u := (k - p.Center) / p.Bound; math.Abs(u) <= 1 {
+			at(u)
 		}
 	}
-	return p, nil
+	return worst
+}
+
+// spread gathers values in [-1,1] with weights, in bins as wide as a polynomial
+// of any degree in use can tell apart.
+type spread struct{ weight, sum [spreadBins]float64 }
+
+const spreadBins = 2048
+
+// add counts a value; one outside [-1,1] is left out.
+func (s *spread) add(u, weight float64) {
+	if !(math.Abs(u) <= 1) {
+		return
+	}
+	b := min(spreadBins-1, int(math.Acos(u)*(spreadBins/math.Pi)))
+	s.weight[b] += weight
+	s.sum[b] += weight * u
+}
+
+// points returns the mean and the weight of every bin in use.
+func (s *spread) points() (u, weight []float64) {
+	for b, w := range s.weight {
+		if w > 0 {
+			u, weight = append(u, s.sum[b]/w), append(weight, w)
+		}
+	}
+	return u, weight
 }
 
 // trimCoef drops trailing coefficients and zeroes inner ones that are rounding
@@ -112,18 +171,4 @@ func trimCoef(c []float64) []float64 {
 		n--
 	}
 	return c[:n]
-}
-
-// quantiles returns about n values spread evenly over the sorted sample.
-func quantiles(s []float64, n int) []float64 {
-	s = slices.Clone(s)
-	slices.Sort(s)
-	if len(s) <= n {
-		return s
-	}
-	out := make([]float64, n)
-	for i := range out {
-		out[i] = s[i*(len(s)-1)/(n-1)]
-	}
-	return out
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sort"
-	"strings"
 
 	"github.com/home-fhe/home/ir"
 )
@@ -24,11 +22,12 @@ const (
 	fusedLinear
 	fusedPoly
 	fusedMul
+	fusedRefresh // the argument at a higher level
 	fusedOutput
 )
 
 func (k fusedKind) String() string {
-	return [...]string{"input", "linear", "poly", "mul", "output"}[k]
+	return [...]string{"input", "linear", "poly", "mul", "refresh", "output"}[k]
 }
 
 // fusedNode is one step. Values are normalised: what the slots hold is
@@ -47,6 +46,7 @@ type fusedNode struct {
 	level  int          // of the result, set by assignLevels
 	boost  int          // linear: bits by which the result's scale exceeds 2^LogScale
 	final  bool         // linear: the result is an output
+	boot   *bootstrap   // refresh: how
 }
 
 func (n *fusedNode) elems() int { return ir.NumElems(n.shape) }
@@ -65,6 +65,7 @@ type fuser struct {
 	roots   map[*ir.Value]*fusedNode
 	affines map[*ir.Value]*affine
 	heavy   map[*ir.Value]bool // heavyPath of values seen
+	row     map[*fusedNode]int // products in a row that end at one
 	input   func(v *ir.Value) (center, norm []float64)
 }
 
@@ -80,7 +81,7 @@ const productBoost = 3
 // fuse turns a tensor graph into its fused form. Errors name the ONNX node that
 // cannot be computed on ciphertexts.
 func fuse(g *ir.Graph, ranges map[*ir.Value]Range, input func(v *ir.Value) (center, norm []float64)) ([]*fusedNode, error) {
-	f := &fuser{ranges: ranges, uses: g.Uses(), roots: map[*ir.Value]*fusedNode{}, affines: map[*ir.Value]*affine{}, heavy: map[*ir.Value]bool{}, input: input}
+	f := &fuser{ranges: ranges, uses: g.Uses(), roots: map[*ir.Value]*fusedNode{}, affines: map[*ir.Value]*affine{}, heavy: map[*ir.Value]bool{}, row: map[*fusedNode]int{}, input: input}
 	for _, v := range g.Values {
 		if err := f.visit(v); err != nil {
 			return nil, err
@@ -173,13 +174,7 @@ func (f *fuser) visit(v *ir.Value) error {
 		if err != nil {
 			return err
 		}
-		lin := f.linear(v.Args[0].Name, v.Args[0], a, v.Approx.Center, v.Approx.Bound)
-		p := &ir.Approx{Coef: slices.Clone(v.Approx.Coef), Bound: 1, Err: v.Approx.Err}
-		norm := polyMax(p)
-		for i := range p.Coef {
-			p.Coef[i] /= norm
-		}
-		f.root(v, &fusedNode{kind: fusedPoly, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{lin}, approx: p, orig: v.Approx, norm: []float64{norm}})
+		f.root(v, f.activation(v, a))
 		return nil
 	case ir.OpPow:
 		k := v.Attrs.Float("k", 0)
@@ -226,6 +221,48 @@ func (f *fuser) visit(v *ir.Value) error {
 	return nil
 }
 
+// activation appends the steps of an approximated activation of a, all but the
+// last, which it returns.
+func (f *fuser) activation(v *ir.Value, a *affine) *fusedNode {
+	p, n := v.Approx, v.Type.Elems()
+	center, bound, gain := []float64{p.Center}, []float64{p.Bound}, []float64{1}
+	if p.Channels != nil {
+		center, bound, gain = make([]float64, n), make([]float64, n), make([]float64, n)
+		per := ir.NumElems(v.Type.Shape[2:])
+		for i := range n {
+			h := p.Channel(i / per % len(p.Channels))
+			center[i], bound[i], gain[i] = h.Center, h.Bound, h.Gain
+		}
+	}
+	u := f.linearEach(v.Args[0].Name, v.Args[0], a, center, bound)
+	poly := func(name string, arg *fusedNode, coef []float64, err float64, last bool) *fusedNode {
+		q := &ir.Approx{Coef: slices.Clone(coef), Bound: 1, Err: err}
+		norm := 1.0
+		if last {
+			norm = polyMax(q)
+		}
+		for i := range q.Coef {
+			q.Coef[i] /= norm
+		}
+		out := &fusedNode{kind: fusedPoly, name: name, shape: v.Type.Shape, args: []*fusedNode{arg}, approx: q, orig: p, norm: make([]float64, len(gain))}
+		for i, g := range gain {
+			out.norm[i] = norm * g
+		}
+		return out
+	}
+	if p.Inner == nil {
+		return poly(v.Name, u, p.Coef, p.Err, true)
+	}
+	s := u
+	for i, c := range p.Inner {
+		s = poly(fmt.Sprintf("%s sign %d", v.Name, i+1), s, c, 0, false)
+		f.nodes = append(f.nodes, s)
+	}
+	s = poly(v.Name+" sign", s, p.Coef, p.Err, true)
+	f.nodes = append(f.nodes, s)
+	return &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{u, s}, norm: s.norm}
+}
+
 // heavyPath reports whether a product with weights lies between v and its roots.
 func (f *fuser) heavyPath(v *ir.Value) bool {
 	if f.roots[v] != nil || !v.Type.Encrypted {
@@ -253,7 +290,9 @@ func (f *fuser) product(v, a, b *ir.Value) error {
 			return err
 		}
 	}
-	f.root(v, &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{x, y}, norm: []float64{x.norm[0] * y.norm[0]}})
+	n := &fusedNode{kind: fusedMul, name: v.Name, shape: v.Type.Shape, args: []*fusedNode{x, y}, norm: []float64{x.norm[0] * y.norm[0]}}
+	f.row[n] = 1 + max(f.row[x], f.row[y])
+	f.root(v, n)
 	return nil
 }
 
@@ -295,14 +334,23 @@ func broadcastIndex(in, out []int) []int32 {
 	return idx
 }
 
+// How many products may follow each other without a layer in between, which
+// brings back the scale, whose exponents each product doubles; and how much
+// smaller than the slots allow products may become before one does: each squares
+// what a range has too much.
+const (
+	mostProducts = 8
+	mostWaste    = 1 << 12
+)
+
 // operand returns a normalised node for a factor of a product: the root itself
-// where it is one with uniform norm, else a linear step.
+// where it is one with uniform norm and no product too many, else a linear step.
 func (f *fuser) operand(v *ir.Value) (*fusedNode, error) {
 	a, err := f.affineOf(v)
 	if err != nil {
 		return nil, err
 	}
-	if r := a.plainRoot(); r != nil && len(r.norm) == 1 && (r.center == nil || r.center[0] == 0) {
+	if r := a.plainRoot(); r != nil && len(r.norm) == 1 && (r.center == nil || r.center[0] == 0) && f.row[r] < mostProducts && (f.row[r] == 0 || r.norm[0] <= mostWaste*f.norm(v)) {
 		return r, nil
 	}
 	n := f.linear(v.Name, v, a, 0, f.norm(v))
@@ -324,16 +372,22 @@ func (f *fuser) setRoot(v *ir.Value, n *fusedNode) {
 
 // linear appends the step (a - center)/norm.
 func (f *fuser) linear(name string, v *ir.Value, a *affine, center, norm float64) *fusedNode {
-	n := &fusedNode{kind: fusedLinear, name: name, shape: v.Type.Shape, args: a.roots, norm: []float64{norm}}
+	return f.linearEach(name, v, a, []float64{center}, []float64{norm})
+}
+
+// linearEach is linear with one centre and norm for each element, or for all.
+func (f *fuser) linearEach(name string, v *ir.Value, a *affine, centers, norms []float64) *fusedNode {
+	n := &fusedNode{kind: fusedLinear, name: name, shape: v.Type.Shape, args: a.roots, norm: norms}
 	rows := n.elems()
 	n.bias = make([]float64, rows)
 	for i := range n.bias {
-		n.bias[i] = (a.biasAt(i) - center) / norm
+		n.bias[i] = (a.biasAt(i) - at(centers, int32(i))) / at(norms, int32(i))
 	}
 	for k, m := range a.mats {
 		r := a.roots[k]
 		s := &ir.Sparse{Rows: m.Rows, Cols: m.Cols, Ptr: m.Ptr, Col: m.Col, Val: make([]float64, len(m.Val))}
 		for i := range rows {
+			norm := at(norms, int32(i))
 			for e := m.Ptr[i]; e < m.Ptr[i+1]; e++ {
 				c := m.Col[e]
 				s.Val[e] = m.Val[e] * at(r.norm, c) / norm
@@ -648,50 +702,4 @@ func (n *fusedNode) depth() int {
 		return polyDepth(n.approx.Degree())
 	}
 	return 0
-}
-
-// assignLevels gives every step the lowest level that its users allow (outputs
-// end at level 0) and returns the level of the input, the depth of the network.
-func assignLevels(nodes []*fusedNode) int {
-	for _, n := range nodes {
-		n.level = 0
-	}
-	depth := 0
-	for i := len(nodes) - 1; i >= 0; i-- {
-		n := nodes[i]
-		for _, a := range n.args {
-			a.level = max(a.level, n.level+n.depth())
-		}
-		depth = max(depth, n.level)
-	}
-	for _, n := range nodes {
-		if n.kind == fusedInput {
-			n.level = depth
-		}
-	}
-	return depth
-}
-
-// describeDepth says, for a message, where the levels go.
-func describeDepth(nodes []*fusedNode) string {
-	type part struct {
-		name  string
-		depth int
-	}
-	var parts []part
-	for _, n := range nodes {
-		if n.kind == fusedPoly {
-			parts = append(parts, part{n.name, n.depth()})
-		}
-	}
-	sort.SliceStable(parts, func(i, j int) bool { return parts[i].depth > parts[j].depth })
-	var s []string
-	for i, p := range parts {
-		if i == 3 {
-			s = append(s, fmt.Sprintf("and %d more activations", len(parts)-3))
-			break
-		}
-		s = append(s, fmt.Sprintf("%s takes %d", p.name, p.depth))
-	}
-	return strings.Join(s, ", ")
 }

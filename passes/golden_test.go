@@ -32,7 +32,8 @@ var update = flag.Bool("update", false, "rewrite the golden files of this packag
 //	batch N          samples a run should serve
 //	approx           keep the polynomials of the input text
 //
-// The scheme vocabulary after schedule is printed as the steps of the plan.
+// After levels and placement the fused program is printed, and the scheme
+// vocabulary after schedule as the steps of the plan.
 // Floats are cut to five digits, which no processor's rounding reaches.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("testdata", "*.txt"))
@@ -127,6 +128,12 @@ func golden(t *testing.T, options, in string) string {
 			break
 		}
 	}
+	switch stop {
+	case "levels":
+		return program(u.fused)
+	case "placement":
+		return shortFloats(program(u.nodes) + strings.Join(append(u.notes, ""), "\n"))
+	}
 	if u.plan != nil && len(u.plan.Steps) > 0 {
 		return shortFloats(steps(u.plan))
 	}
@@ -146,6 +153,24 @@ func shortFloats(s string) string {
 		}
 		return strconv.FormatFloat(x, 'g', 5, 64)
 	})
+}
+
+// program prints fused steps: number, level of the result, kind, name, and the
+// numbers of what they read.
+func program(nodes []*fusedNode) string {
+	var b strings.Builder
+	for i, n := range nodes {
+		fmt.Fprintf(&b, "%d: level %d, %s %q", i, n.level, n.kind, n.name)
+		for k, a := range n.args {
+			sep := ", "
+			if k == 0 {
+				sep = " of "
+			}
+			fmt.Fprintf(&b, "%s%d", sep, slices.Index(nodes, a))
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
 }
 
 // steps prints the objects that steps read from outside and the steps.

@@ -32,6 +32,8 @@ func laneState(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) *packS
 			st.cost += elems * polyCost(n.approx.Degree(), par, prof, level)
 		case fusedMul:
 			st.cost += elems * (prof.Seconds(par, ir.OpHEMul, level) + prof.Seconds(par, ir.OpHERescale, level))
+		case fusedRefresh:
+			st.cost += n.boot.seconds(par, prof, n.level, slots, n.elems())
 		}
 	}
 	return st

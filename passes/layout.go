@@ -150,11 +150,24 @@ func inputLayouts(slots int, shape []int, firstRows []int) []*packed {
 	n := ir.NumElems(shape)
 	var out []*packed
 	if c, h, w, ok := spatial(shape); ok && h*w <= slots {
+		last := len(shape) == 4 && w < min(c, h) // channels come last
+		if last {
+			c, h, w = w, c, h
+		}
 		g := grid{row: w, plane: nextPow2(h * w), gap: 1}
-		if nextPow2(c)*g.plane <= slots {
-			out = append(out, gridLayout(slots, c, h, w, g, 1, 1), gridLayout(slots, c, h, w, g, 2, 1))
-		} else {
-			out = append(out, gridLayout(slots, c, h, w, g, 0, 1))
+		copies := []int{1, 2}
+		if nextPow2(c)*g.plane > slots {
+			copies = []int{0}
+		}
+		for _, k := range copies {
+			p := gridLayout(slots, c, h, w, g, k, 1)
+			for i, e := range p.layout.Map {
+				if last && e >= 0 {
+					ch, px := int(e)/(h*w), int(e)%(h*w)
+					p.layout.Map[i] = int32(px*c + ch)
+				}
+			}
+			out = append(out, p)
 		}
 	}
 	if n > slots {
@@ -254,9 +267,8 @@ func placements(slots int, args []*packed, shape []int, polyNext bool) []placeme
 	}
 	// In place: a layer that only scales its argument's slots.
 	for _, a := range args {
-		if slices.Contains(a.layout.Map, int32(n-1)) && maxElem(a.layout) == n-1 {
+		if maxElem(a.layout) == n-1 {
 			keep(placement{a, slots, 1, false})
-			break
 		}
 	}
 	return out

@@ -178,16 +178,13 @@ func TestPlacements(t *testing.T) {
 			nodes = append(nodes, &fusedNode{kind: fusedPoly, name: "f", shape: shape, args: []*fusedNode{lin}, approx: &ir.Approx{Coef: []float64{0, 1}, Bound: 1}, norm: []float64{1}})
 		}
 		nodes = append(nodes, &fusedNode{kind: fusedOutput, name: "y", shape: shape, args: []*fusedNode{lin}, level: 1, norm: []float64{1}})
-		index := map[*fusedNode]int{}
-		for i, n := range nodes {
-			index[n] = i
-		}
+		pk := newPacker(nodes, par, prof)
 		for _, p := range placements(slots, args, shape, poly) {
 			st := &packState{}
 			for _, a := range args {
 				st.places = append(st.places, placement{a, slots, 1, false})
 			}
-			if _, ok := placeCost(lin, p, st, index, par, prof); !ok {
+			if math.IsInf(pk.price(pk.index[lin], st, p), 1) {
 				continue
 			}
 			st.places = append(st.places, p, p, p)

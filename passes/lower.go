@@ -69,6 +69,15 @@ func (lw *lowering) node(n *fusedNode) []*ir.Value {
 		for i := range x {
 			out = append(out, b.rescale(b.mulAt(x[i], y[i], n.level+1)))
 		}
+	case fusedRefresh:
+		place := lw.place(n).out
+		period := lw.par.Slots()
+		if place.layout.Cts == 1 {
+			period = place.period
+		}
+		for _, x := range lw.cts[n.args[0]] {
+			out = append(out, lw.refresh(n.boot, x, period, n.level))
+		}
 	case fusedOutput:
 		for _, x := range lw.cts[n.args[0]] {
 			v := b.emit(ir.OpHEOutput, nil, x)
@@ -107,7 +116,7 @@ func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 	period := make([]int, len(args))
 	for k, m := range n.mats {
 		period[k] = commonPeriod(args[k], p)
-		p.eachEntry(args[k], m, nil, func(in, out, to, rot int, val float64) {
+		p.eachEntry(args[k], m, func(in, out, to, rot int, val float64) {
 			key := diagKey{k, in, out, rot}
 			d := byKey[key]
 			if d == nil {
@@ -207,19 +216,48 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 		}
 		return
 	}
-	base, ins := inBases(args)
-	r := chooseSplit(keys, base, ins, p.out.layout.Cts, splitWidths(slots, args), lw.par, lw.prof, level)
+	var by split
+	if s := lw.state.splits; s != nil {
+		by = s[lw.index[n]]
+	} else {
+		base, ins := inBases(args)
+		by = chooseSplit(keys, base, ins, p.out.layout.Cts, splitWidths(slots, args), lw.par, lw.prof, level).split
+	}
 
+	terms := make([]term, len(diags))
+	for i, d := range diags {
+		terms[i] = term{d.key, func(giant int) *ir.SlotData { return d.slots(period[d.key.arg], giant) }}
+	}
+	source := func(k diagKey) *ir.Value { return lw.cts[n.args[k.arg]][k.in] }
+	for j, s := range lw.bsgs(terms, by, source, p.out.layout.Cts, level, product) {
+		if s != nil {
+			join(j, b.emit(ir.OpHEModDown, nil, s))
+		}
+	}
+}
+
+// term is one diagonal of a linear layer. slots gives it rotated to the right by
+// the giant step that brings it back.
+type term struct {
+	key   diagKey
+	slots func(giant int) *ir.SlotData
+}
+
+// bsgs emits the sum of diagonals modulo QP, for each output ciphertext, at scale
+// product; nil where there are none.
+func (lw *lowering) bsgs(terms []term, split split, source func(diagKey) *ir.Value, outs, level int, product ir.Scale) []*ir.Value {
+	b, slots := lw.b, lw.par.Slots()
 	type babyKey struct{ arg, in, rot int }
 	babies := map[babyKey]*ir.Value{}
 	digits := map[[2]int]*ir.Value{}
-	baby := func(k babyKey) *ir.Value {
+	baby := func(d diagKey, rot int) *ir.Value {
+		k := babyKey{d.arg, d.in, rot}
 		if v := babies[k]; v != nil {
 			return v
 		}
-		x := lw.cts[n.args[k.arg]][k.in]
+		x := source(d)
 		var v *ir.Value
-		if k.rot == 0 {
+		if rot == 0 {
 			v = b.emit(ir.OpHELift, ir.Attrs{"level": level}, x)
 		} else {
 			d := digits[[2]int{k.arg, k.in}]
@@ -227,7 +265,7 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 				d = b.emit(ir.OpHEDecompose, ir.Attrs{"level": level}, x)
 				digits[[2]int{k.arg, k.in}] = d
 			}
-			rot := mod(k.rot, slots)
+			rot := mod(rot, slots)
 			v = b.emit(ir.OpHEHoistRot, ir.Attrs{"rot": rot}, x, d, b.key(rot, level))
 		}
 		babies[k] = v
@@ -235,15 +273,15 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 	}
 	// Group by output ciphertext and giant step, in order.
 	type group struct{ out, giant int }
-	groups := map[group][]*diagData{}
+	groups := map[group][]term{}
 	var order []group
-	for _, d := range diags {
-		_, g := r.split.of(d.key.rot)
-		k := group{d.key.out, g}
+	for _, t := range terms {
+		_, g := split.of(t.key.rot)
+		k := group{t.key.out, g}
 		if groups[k] == nil {
 			order = append(order, k)
 		}
-		groups[k] = append(groups[k], d)
+		groups[k] = append(groups[k], t)
 	}
 	slices.SortFunc(order, func(x, y group) int {
 		if x.out != y.out {
@@ -251,13 +289,13 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 		}
 		return x.giant - y.giant
 	})
-	sums := make([]*ir.Value, p.out.layout.Cts)
+	sums := make([]*ir.Value, outs)
 	for _, gr := range order {
 		var inner *ir.Value
-		for _, d := range groups[gr] {
-			bb, _ := r.split.of(d.key.rot)
-			x := baby(babyKey{d.key.arg, d.key.in, bb})
-			pt := b.plain(d.slots(period[d.key.arg], gr.giant), level, product.Div(x.Type.Scale), true)
+		for _, t := range groups[gr] {
+			rot, _ := split.of(t.key.rot)
+			x := baby(t.key, rot)
+			pt := b.plain(t.slots(gr.giant), level, product.Div(x.Type.Scale), true)
 			if inner == nil {
 				inner = b.emit(ir.OpHEMulQP, nil, x, pt)
 			} else {
@@ -273,11 +311,7 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 			sums[gr.out] = b.add(sums[gr.out], inner)
 		}
 	}
-	for j, s := range sums {
-		if s != nil {
-			join(j, b.emit(ir.OpHEModDown, nil, s))
-		}
-	}
+	return sums
 }
 
 // slots returns the diagonal as slot values, rotated to the right by giant so

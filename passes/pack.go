@@ -2,6 +2,7 @@ package passes
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/bits"
@@ -11,120 +12,275 @@ import (
 	"github.com/home-fhe/home/ir"
 )
 
-// beam is how many partial packings are kept while layers are placed in order.
-const beam = 8
+// beam is how many partial packings are kept while layers are placed in order,
+// and perLayout how many of them may agree in the newest layout.
+const (
+	beam      = 12
+	perLayout = 3
+)
 
 // packState is a partial packing: a layout for each step so far.
 type packState struct {
 	places []placement // by node index
+	splits []split     // of linear layers, by node index; nil: each takes its cheapest
 	cost   float64     // seconds on one core
+}
+
+// packer searches for a packing. Layouts and sparsity patterns are numbered, so
+// that what repeats in a network, such as the layers of a residual stage, is
+// priced once.
+type packer struct {
+	nodes    []*fusedNode
+	index    map[*fusedNode]int
+	par      *ir.Params
+	prof     *backend.Profile
+	polyNext []bool
+	partner  map[*fusedNode]*fusedNode // the factor whose layout a factor must take
+	until    []int                     // by node, the last that reads its layout
+	tier     backend.TierProfile       // that weights and keys come from
+
+	layouts  map[uint64][]*packed
+	number   map[*packed]int
+	patterns map[*fusedNode]string
+	offers   map[string][]placement
+	prices   map[string]float64
 }
 
 // packing places every step of the fused network for the given parameters and
 // returns the cheapest packing found.
 func packing(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) (*packState, error) {
-	slots := par.Slots()
-	index := map[*fusedNode]int{}
-	for i, n := range nodes {
-		index[n] = i
-	}
-	polyNext := make([]bool, len(nodes))
-	partner := map[*fusedNode]*fusedNode{}
-	for _, n := range nodes {
-		switch n.kind {
-		case fusedPoly:
-			polyNext[index[n.args[0]]] = true
-		case fusedMul:
-			if n.args[0] != n.args[1] {
-				a, b := n.args[0], n.args[1]
-				if index[a] > index[b] {
-					a, b = b, a
-				}
-				partner[b] = a
-			}
-		}
-	}
+	pk := newPacker(nodes, par, prof)
 	states := []*packState{{}}
 	for i, n := range nodes {
-		var next []*packState
-		for _, s := range states {
-			for _, c := range candidates(n, i, s, nodes, index, partner, polyNext[i], slots) {
-				next = append(next, &packState{places: append(slices.Clip(s.places), c), cost: s.cost})
-			}
-		}
-		err := eachParallel(len(next), func(k int) error {
-			s := next[k]
-			cost, ok := placeCost(n, s.places[i], s, index, par, prof)
-			if !ok {
-				cost = math.Inf(1)
-			}
-			s.cost += cost
-			return nil
-		})
-		if err != nil {
+		var err error
+		if states, err = pk.step(i, states); err != nil {
 			return nil, err
 		}
-		next = slices.DeleteFunc(next, func(s *packState) bool { return math.IsInf(s.cost, 1) })
-		if len(next) == 0 {
-			return nil, &ir.NodeError{Node: n.name, Op: n.kind.String(), Err: fmt.Errorf("no packing of shape %v into %d slots was found", n.shape, slots), Hint: "run it with --mode clear"}
+		if len(states) == 0 {
+			return nil, &ir.NodeError{Node: n.name, Op: n.kind.String(), Err: fmt.Errorf("no packing of shape %v into %d slots was found", n.shape, par.Slots()), Hint: "run it with --mode clear"}
 		}
-		slices.SortStableFunc(next, func(a, b *packState) int { return cmp.Compare(a.cost, b.cost) })
-		states = diverse(next, i)
 	}
+	pk.shareKeys(states[0])
 	return states[0], nil
 }
 
-// diverse keeps the cheapest state of each distinct last layout.
-func diverse(s []*packState, last int) []*packState {
-	var out []*packState
-	for _, x := range s {
-		if len(out) == beam {
-			break
+func newPacker(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) *packer {
+	pk := &packer{nodes: nodes, index: map[*fusedNode]int{}, par: par, prof: prof, polyNext: make([]bool, len(nodes)),
+		partner: map[*fusedNode]*fusedNode{}, until: make([]int, len(nodes)), layouts: map[uint64][]*packed{}, number: map[*packed]int{},
+		patterns: patternNames(nodes), offers: map[string][]placement{}, prices: map[string]float64{}}
+	for i, n := range nodes {
+		pk.index[n] = i
+	}
+	// A network that is refreshed has more weights and keys than memory holds.
+	pk.tier = prof.Tiers[0]
+	if slices.ContainsFunc(nodes, func(n *fusedNode) bool { return n.kind == fusedRefresh }) {
+		pk.tier = prof.Slow()
+	}
+	placed := func(n *fusedNode) *fusedNode { // the step that decides on n's layout
+		for n.kind == fusedRefresh {
+			n = n.args[0]
 		}
-		if !slices.ContainsFunc(out, func(y *packState) bool {
-			return y.places[last].out.layout.Equal(x.places[last].out.layout)
-		}) {
-			out = append(out, x)
+		return n
+	}
+	for i, n := range nodes {
+		for _, a := range n.args {
+			pk.until[pk.index[a]] = i
+		}
+		switch n.kind {
+		case fusedPoly, fusedRefresh: // what is refreshed must be bounded as well
+			pk.polyNext[pk.index[placed(n.args[0])]] = true
+		case fusedMul:
+			if a, b := placed(n.args[0]), placed(n.args[1]); a != b {
+				if pk.index[a] > pk.index[b] {
+					a, b = b, a
+				}
+				pk.partner[b] = a
+				pk.until[pk.index[a]] = i
+			}
 		}
 	}
-	return out
+	return pk
 }
 
-func candidates(n *fusedNode, i int, s *packState, nodes []*fusedNode, index map[*fusedNode]int, partner map[*fusedNode]*fusedNode, polyNext bool, slots int) []placement {
-	arg := func(k int) *packed { return s.places[index[n.args[k]]].out }
+// patternNames names the places of the nonzeros of every linear layer.
+func patternNames(nodes []*fusedNode) map[*fusedNode]string {
+	known := map[uint64][]*ir.Sparse{}
+	number := map[*ir.Sparse]int{}
+	names := map[*fusedNode]string{}
+	for _, n := range nodes {
+		name := fmt.Sprint(n.shape)
+		for _, m := range n.mats {
+			h := hash32(hash32(uint64(m.Cols), m.Ptr), m.Col)
+			at := slices.IndexFunc(known[h], func(k *ir.Sparse) bool {
+				return k.Cols == m.Cols && slices.Equal(k.Ptr, m.Ptr) && slices.Equal(k.Col, m.Col)
+			})
+			if at < 0 {
+				at = len(known[h])
+				number[m] = len(number)
+				known[h] = append(known[h], m)
+			}
+			name += fmt.Sprint(" ", number[known[h][at]])
+		}
+		names[n] = name
+	}
+	return names
+}
+
+func hash32(h uint64, x []int32) uint64 {
+	for _, v := range x {
+		h = mix(h, uint64(uint32(v)))
+	}
+	return h
+}
+
+// canon returns the first layout met that equals p.
+func (pk *packer) canon(p *packed) *packed {
+	if _, ok := pk.number[p]; ok {
+		return p
+	}
+	h := hash32(uint64(p.period)<<1^uint64(p.layout.Cts)<<32, p.layout.Map)
+	for _, k := range pk.layouts[h] {
+		if k.period == p.period && k.bounded == p.bounded && (k.grid == nil) == (p.grid == nil) && (k.grid == nil || *k.grid == *p.grid) && k.layout.Equal(p.layout) {
+			return k
+		}
+	}
+	pk.number[p] = len(pk.number)
+	pk.layouts[h] = append(pk.layouts[h], p)
+	return p
+}
+
+// trial is a state with one more step placed.
+type trial struct {
+	from  *packState
+	place placement
+	cost  float64 // of the whole
+	key   string  // of the step's price
+}
+
+// step places node i in every way that each state allows and returns the
+// cheapest new states, cheapest first. Of states that later steps cannot tell
+// apart it keeps one.
+func (pk *packer) step(i int, states []*packState) ([]*packState, error) {
+	var open []*trial
+	for _, s := range states {
+		for _, p := range pk.candidates(i, s) {
+			open = append(open, &trial{from: s, place: p, key: pk.priceKey(i, s, p)})
+		}
+	}
+	var keys []string
+	var todo []*trial
+	for _, t := range open {
+		if _, ok := pk.prices[t.key]; !ok {
+			pk.prices[t.key] = 0
+			keys, todo = append(keys, t.key), append(todo, t)
+		}
+	}
+	costs := make([]float64, len(todo))
+	err := eachParallel(len(todo), func(k int) error {
+		costs[k] = pk.price(i, todo[k].from, todo[k].place)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for k := range keys {
+		pk.prices[keys[k]] = costs[k]
+	}
+	for _, t := range open {
+		t.cost = t.from.cost + pk.prices[t.key]
+	}
+	slices.SortStableFunc(open, func(a, b *trial) int {
+		return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(a.place.out.period, b.place.out.period))
+	})
+	var out []*packState
+	known := map[string]bool{}
+	count := map[*packed]int{}
+	for _, t := range open {
+		if live := pk.live(i, t); math.IsInf(t.cost, 1) || len(out) == beam || count[t.place.out] == perLayout || known[live] {
+			continue
+		} else {
+			known[live] = true
+		}
+		count[t.place.out]++
+		out = append(out, &packState{places: append(slices.Clip(t.from.places), t.place), cost: t.cost})
+	}
+	return out, nil
+}
+
+// live names the layouts that steps after i read.
+func (pk *packer) live(i int, t *trial) string {
+	b := binary.AppendUvarint(nil, uint64(pk.number[t.place.out]))
+	for j, p := range t.from.places {
+		if pk.until[j] > i {
+			b = binary.AppendUvarint(b, uint64(pk.number[p.out]))
+		}
+	}
+	return string(b)
+}
+
+func (pk *packer) args(i int, s *packState) []*packed {
+	var args []*packed
+	for _, a := range pk.nodes[i].args {
+		args = append(args, s.places[pk.index[a]].out)
+	}
+	return args
+}
+
+func (pk *packer) priceKey(i int, s *packState, p placement) string {
+	n := pk.nodes[i]
+	if n.kind != fusedLinear {
+		return fmt.Sprint(i, " ", pk.number[p.out])
+	}
+	k := fmt.Sprint(pk.patterns[n], " ", n.level, p.unit, p.count, p.blocks, pk.number[p.out])
+	for _, a := range pk.args(i, s) {
+		k += fmt.Sprint(" ", pk.number[a])
+	}
+	return k
+}
+
+// candidates returns the ways to place node i, with canonical layouts.
+func (pk *packer) candidates(i int, s *packState) []placement {
+	n, slots := pk.nodes[i], pk.par.Slots()
+	args := pk.args(i, s)
+	key := fmt.Sprint(i)
+	for _, a := range args {
+		key += fmt.Sprint(" ", pk.number[a])
+	}
+	if p := pk.partner[n]; p != nil {
+		// The other factor's layout, and only where no element is garbage.
+		return []placement{{s.places[pk.index[p]].out, slots, 1, false}}
+	}
+	out, ok := pk.offers[key]
+	if ok {
+		return out
+	}
 	switch n.kind {
 	case fusedInput:
 		var rows []int
-		for _, u := range nodes {
+		for _, u := range pk.nodes {
 			if u.kind == fusedLinear && slices.Contains(u.args, n) {
 				rows = append(rows, u.elems())
 			}
 		}
-		var out []placement
 		for _, l := range inputLayouts(slots, n.shape, rows) {
 			out = append(out, placement{l, slots, 1, false})
 		}
-		return out
 	case fusedPoly:
-		return []placement{{gapsUnknown(arg(0)), slots, 1, false}}
+		out = []placement{{gapsUnknown(args[0]), slots, 1, false}}
 	case fusedMul:
-		a, b := arg(0), arg(1)
-		if a != b && !a.layout.SamePlaces(b.layout) {
-			return nil
+		if args[0] == args[1] || args[0].layout.SamePlaces(args[1].layout) {
+			out = []placement{{gapsUnknown(args[0]), slots, 1, false}}
 		}
-		return []placement{{gapsUnknown(a), slots, 1, false}}
-	case fusedOutput:
-		return []placement{{arg(0), slots, 1, false}}
+	case fusedOutput, fusedRefresh:
+		out = []placement{{args[0], slots, 1, false}}
+	default:
+		out = placements(slots, args, n.shape, pk.polyNext[i])
 	}
-	var args []*packed
-	for k := range n.args {
-		args = append(args, arg(k))
+	for k := range out {
+		out[k].out = pk.canon(out[k].out)
 	}
-	if p := partner[n]; p != nil {
-		// The other factor's layout, and only where no element is garbage.
-		return []placement{{s.places[index[p]].out, slots, 1, false}}
-	}
-	return placements(slots, args, n.shape, polyNext)
+	pk.offers[key] = out
+	return out
 }
 
 // gapsUnknown marks zero gaps unknown: f(0) need not be zero.
@@ -144,44 +300,116 @@ func gapsUnknown(p *packed) *packed {
 	return &q
 }
 
-// placeCost prices one step on one core; ok is false where the placement is
+// price is the time of one step on one core, or infinite where the placement is
 // impossible or unsafe.
-func placeCost(n *fusedNode, p placement, s *packState, index map[*fusedNode]int, par *ir.Params, prof *backend.Profile) (float64, bool) {
+func (pk *packer) price(i int, s *packState, p placement) float64 {
+	n, par, prof := pk.nodes[i], pk.par, pk.prof
 	cts := float64(p.out.layout.Cts)
 	level := n.level + 1
 	switch n.kind {
 	case fusedPoly:
-		return cts * polyCost(n.approx.Degree(), par, prof, level), true
+		return cts * polyCost(n.approx.Degree(), par, prof, level)
+	case fusedRefresh:
+		return n.boot.seconds(par, prof, n.level, p.out.period, p.out.layout.Cts)
 	case fusedMul:
-		return cts * prof.Seconds(par, ir.OpHEMul, level), true
+		return cts * prof.Seconds(par, ir.OpHEMul, level)
 	case fusedInput, fusedOutput:
-		return 0, true
+		return 0
 	}
-	var args []*packed
-	for _, a := range n.args {
-		args = append(args, s.places[index[a]].out)
-	}
+	args := pk.args(i, s)
 	if !p.out.bounded && rowSum(n) > 1<<14 {
-		return 0, false
+		return math.Inf(1)
 	}
 	// A fold over less than a whole ciphertext needs an argument that repeats as
 	// often.
 	if p.count > 1 && p.unit*p.count < par.Slots() && (len(args) != 1 || args[0].layout.Cts != 1) {
-		return 0, false
+		return math.Inf(1)
 	}
 	diags := diagonals(n, args, &p, true)
 	if len(diags) == 0 {
-		return 0, true
+		return 0
 	}
 	if diags[len(diags)-1].rot == math.MaxInt {
-		return 0, false
+		return math.Inf(1)
 	}
 	base, ins := inBases(args)
 	r := chooseSplit(diags, base, ins, p.out.layout.Cts, splitWidths(par.Slots(), args), par, prof, level)
 	cost := r.cost + cts*float64(bits.Len(uint(p.count))-1)*(prof.Seconds(par, ir.OpHERotate, level)+prof.Seconds(par, ir.OpHEAdd, level))
-	// Weights have to be read once: at memory speed.
-	cost += float64(len(diags)) * float64(par.Slabs(ir.PlainQPKind, level)*par.SlabBytes()) / prof.Tiers[0].ReadBps
-	return cost, true
+	return cost + float64(len(diags))*pk.fetchSeconds(level)
+}
+
+// fetchSeconds is the time to have an encoded diagonal at hand: to read it, or
+// its coefficients to make it from.
+func (pk *packer) fetchSeconds(level int) float64 {
+	slabs := float64(pk.par.Slabs(ir.PlainQPKind, level))
+	read := float64(pk.par.SlabBytes()) / pk.tier.ReadBps
+	return min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par))
+}
+
+// exposed is the share of the time to fetch a key that no step hides.
+const exposed = 0.25
+
+// shareKeys chooses the splits of all layers together: a rotation that no other
+// layer uses costs the time to fetch its key once.
+func (pk *packer) shareKeys(s *packState) {
+	type layer struct {
+		node    int
+		price   float64 // of a key
+		options []*rotations
+		now     *rotations
+	}
+	var layers []layer
+	slots := pk.par.Slots()
+	used := map[int]int{}
+	for i, n := range pk.nodes {
+		if n.kind != fusedLinear {
+			continue
+		}
+		p := s.places[i]
+		for k := p.unit; k < p.unit*p.count; k *= 2 {
+			used[k]++
+		}
+		args := pk.args(i, s)
+		diags := diagonals(n, args, &p, false)
+		base, ins := inBases(args)
+		l := layer{node: i, options: splits(diags, base, ins, p.out.layout.Cts, splitWidths(slots, args), pk.par, pk.prof, n.level+1),
+			price: float64(pk.par.Slabs(ir.KeyKind, n.level+1)*pk.par.SlabBytes()) / pk.tier.ReadBps * exposed}
+		l.now = cheapest(l.options)
+		for _, k := range l.now.keys {
+			used[k]++
+		}
+		layers = append(layers, l)
+	}
+	for changed, round := true, 0; changed && round < 8; round++ {
+		changed = false
+		for j := range layers {
+			l := &layers[j]
+			for _, k := range l.now.keys {
+				used[k]--
+			}
+			best, least := l.now, math.Inf(1)
+			for _, o := range l.options {
+				c := o.cost
+				for _, k := range o.keys {
+					if used[k] == 0 {
+						c += l.price
+					}
+				}
+				if c < least || c == least && o == l.now {
+					best, least = o, c
+				}
+			}
+			changed = changed || best != l.now
+			l.now = best
+			for _, k := range l.now.keys {
+				used[k]++
+			}
+		}
+	}
+	s.splits = make([]split, len(pk.nodes))
+	for _, l := range layers {
+		s.splits[l.node] = l.now.split
+	}
 }
 
 // polyCost estimates one polynomial: its products grow with the square root of
@@ -243,6 +471,8 @@ func packedGraph(name string, nodes []*fusedNode, st *packState) (*ir.Graph, err
 			v.Op, v.Approx = ir.OpPackPoly, n.approx
 		case fusedMul:
 			v.Op = ir.OpPackMul
+		case fusedRefresh:
+			v.Op = ir.OpPackRefresh
 		case fusedOutput:
 			v.Op = ir.OpPackOutput
 		}

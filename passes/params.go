@@ -3,8 +3,11 @@ package passes
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -81,48 +84,163 @@ var made = sync.OnceValues(func() ([]*ir.Params, error) {
 // first.
 func Catalogue() ([]*ir.Params, error) { return made() }
 
+// bootMade caches the primes of bootEntries.
+var bootMade = sync.OnceValues(func() ([]*ir.Params, error) {
+	var all []*ir.Params
+	for i := range bootEntries {
+		p, err := bootEntries[i].params()
+		if err := errors.Join(err, p.CheckSecurity(), p.CheckBootstrap()); err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+})
+
 // ErrTooDeep marks a network that needs more levels than any chain has.
 var ErrTooDeep = errors.New("network too deep for one modulus chain")
 
-// parameters takes the next catalogue entry that is deep enough.
+// parameters takes the next catalogue entry that is deep enough, or else the one
+// on which the network is refreshed at the least cost.
 func parameters(u *unit) error {
+	u.placer, u.placed = nil, nil
 	if p := u.opt.Params; p != nil {
 		if u.attempt > 0 {
 			return u.imprecise()
 		}
-		if err := p.Check(); err != nil {
-			return err
-		}
-		if err := p.CheckSecurity(); err != nil {
-			if !u.opt.AllowInsecure {
-				return err
-			}
-			q := *p
-			q.Insecure = true
-			p = &q
-		}
-		if p.MaxLevel() < u.depth {
-			return u.tooDeep(p.MaxLevel())
-		}
-		u.par = p
-		return nil
+		return u.given(p)
 	}
 	all, err := Catalogue()
 	if err != nil {
 		return err
 	}
-	most := 0
 	for i, p := range all {
-		most = max(most, p.MaxLevel())
-		if i >= u.next && p.MaxLevel() >= u.depth {
+		if i >= u.next && p.MaxLevel() >= u.straight {
 			u.par, u.next = p, i+1
 			return nil
 		}
 	}
-	if u.depth > most {
-		return u.tooDeep(most)
+	from := max(0, u.next-len(all))
+	tries, err := bootPlacers(u.fused, u.opt.profile(), from)
+	if err != nil {
+		return err
 	}
-	return u.imprecise()
+	if len(tries) == 0 {
+		return u.imprecise()
+	}
+	best, err := u.place(tries)
+	if err != nil && u.lastMiss != nil { // parameters left have fewer levels
+		return u.imprecise()
+	}
+	u.next = len(all) + from + best + 1
+	return err
+}
+
+// bootPlacers returns a placer for each of bootEntries from some index on.
+func bootPlacers(nodes []*fusedNode, prof *backend.Profile, from int) ([]*networkPlacer, error) {
+	par, err := bootMade()
+	if err != nil {
+		return nil, err
+	}
+	var out []*networkPlacer
+	for i := from; i < len(par); i++ {
+		out = append(out, newPlacer(nodes, par[i], prof, &bootEntries[i].boot))
+	}
+	return out, nil
+}
+
+// given takes parameters that the user chose, and bootstraps where they have too
+// few levels for the network but enough for that.
+func (u *unit) given(p *ir.Params) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
+	stamp := func(err error) error {
+		if err != nil && u.opt.AllowInsecure {
+			q := *p
+			q.Insecure = true
+			p, err = &q, nil
+		}
+		return err
+	}
+	if err := stamp(p.CheckSecurity()); err != nil {
+		return err
+	}
+	u.par = p
+	if p.MaxLevel() >= u.straight {
+		return nil
+	}
+	if p.Ring != ir.RingStandard {
+		return u.tooDeep(p)
+	}
+	if err := stamp(p.CheckBootstrap()); err != nil {
+		return err
+	}
+	u.par = p
+	_, err := u.place(givenPlacers(u.fused, p, u.opt.profile()))
+	return err
+}
+
+// givenPlacers returns a placer for each circuit of the catalogue, under
+// parameters that the user gave.
+func givenPlacers(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) []*networkPlacer {
+	var out []*networkPlacer
+	for i := range bootEntries {
+		b := &bootEntries[i].boot
+		if !slices.ContainsFunc(out, func(p *networkPlacer) bool { return *p.boot == *b }) {
+			out = append(out, newPlacer(nodes, par, prof, b))
+		}
+	}
+	return out
+}
+
+// near is how much more seconds may be predicted where that takes fewer
+// bootstraps or is more precise: predictions are no better.
+const near = 1.03
+
+// place takes the cheapest placement of refreshes under several parameters, the
+// more precise last, and returns the index of those.
+func (u *unit) place(tries []*networkPlacer) (int, error) {
+	found := make([]*placed, len(tries))
+	if err := eachParallel(len(tries), func(i int) error {
+		found[i], _ = tries[i].solve(mostStates)
+		return nil
+	}); err != nil {
+		return 0, err
+	}
+	least := math.Inf(1)
+	for _, f := range found {
+		if f != nil {
+			least = min(least, f.seconds)
+		}
+	}
+	best := -1
+	for i, f := range found {
+		if f != nil && f.seconds <= near*least && (best < 0 || tries[i].bootstraps(f) <= tries[best].bootstraps(found[best])) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return 0, u.unplaceable(tries)
+	}
+	u.placer, u.placed = tries[best], found[best]
+	u.par = u.placer.par
+	return best, nil
+}
+
+// unplaceable names the step that no refresh helps: the deepest.
+func (u *unit) unplaceable(tries []*networkPlacer) error {
+	p := slices.MaxFunc(tries, func(a, b *networkPlacer) int { return a.most - a.in - (b.most - b.in) })
+	if p.most <= p.in {
+		return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w: needs %d levels, parameters %q have %d and bootstrapping takes %d of them", ErrTooDeep, u.straight, p.par.Name, p.top, p.top-p.most+p.in), Hint: fmt.Sprintf("give parameters of at least %d levels", p.top-p.most+p.in+1)}
+	}
+	d := slices.Max(p.depth)
+	n := u.fused[slices.Index(p.depth, d)]
+	hint := "run it with --mode clear"
+	if n.kind == fusedPoly {
+		hint = "allow a polynomial of lower degree with --accuracy-drop, or " + hint
+	}
+	return &ir.NodeError{Node: n.name, Op: n.kind.String(), Err: fmt.Errorf("%w: this step alone takes %d levels; with %q, bootstrapping leaves %d, %d of which the next one takes", ErrTooDeep, d, p.par.Name, p.most, p.in), Hint: hint}
 }
 
 // imprecise refuses a network for which no parameters were precise enough.
@@ -134,7 +252,11 @@ func (u *unit) imprecise() error {
 	return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: errors.New(u.lastMiss.Error()), Hint: hint}
 }
 
-func (u *unit) tooDeep(have int) error {
-	hint := "lower the accuracy with --accuracy-drop, or run it with --mode clear"
-	return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w: needs %d levels, the longest chain has %d (%s)", ErrTooDeep, u.depth, have, describeDepth(u.nodes)), Hint: hint}
+// tooDeep refuses a network under parameters that cannot bootstrap.
+func (u *unit) tooDeep(p *ir.Params) error {
+	where := ""
+	if d := describeDepth(u.fused); d != "" {
+		where = " (" + d + ")"
+	}
+	return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w: needs %d levels%s, %q has %d, and bootstrapping needs the standard ring", ErrTooDeep, u.straight, where, p.Name, p.MaxLevel()), Hint: "leave the choice of parameters to the compiler, allow polynomials of lower degree with --accuracy-drop, or run it with --mode clear"}
 }

@@ -33,8 +33,9 @@ var Passes = []Pass{
 	{"activations", "choose a range and a polynomial for every activation, within the accuracy budget", ir.Tensor, ir.Tensor, false, activations},
 	{"activation-trim", "lower the degrees of single activations while the budget still holds (part of activations)", ir.Tensor, ir.Tensor, true, nil},
 	{"fuse", "turn everything between two nonlinear steps into one sparse matrix", ir.Tensor, ir.Tensor, false, fusePass},
-	{"levels", "give every step the lowest level that its users allow", ir.Tensor, ir.Tensor, false, levelsPass},
-	{"parameters", "take the cheapest parameters that are deep enough and reach 128 bits", ir.Tensor, ir.Tensor, false, parameters},
+	{"levels", "count the levels that the network takes in one go", ir.Tensor, ir.Tensor, false, levelsPass},
+	{"parameters", "take the cheapest parameters that are deep enough, or else deep enough with bootstrapping, and reach 128 bits", ir.Tensor, ir.Tensor, false, parameters},
+	{"placement", "refresh values where it costs least, and give every step the lowest level that its users allow", ir.Tensor, ir.Tensor, false, placementPass},
 	{"packing", "place every tensor in slots, by cost", ir.Tensor, ir.Packed, false, packPass},
 	{"lowering", "write CKKS operations: diagonals by baby and giant steps, polynomials, exact scales, keys at the level of use", ir.Packed, ir.Scheme, false, lowerPass},
 	{"schedule", "number the objects and order the steps", ir.Scheme, ir.Scheme, false, schedule},
@@ -50,6 +51,8 @@ var Order = [][3]string{
 	{"activations", "activation-trim", "degrees are lowered from ones that meet the budget"},
 	{"fuse", "levels", "levels are consumed by fused steps"},
 	{"levels", "parameters", "the chain must have as many levels as the network is deep"},
+	{"parameters", "placement", "parameters decide how many levels a refresh brings, and what it costs"},
+	{"placement", "packing", "a layer costs what its level says, and a refreshed value keeps its slots"},
 	{"parameters", "packing", "the number of slots comes from the ring degree"},
 	{"packing", "lowering", "diagonals follow from the layouts"},
 	{"lowering", "schedule", "steps are scheme operations"},
@@ -75,14 +78,23 @@ type unit struct {
 
 	ranges      map[*ir.Value]Range
 	inputRanges []Range // per element of the input, or one for all
+	multiplied  map[*ir.Value]bool
+	// levelCost prices the network by the levels of its activations, in the order
+	// of the graph.
+	levelCost func(depths []int) float64
 
-	nodes []*fusedNode
-	depth int
+	fused    []*fusedNode // without refreshes
+	straight int          // levels it takes in one go
 
 	par      *ir.Params
-	next     int // catalogue entry to try next
+	placer   *networkPlacer // nil where nothing is refreshed
+	placed   *placed
+	next     int // entry of the catalogues to try next
 	attempt  int
 	lastMiss error
+
+	nodes []*fusedNode // with refreshes
+	depth int          // highest level of a ciphertext
 
 	state  *packState
 	packed *ir.Graph
@@ -121,12 +133,19 @@ func Compile(src Source, opt Options) (*plan.Plan, error) {
 	}
 	u := &unit{opt: &opt, graph: src.Graph.Clone(), outputs: src.Outputs}
 	restart := slices.IndexFunc(Passes, func(p Pass) bool { return p.Name == "parameters" })
+	notes, warnings := 0, 0 // from before parameters were chosen
 	for i := 0; i < len(Passes); i++ {
 		p := &Passes[i]
 		if p.run == nil {
 			continue
 		}
-		if p.Name == "packing" {
+		switch p.Name {
+		case "parameters":
+			if u.attempt == 0 {
+				notes, warnings = len(u.notes), len(u.warnings)
+			}
+			u.notes, u.warnings = u.notes[:notes], u.warnings[:warnings]
+		case "packing":
 			u.plan = &plan.Plan{Model: u.graph.Name, ModelDigest: src.Digest, ProfileDigest: opt.profile().Digest(),
 				Params: *u.par, Depth: u.depth, Network: u.graph, ClientOps: src.Client, Preprocess: opt.Preprocess, Batch: 1}
 		}
@@ -221,7 +240,7 @@ func fold(u *unit) error {
 
 func fusePass(u *unit) error {
 	nodes, err := fuse(u.graph, u.ranges, u.inputNorm)
-	u.nodes = nodes
+	u.fused = nodes
 	return err
 }
 
@@ -254,11 +273,6 @@ func (u *unit) inputNorm(v *ir.Value) (center, norm []float64) {
 		m = 1
 	}
 	return nil, []float64{m}
-}
-
-func levelsPass(u *unit) error {
-	u.depth = assignLevels(u.nodes)
-	return nil
 }
 
 func packPass(u *unit) error {

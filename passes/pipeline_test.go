@@ -250,7 +250,8 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
-	// Sixty squares in a row need more levels than any chain has.
+	// Sixty squares in a row need more levels than any chain of the ring has that
+	// cannot bootstrap.
 	text := "graph \"deep\"\n%0 = tensor.input() {shape=[1,4]} \"x\"\n"
 	for i := 1; i <= 60; i++ {
 		text += "%" + strconv.Itoa(i) + " = tensor.pow(%" + strconv.Itoa(i-1) + ") {k=2} \"square" + strconv.Itoa(i) + "\"\n"
@@ -259,7 +260,11 @@ func TestRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = passes.Compile(passes.Source{Graph: g}, passes.Options{}); !errors.Is(err, passes.ErrTooDeep) || !errors.Is(err, ir.ErrUnsupported) {
+	all, err := passes.Catalogue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = passes.Compile(passes.Source{Graph: g}, passes.Options{Params: all[len(all)-1]}); !errors.Is(err, passes.ErrTooDeep) || !errors.Is(err, ir.ErrUnsupported) {
 		t.Errorf("too deep: %v", err)
 	}
 	weak, err := ir.NewParams("weak", 6, ir.RingReal, ir.SecretTernary, []int{50, 40, 40, 40, 40, 40, 40, 40, 40}, []int{51}, 40)
@@ -276,17 +281,20 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestProductsInARow squares up to five times without a layer in between, where
-// scales drift apart by powers: the catalogue must hold them all the same.
+// TestProductsInARow squares up to fourteen times without a layer in between, where
+// scales drift apart by powers: the catalogue must hold them all the same. After
+// six, and then every four, a layer brings back the scale and what the margins of
+// ranges have cost.
 func TestProductsInARow(t *testing.T) {
 	text := "graph \"powers\"\n%0 = tensor.input() {shape=[1,4]} \"x\"\n%1 = tensor.const() data=[1,-1,0.5,1] : f[4] \"w\"\n%2 = tensor.mul(%0, %1) \"scale\"\n"
-	for n := 1; n <= 5; n++ {
+	for n := 1; n <= 14; n++ {
 		text += "%" + strconv.Itoa(n+2) + " = tensor.pow(%" + strconv.Itoa(n+1) + ") {k=2.0} \"square\"\n"
+		levels := n + 2 + max(0, n-3)/4
 		g, err := ir.ParseString(text + "inputs(%0)\noutputs(%" + strconv.Itoa(n+2) + ")\n")
 		if err != nil {
 			t.Fatal(err)
 		}
-		par, err := ir.NewParams("tiny", 6, ir.RingReal, ir.SecretTernary, slices.Concat([]int{50}, slices.Repeat([]int{40}, n+2)), []int{51}, 40)
+		par, err := ir.NewParams("tiny", 6, ir.RingReal, ir.SecretTernary, slices.Concat([]int{50}, slices.Repeat([]int{40}, levels)), []int{51}, 40)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -295,8 +303,8 @@ func TestProductsInARow(t *testing.T) {
 			t.Errorf("%d squares: %v", n, err)
 			continue
 		}
-		if p.Depth != n+2 || p.Predicted.Bits < 11 {
-			t.Errorf("%d squares: depth %d, %.1f bits", n, p.Depth, p.Predicted.Bits)
+		if err := p.Verify(); err != nil || p.Depth != levels || p.Predicted.Bits < 11 {
+			t.Errorf("%d squares: depth %d, %.1f bits (%v)", n, p.Depth, p.Predicted.Bits, err)
 		}
 	}
 }

@@ -158,7 +158,7 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 	slow := prof.Slow()
 	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(),
 		StepSeconds: func(i int) float64 { return StepSeconds(p, prof, i) },
-		ReadBps:     slow.ReadBps, WriteBps: slow.WritBps, Latency: slow.Latency})
+		ReadBps:     slow.ReadBps, WriteBps: slow.WritBps, Latency: slow.Latency, ExpandSeconds: prof.ExpandSeconds(&p.Params)})
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,8 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 }
 
 // InstallLeast is the least budget that keys and weights can be installed with:
-// beside the reserve, room for the largest of them and for what it is made from.
+// beside the reserve, room for the plan's slot values, for the largest object and
+// for what it is made from.
 func InstallLeast(p *plan.Plan, reserve int64) int64 {
 	largest := 0
 	for _, o := range p.Objects {
@@ -179,5 +180,5 @@ func InstallLeast(p *plan.Plan, reserve int64) int64 {
 			largest = max(largest, p.Params.Slabs(o.Type.Kind, o.Type.Level))
 		}
 	}
-	return reserve + 2*int64(largest)*int64(p.Params.SlabBytes())
+	return reserve + p.PlainBytes() + 2*int64(largest)*int64(p.Params.SlabBytes())
 }

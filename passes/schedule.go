@@ -51,7 +51,7 @@ func schedule(u *unit) error {
 			for _, a := range v.Args {
 				s.Args = append(s.Args, id[a])
 			}
-			if a := v.Args[0]; plan.InPlace(v.Op) && uses[a] == 1 && a.Type.Level == v.Type.Level && p.Objects[id[a]].Role == plan.RoleTemp && !slices.Contains(v.Args[1:], a) {
+			if a := v.Args[0]; plan.InPlace(v.Op) && uses[a] == 1 && a.Type.Level == v.Type.Level && a.Type.Complex == v.Type.Complex && p.Objects[id[a]].Role == plan.RoleTemp && !slices.Contains(v.Args[1:], a) {
 				id[v] = id[a]
 				p.Objects[id[a]].Type = v.Type
 			} else {
@@ -132,17 +132,18 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 		switch o.Role {
 		case plan.RoleKey:
 			p.Bytes.Keys += size(o)
-			if o.Rot != 0 {
-				p.Counts.GaloisKeys++
-			}
 		case plan.RolePlain:
-			p.Bytes.Weights += size(o)
+			if p.Plains[o.Plain].DFT != nil {
+				p.Bytes.Matrices += size(o)
+			} else {
+				p.Bytes.Weights += size(o)
+			}
 			if o.Layer >= 0 {
 				p.Layers[o.Layer].WeightByte += size(o)
 			}
 		}
 	}
-	p.Counts = CountSteps(p.Steps, p.Counts.GaloisKeys)
+	p.Counts = p.Count(nil)
 	last := make([]int, len(p.Objects))
 	for i, s := range p.Steps {
 		for _, a := range s.Args {
@@ -151,7 +152,8 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 		last[s.Out] = i
 		l := &p.Layers[s.Layer]
 		l.Steps++
-		c := CountSteps(p.Steps[i:i+1], 0)
+		var c plan.Counts
+		p.CountStep(&c, i)
 		l.Rotations += c.Rotations
 		l.KeySwitch += c.KeySwitches
 		l.CtMults += c.CtMults
@@ -183,25 +185,7 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 			}
 		}
 	}
-	p.Bytes.Footprint = p.Bytes.Keys + p.Bytes.Weights + p.Bytes.CiphertextsPeak
-}
-
-// CountSteps counts operations as the field reports them.
-func CountSteps(steps []plan.Step, galois int) plan.Counts {
-	c := plan.Counts{GaloisKeys: galois}
-	for _, s := range steps {
-		switch s.Op {
-		case ir.OpHERotate, ir.OpHEHoistRot, ir.OpHEGiant:
-			c.Rotations++
-			c.KeySwitches++
-		case ir.OpHEMul:
-			c.CtMults++
-			c.KeySwitches++
-		case ir.OpHEMulPlain, ir.OpHEMulQP, ir.OpHEMacQP:
-			c.Diagonals++
-		}
-	}
-	return c
+	p.Bytes.Footprint = p.Bytes.Keys + p.Bytes.Weights + p.Bytes.Matrices + p.Bytes.CiphertextsPeak
 }
 
 // StepSeconds predicts the time of step i of a plan on one core.

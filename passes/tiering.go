@@ -3,6 +3,7 @@ package passes
 import (
 	"container/heap"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/home-fhe/home/ir"
@@ -27,6 +28,24 @@ type TierOptions struct {
 	// ReadBps and WriteBps are the bandwidths of the slow tier in bytes per
 	// second, Latency the seconds from asking to the first byte.
 	ReadBps, WriteBps, Latency float64
+	// ExpandSeconds is the time on one core to make one slab of a plaintext from
+	// its coefficients; 0 where that cannot be done.
+	ExpandSeconds float64
+}
+
+// compact returns the least number of slabs from which it takes less time to
+// read one slab of coefficients and transform it than to read the plaintext; 0
+// for none. The slow tier is then smaller by as many times, and quicker to fill.
+func (o *TierOptions) compact(slabBytes int64) int {
+	read := float64(slabBytes) / o.ReadBps
+	if o.ExpandSeconds <= 0 || o.ExpandSeconds >= read {
+		return 0
+	}
+	n := read/(read-o.ExpandSeconds) + 1 // read + n*expand < n*read
+	if n > 1<<20 {
+		return 0
+	}
+	return int(n)
 }
 
 // tierReserveMost is the most DRAM that is kept from objects.
@@ -51,6 +70,7 @@ type tierTrace struct {
 	p     *plan.Plan
 	n     int // steps; n is also the moment after the last one, when outputs are read
 	size  []int32
+	read  []int32 // slabs that a fetch reads: 1 for what is compact
 	ptr   []int32 // touched objects of step s: obj[ptr[s]:ptr[s+1]], distinct
 	obj   []plan.ObjectID
 	next  []int32 // next touch of the same object after this entry, n+1 for none
@@ -63,11 +83,16 @@ func tierFixed(r plan.Role) bool {
 	return r == plan.RoleKey || r == plan.RolePlain || r == plan.RoleInput
 }
 
-func newTierTrace(p *plan.Plan) *tierTrace {
+func newTierTrace(p *plan.Plan, form plan.Tier) *tierTrace {
 	n := len(p.Steps)
-	t := &tierTrace{p: p, n: n, size: make([]int32, len(p.Objects)), ptr: make([]int32, 0, n+2)}
+	t := &tierTrace{p: p, n: n, size: make([]int32, len(p.Objects)), read: make([]int32, len(p.Objects)), ptr: make([]int32, 0, n+2)}
 	for i := range p.Objects {
-		t.size[i] = int32(p.Params.Slabs(p.Objects[i].Type.Kind, p.Objects[i].Type.Level))
+		o := &p.Objects[i]
+		t.size[i] = int32(p.Params.Slabs(o.Type.Kind, o.Type.Level))
+		t.read[i] = t.size[i]
+		if form.IsCompact(o, int(t.size[i])) {
+			t.read[i] = 1
+		}
 	}
 	seen := make([]int32, len(p.Objects)) // step + 1 at which it was listed last
 	put := func(o plan.ObjectID, s int, write bool) {
@@ -113,7 +138,7 @@ func newTierTrace(p *plan.Plan) *tierTrace {
 // TierLeast returns the smallest budget in bytes with which the plan can run,
 // given the reserve: what the neediest step touches at once, or all outputs.
 func TierLeast(p *plan.Plan, reserve int64) int64 {
-	return reserve + int64(newTierTrace(p).least)*int64(p.Params.SlabBytes())
+	return reserve + int64(newTierTrace(p, plan.Tier{}).least)*int64(p.Params.SlabBytes())
 }
 
 // tierStay is one stay of an object in DRAM, from the step before which it
@@ -139,7 +164,8 @@ type tierStay struct {
 // Every stay ends right after its last use, and fetches are then issued, in
 // order of their deadlines, as early as free slabs allow, but not much earlier
 // than the bandwidth of the slow tier asks for. How much room to keep free for
-// this double buffering is chosen by the predicted time.
+// this double buffering is chosen by the predicted time, and so is the form in
+// which the slow tier holds what bootstraps read again and again.
 //
 // The error is a *BudgetError where the budget is below the least possible.
 func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
@@ -150,38 +176,44 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 		o.Reserve = TierReserve(&p.Params, 1)
 	}
 	slab := int64(p.Params.SlabBytes())
-	t := newTierTrace(p)
-	total := int64(0)
-	for _, s := range t.size {
-		total += int64(s)
-	}
-	room := max(total, 1)
-	if o.DRAM > 0 {
-		room = min(room, (o.DRAM-o.Reserve)/slab)
-		if room < int64(t.least) {
-			return nil, &BudgetError{Budget: o.DRAM, Least: o.Reserve + int64(t.least)*slab}
-		}
-	}
-	if room > 1<<31-1 {
-		return nil, fmt.Errorf("tiering: %d slabs are more than a plan can address", room)
+	forms := []plan.Tier{{Compact: o.compact(slab)}}
+	if forms[0].Compact > 0 && slices.ContainsFunc(p.Objects, func(o plan.Object) bool { return o.Role == plan.RolePlain && o.Type.Complex }) {
+		forms = append(forms, plan.Tier{Compact: forms[0].Compact, Whole: true})
 	}
 	var best *plan.Tier
-	for _, share := range []int64{0, 16, 8, 4, 2} { // part of the room kept free for prefetching
-		soft := room
-		if share > 0 {
-			soft -= (room - int64(t.least)) / share
+	for _, form := range forms {
+		t := newTierTrace(p, form)
+		total := int64(0)
+		for _, s := range t.size {
+			total += int64(s)
 		}
-		stays, evictions := t.belady(int32(soft), int32(room))
-		t.prefetch(stays, int32(room))
-		tier := &plan.Tier{Budget: o.DRAM, Reserve: o.Reserve, ArenaSlabs: int(room), Profile: o.Profile, Actions: t.actions(stays)}
-		t.postpone(stays, t.predict(tier, o), o)
-		tier.Actions = t.actions(stays)
-		t.predict(tier, o)
-		if best == nil || tier.Seconds < best.Seconds*(1-1e-9) || tier.Seconds <= best.Seconds*(1+1e-9) && tierTraffic(tier) < tierTraffic(best) {
-			best = tier
+		room := max(total, 1)
+		if o.DRAM > 0 {
+			room = min(room, (o.DRAM-o.Reserve)/slab)
+			if room < int64(t.least) {
+				return nil, &BudgetError{Budget: o.DRAM, Least: o.Reserve + int64(t.least)*slab}
+			}
 		}
-		if evictions == 0 {
-			break // all fits: less room cannot help
+		if room > 1<<31-1 {
+			return nil, fmt.Errorf("tiering: %d slabs are more than a plan can address", room)
+		}
+		for _, share := range []int64{0, 16, 8, 4, 2} { // part of the room kept free for prefetching
+			soft := room
+			if share > 0 {
+				soft -= (room - int64(t.least)) / share
+			}
+			stays, evictions := t.belady(int32(soft), int32(room))
+			t.prefetch(stays, int32(room))
+			tier := &plan.Tier{Budget: o.DRAM, Reserve: o.Reserve, ArenaSlabs: int(room), Profile: o.Profile, Compact: form.Compact, Whole: form.Whole, Actions: t.actions(stays)}
+			t.postpone(stays, t.predict(tier, o), o)
+			tier.Actions = t.actions(stays)
+			t.predict(tier, o)
+			if best == nil || tier.Seconds < best.Seconds*(1-1e-9) || tier.Seconds <= best.Seconds*(1+1e-9) && tierTraffic(tier) < tierTraffic(best) {
+				best = tier
+			}
+			if evictions == 0 {
+				break // all fits: less room cannot help
+			}
 		}
 	}
 	return best, nil
@@ -394,7 +426,7 @@ func (t *tierTrace) postpone(stays []tierStay, start []float64, o TierOptions) {
 			continue
 		}
 		due := start[s.from] - o.Latency
-		begin = min(begin, due) - float64(t.size[s.obj])*slab/o.ReadBps
+		begin = min(begin, due) - float64(t.read[s.obj])*slab/o.ReadBps - t.expand(s.obj, o)
 		at := begin - tierLeadSeconds - tierLeadShare*(due-begin)
 		// The last step that starts no later than at, and no later than the
 		// fetch after this one is issued.
@@ -404,14 +436,23 @@ func (t *tierTrace) postpone(stays []tierStay, start []float64, o TierOptions) {
 	}
 }
 
+// expand returns the seconds that the transforms of a fetch take.
+func (t *tierTrace) expand(obj plan.ObjectID, o TierOptions) float64 {
+	if t.read[obj] == t.size[obj] {
+		return 0
+	}
+	return float64(t.size[obj]) * o.ExpandSeconds
+}
+
 // predict fills in the time, the stalls and the traffic of one run on one core,
 // with one channel to the slow tier that serves transfers in the order they
-// are issued. It returns when each step starts; the last entry is the end.
+// are issued. Transforms of what was fetched count when it is used. It returns when each step starts; the last entry is the end.
 func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
 	slab := float64(t.p.Params.SlabBytes())
 	tier.BytesRead, tier.BytesWritten, tier.BytesLower = 0, 0, 0
 	start = make([]float64, t.n+1)
 	arrival := make([]float64, len(t.size))
+	late := make([]float64, len(t.size)) // transforms still to be done
 	now, free, compute := 0.0, 0.0, 0.0
 	next := 0
 	touched := make([]bool, len(t.size))
@@ -420,6 +461,9 @@ func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
 			a := tier.Actions[next]
 			next++
 			bytes := float64(t.size[a.Obj]) * slab
+			if a.Kind == plan.ActFetch {
+				bytes = float64(t.read[a.Obj]) * slab
+			}
 			switch a.Kind {
 			case plan.ActFetch:
 				if t.p.Objects[a.Obj].Role == plan.RoleInput {
@@ -427,22 +471,24 @@ func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
 				}
 				free = max(free, now) + bytes/o.ReadBps
 				arrival[a.Obj] = free + o.Latency
+				late[a.Obj] = t.expand(a.Obj, o)
 				tier.BytesRead += int64(bytes)
 			case plan.ActSpill:
 				free = max(free, now) + bytes/o.WriteBps
 				tier.BytesWritten += int64(bytes)
 			}
 		}
-		ready := now
+		ready, work := now, 0.0
 		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
 			obj := t.obj[i]
 			ready = max(ready, arrival[obj])
 			if role := t.p.Objects[obj].Role; !touched[obj] && (role == plan.RoleKey || role == plan.RolePlain) {
 				touched[obj] = true
-				tier.BytesLower += int64(t.size[obj]) * int64(slab)
+				tier.BytesLower += int64(t.read[obj]) * int64(slab)
 			}
+			work, late[obj] = work+late[obj], 0
 		}
-		now = ready
+		now, compute = ready+work, compute+work
 		start[s] = now
 		if s < t.n && o.StepSeconds != nil {
 			d := o.StepSeconds(s)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/ir/plan/plantest"
@@ -83,7 +84,7 @@ func TestTieringLeastBudgetIsExact(t *testing.T) {
 func TestTieringReadsNoMoreThanLRU(t *testing.T) {
 	for seed := range uint64(20) {
 		p := plantest.Random(seed, plantest.Config{Levels: 1, Steps: 200, Keys: 30, Plains: 1, OneShot: 0, Live: 3})
-		tr := newTierTrace(p)
+		tr := newTierTrace(p, plan.Tier{})
 		room := tr.least + 40
 		stays, _ := tr.belady(room, room)
 		read := int32(0)
@@ -375,5 +376,63 @@ func TestTieringIsFast(t *testing.T) {
 	t.Logf("%d steps, %d objects, %d actions in %v", len(p.Steps), len(p.Objects), len(tier.Actions), took)
 	if took > 20*time.Second {
 		t.Errorf("tiering took %v", took)
+	}
+}
+
+// A plan of the size of a deep network at N = 2^16 is tiered in a moment, for any
+// budget: 20 bootstraps, 6,400 diagonals, tens of gigabytes of keys and weights.
+func TestTieringDeep(t *testing.T) {
+	p := plantest.Deep(plantest.DeepConfig{LogN: 16, Levels: 24, Special: 6, Layers: 20, Diagonals: 320, Babies: 16, Entries: 4, Products: 9})
+	if err := p.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	if p.Counts.Bootstraps != 20 || len(p.Steps) < 20_000 {
+		t.Fatalf("%d bootstraps, %d steps", p.Counts.Bootstraps, len(p.Steps))
+	}
+	whole := int64(0)
+	for i := range p.Objects {
+		if o := &p.Objects[i]; o.Role == plan.RoleKey || o.Role == plan.RolePlain {
+			whole += int64(p.Params.Slabs(o.Type.Kind, o.Type.Level)) * int64(p.Params.SlabBytes())
+		}
+	}
+	prof := backend.DefaultProfile()
+	var free float64
+	for _, budget := range []int64{0, 12 << 30, 4 << 30} {
+		began := time.Now()
+		if err := Retier(p, budget, prof, 2); err != nil { // checks what it made
+			t.Fatal(err)
+		}
+		took := time.Since(began)
+		tier := p.Tier
+		t.Logf("%d steps, %d objects, %d GiB: %v; %.0f s, of which %.1f stalled; %.0f GB read, %.1f at least, %.1f as they are; compact from %d slabs on, whole matrices %v",
+			len(p.Steps), len(p.Objects), budget>>30, took, tier.Seconds, tier.StallSeconds, float64(tier.BytesRead)/1e9, float64(tier.BytesLower)/1e9, float64(whole)/1e9, tier.Compact, tier.Whole)
+		if took > 5*time.Second {
+			t.Errorf("tiering for %d GiB took %v", budget>>30, took)
+		}
+		if tier.Compact == 0 || tier.BytesLower > whole/2 {
+			t.Errorf("the slow tier holds %d bytes of %d", tier.BytesLower, whole)
+		}
+		if budget == 0 {
+			free = tier.Seconds
+		} else if tier.Seconds > 1.6*free {
+			t.Errorf("%.0f s within %d GiB, %.0f s without a bound", tier.Seconds, budget>>30, free)
+		}
+	}
+}
+
+// What is compact is what takes less time to transform than to read.
+func TestCompactByCost(t *testing.T) {
+	for _, c := range []struct {
+		read, expand float64 // seconds per slab
+		want         int
+	}{{1, 0, 0}, {1, 2, 0}, {1, 1, 0}, {1, 0.01, 2}, {1, 0.49, 2}, {1, 0.51, 3}, {1, 0.9, 11}} {
+		o := TierOptions{ReadBps: 4096 / c.read, ExpandSeconds: c.expand}
+		got := o.compact(4096)
+		if got != c.want {
+			t.Errorf("reading a slab %g s, transforming %g s: from %d slabs on, want %d", c.read, c.expand, got, c.want)
+		}
+		if n := float64(got); got > 0 && (c.read+n*c.expand > n*c.read || c.read+(n-1)*c.expand < (n-1)*c.read) {
+			t.Errorf("reading a slab %g s, transforming %g s: %d slabs is not where the costs meet", c.read, c.expand, got)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/runtime/store"
 )
@@ -18,9 +19,9 @@ import (
 type KeySource interface {
 	// ID identifies the key set and the secret key it belongs to.
 	ID() string
-	// Key writes the key that rotates by rot slots to the left (0 is the
-	// relinearisation key), cut to the level, into dst: as many slabs as the
-	// engine wants for a key of that level.
+	// Key writes the key that rotates by rot slots to the left, or that ir.KeyRelin
+	// and the like name, cut to the level, into dst: as many slabs as the engine
+	// wants for a key of that level.
 	Key(rot, level int, dst [][]byte) error
 }
 
@@ -107,6 +108,10 @@ type TierReport struct {
 	BytesRead    int64   `json:"bytes_read"`
 	BytesWritten int64   `json:"bytes_written"`
 	StallSeconds float64 `json:"stall_seconds"` // no step ran because one waited for this tier
+	// Plaintexts that were read as coefficients, and the time the workers took, in
+	// sum, to transform them.
+	Expanded      int     `json:"expanded"`
+	ExpandSeconds float64 `json:"expand_seconds"`
 }
 
 // transferBytes is the size of the pieces that large objects are read in, so
@@ -127,6 +132,7 @@ type Executor struct {
 	arena   *store.Arena
 	actions []plan.Action
 	slabs   []int32
+	compact []bool       // what the slow tier holds in compact form
 	fixed   []*residence // keys and weights that stay in DRAM
 	perLay  []int32      // steps per layer
 	kept    *spare       // with Options.Reuse, else nil
@@ -171,7 +177,7 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 				return nil, fmt.Errorf("object %d (%s): the %s engine wants %d slabs, the tier plan %d: run without a slow tier", i, t.Kind, e.Name(), x.slabs[i], want)
 			}
 		}
-		x.actions, limit = p.Tier.Actions, p.Tier.ArenaSlabs
+		x.actions, limit, x.compact = p.Tier.Actions, p.Tier.ArenaSlabs, compactForms(p, e)
 		if limit <= 0 {
 			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
 		}
@@ -457,10 +463,7 @@ func describe(p *plan.Plan, id plan.ObjectID) string {
 	case plan.RoleInput:
 		return fmt.Sprintf("input ciphertext %d", id)
 	case plan.RoleKey:
-		if o.Rot == 0 {
-			return fmt.Sprintf("relinearisation key at level %d", o.Type.Level)
-		}
-		return fmt.Sprintf("key for rotation %d at level %d", o.Rot, o.Type.Level)
+		return fmt.Sprintf("%s at level %d", ir.KeyName(o.Rot), o.Type.Level)
 	case plan.RolePlain:
 		return fmt.Sprintf("%sweight %d at level %d", name, o.Plain, o.Type.Level)
 	case plan.RoleOutput:
@@ -492,14 +495,15 @@ func (x *Executor) Run(ctx context.Context, in Inputs) (Outputs, Report, error) 
 	out, err := r.do(ctx)
 	x.emit(Event{Kind: RunEnd, Err: err})
 	rep.Seconds, rep.CPUSeconds = time.Since(began).Seconds(), cpuSeconds()-cpu0
-	rep.Counts = r.counts()
-	rep.PeakRSSBytes = peakRSS()
+	rep.Counts = x.p.Count(func(i int) bool { return r.executed[i] })
+	rep.PeakRSSBytes = PeakRSS()
 	rep.ArenaPeak = int64(x.arena.Usage().Peak) * int64(x.e.SlabBytes())
 	rep.Tiers = []TierReport{{Name: "dram", Technology: "heap"}}
 	if x.o.Slow != nil {
 		rep.Tiers = append(rep.Tiers, TierReport{
 			Name: "slow", Technology: x.o.Slow.Technology(),
 			BytesRead: r.bytesRead, BytesWritten: r.bytesWritten, StallSeconds: r.stall.Seconds(),
+			Expanded: r.expanded, ExpandSeconds: r.expanding.Seconds(),
 		})
 	}
 	if err != nil {

@@ -145,7 +145,7 @@ func TestSetupFailures(t *testing.T) {
 		want string
 	}{
 		{"no keys", nil, nil, "no keys were given"},
-		{"broken key", fakeKeys{broken: 3}, nil, "key for rotation 3"},
+		{"broken key", fakeKeys{broken: 3}, nil, "key for rotation by 3"},
 		{"no weights", fakeKeys{}, func(p *plan.Plan) { p.Plains = nil }, "without its weights"},
 		{"use before definition", fakeKeys{}, func(p *plan.Plan) { p.Steps[0].Args = []plan.ObjectID{p.Steps[1].Out, 0} }, "before it is computed"},
 		{"object out of range", fakeKeys{}, func(p *plan.Plan) { p.Steps[2].Args = []plan.ObjectID{9999} }, "object 9999"},

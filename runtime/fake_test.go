@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,13 +71,41 @@ func digest(slabs [][]byte) uint64 {
 	return h
 }
 
-func (e *fakeEngine) Encode(v *ir.SlotData, out backend.Operand) error {
+func seedOf(v *ir.SlotData) uint64 {
 	h := uint64(v.Period)
 	for i := range v.Index {
 		h = mix(h, uint64(v.Index[i]))
 		h = mix(h, math.Float64bits(v.Value[i]))
 	}
-	fill(out.(*fakeOperand).slabs, h)
+	return h
+}
+
+func (e *fakeEngine) Encode(v *ir.SlotData, out backend.Operand) error {
+	fill(out.(*fakeOperand).slabs, seedOf(v))
+	return nil
+}
+
+// compactEngine has a compact form as well: the seed of the pattern.
+type compactEngine struct {
+	*fakeEngine
+	expanded atomic.Int64
+	fail     error // of Expand
+}
+
+func (e *compactEngine) EncodeCompact(v *ir.SlotData, _ ir.Type, slab []byte) error {
+	clear(slab)
+	binary.LittleEndian.PutUint64(slab[len(slab)-8:], seedOf(v))
+	return nil
+}
+
+func (e *compactEngine) Expand(out backend.Operand) error {
+	if e.fail != nil {
+		return e.fail
+	}
+	e.expanded.Add(1)
+	slabs := out.(*fakeOperand).slabs
+	last := slabs[len(slabs)-1]
+	fill(slabs, binary.LittleEndian.Uint64(last[len(last)-8:]))
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/runtime/store"
 )
@@ -22,7 +23,7 @@ import (
 var ErrNotInstalled = errors.New("not installed")
 
 // segmentBytes is about how much Install writes between two points from which
-// it can go on.
+// it can go on; more where that is less than an object per thread.
 const segmentBytes = 64 << 20
 
 // InstallOptions say how to install.
@@ -58,6 +59,23 @@ type place struct {
 	slabs int
 }
 
+// compactForm marks the kind of an object that is stored in compact form.
+const compactForm = 1 << 31
+
+// compactForms tells which objects of a plan the slow tier holds in compact form:
+// those that the tier plan says, where the engine can expand them.
+func compactForms(p *plan.Plan, e backend.Engine) []bool {
+	c := make([]bool, len(p.Objects))
+	if _, ok := e.(backend.Compact); !ok || p.Tier == nil {
+		return c
+	}
+	for i := range p.Objects {
+		o := &p.Objects[i]
+		c[i] = p.Tier.IsCompact(o, e.Slabs(o.Type))
+	}
+	return c
+}
+
 // layout names the tier files of a plan and the place of each of its keys and
 // weights. Keys belong to the secret key and the parameters, so plans share
 // them; weights belong to the plan.
@@ -89,6 +107,7 @@ func newLayout(p *plan.Plan, e backend.Engine, keysID, dir string) (*layout, err
 		id := sha256.Sum256([]byte(h.ID))
 		l.path[k] = filepath.Join(dir, fmt.Sprintf("%v-%s.htier", k, hex.EncodeToString(id[:8])))
 	}
+	compact := compactForms(p, e)
 	for i := range p.Objects {
 		o := &p.Objects[i]
 		a := store.Addr{Kind: uint32(o.Type.Kind), Level: uint32(o.Type.Level)}
@@ -101,6 +120,10 @@ func newLayout(p *plan.Plan, e backend.Engine, keysID, dir string) (*layout, err
 			fmt.Fprint(h, o.Type.Scale)
 			a.A, a.B = int64(o.Plain), h.Sum64()
 			l.place[i] = place{store.WeightFile, a, e.Slabs(o.Type)}
+			if compact[i] {
+				l.place[i].addr.Kind |= compactForm
+				l.place[i].slabs = 1
+			}
 		}
 	}
 	return l, nil
@@ -125,9 +148,9 @@ func (l *layout) missing(k store.Kind, f *store.TierFile) (need []plan.ObjectID,
 // Install brings the keys and encoded weights of a plan into the slow tier in
 // dir, which is made if it is missing. What is there already is not written
 // again, so an install that was cut short, even by a crash, goes on where it
-// stopped, and plans of one client share their keys. Besides the reserve it
-// takes at most twice the largest object per thread. An error leaves everything
-// valid that was written before.
+// stopped, and plans of one client share their keys. Besides the reserve and the
+// plan's slot values it takes at most twice the largest object per thread. An
+// error leaves everything valid that was written before.
 func Install(ctx context.Context, p *plan.Plan, e backend.Engine, keys KeySource, dir string, o InstallOptions) (rep InstallReport, err error) {
 	began := time.Now()
 	if o.Start.IsZero() {
@@ -151,10 +174,11 @@ func Install(ctx context.Context, p *plan.Plan, e backend.Engine, keys KeySource
 	threads := max(o.Threads, 1)
 	// An object, and what a key source reads and unpacks to make it.
 	if one := 2 * int64(largest) * int64(e.SlabBytes()); o.Budget > 0 && one > 0 {
-		if o.Reserve+one > o.Budget {
-			return rep, &plan.BudgetError{Budget: o.Budget, Least: o.Reserve + one}
+		held := o.Reserve + p.PlainBytes()
+		if held+one > o.Budget {
+			return rep, &plan.BudgetError{Budget: o.Budget, Least: held + one}
 		}
-		threads = int(min(int64(threads), (o.Budget-o.Reserve)/one))
+		threads = int(min(int64(threads), (o.Budget-held)/one))
 	}
 	arena, err := store.NewArena(e.SlabBytes(), max(threads*largest, 1), nil)
 	if err != nil {
@@ -219,7 +243,7 @@ func (in *installer) file(ctx context.Context, k store.Kind) (err error) {
 	done := 0
 	for len(need) > 0 {
 		bytes, n := int64(0), 0
-		for n < len(need) && (n == 0 || bytes < segmentBytes) {
+		for n < len(need) && (n < in.threads || bytes < segmentBytes) {
 			bytes += int64(in.l.place[need[n]].slabs) * int64(in.e.SlabBytes())
 			n++
 		}
@@ -249,7 +273,12 @@ func (in *installer) segment(ctx context.Context, f *store.TierFile, k store.Kin
 			return err
 		}
 		defer block.Free()
-		if err := makeObject(in.p, in.e, in.keys, objs[i], block.Slabs); err != nil {
+		if specs[i].Addr.Kind&compactForm != 0 {
+			err = makeCompact(in.p, in.e, objs[i], block.Slabs[0])
+		} else {
+			err = makeObject(in.p, in.e, in.keys, objs[i], block.Slabs)
+		}
+		if err != nil {
 			return err
 		}
 		if err := seg.Write(i, block.Slabs); err != nil {
@@ -273,24 +302,46 @@ func makeObject(p *plan.Plan, e backend.Engine, keys KeySource, obj plan.ObjectI
 	o := &p.Objects[obj]
 	if o.Role == plan.RoleKey {
 		if keys == nil {
-			return fmt.Errorf("the %s engine needs the key for rotation %d at level %d, and no keys were given", e.Name(), o.Rot, o.Type.Level)
+			return fmt.Errorf("the %s engine needs the %s at level %d, and no keys were given", e.Name(), ir.KeyName(o.Rot), o.Type.Level)
 		}
 		if err := keys.Key(o.Rot, o.Type.Level, slabs); err != nil {
 			return fmt.Errorf("%s: %w", describe(p, obj), err)
 		}
 		return nil
 	}
-	if int(o.Plain) >= len(p.Plains) {
-		return fmt.Errorf("%s: the plan was read without its weights", describe(p, obj))
+	values, err := slotValues(p, obj)
+	if err != nil {
+		return err
 	}
 	op, err := e.Bind(o.Type, slabs)
 	if err == nil {
-		err = e.Encode(&p.Plains[o.Plain], op)
+		err = e.Encode(values, op)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", describe(p, obj), err)
 	}
 	return nil
+}
+
+// makeCompact encodes a weight into its compact form.
+func makeCompact(p *plan.Plan, e backend.Engine, obj plan.ObjectID, slab []byte) error {
+	values, err := slotValues(p, obj)
+	if err == nil {
+		err = e.(backend.Compact).EncodeCompact(values, p.Objects[obj].Type, slab)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", describe(p, obj), err)
+	}
+	return nil
+}
+
+// slotValues returns what a weight is encoded from.
+func slotValues(p *plan.Plan, obj plan.ObjectID) (*ir.SlotData, error) {
+	o := &p.Objects[obj]
+	if int(o.Plain) >= len(p.Plains) {
+		return nil, fmt.Errorf("%s: the plan was read without its weights", describe(p, obj))
+	}
+	return &p.Plains[o.Plain], nil
 }
 
 // Store is the slow tier of one plan: its installed keys and weights, and room
@@ -360,7 +411,7 @@ func OpenStore(p *plan.Plan, e backend.Engine, keysID, dir string, t store.Techn
 	return s, nil
 }
 
-// Read implements Slow.
+// Read implements Slow. Of an object in compact form there is one slab.
 func (s *Store) Read(obj plan.ObjectID, first int, dst [][]byte) error {
 	if pl := s.l.place[obj]; pl.slabs > 0 {
 		return s.files[pl.kind].Read(pl.addr, first, dst)

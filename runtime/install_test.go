@@ -24,12 +24,15 @@ import (
 const reserve = 1 << 20
 
 // tiered gives a plan the tier plan for its least budget and some slabs.
-func tiered(t *testing.T, p *plan.Plan, extra int) {
+func tiered(t *testing.T, p *plan.Plan, extra int) { t.Helper(); tieredWith(t, p, extra, 0) }
+
+// tieredWith is tiered for an engine that expands a slab in a number of seconds.
+func tieredWith(t *testing.T, p *plan.Plan, extra int, expand float64) {
 	t.Helper()
 	slab := int64(p.Params.SlabBytes())
 	tier, err := passes.Tiering(p, passes.TierOptions{
 		DRAM: passes.TierLeast(p, reserve) + int64(extra)*slab, Reserve: reserve,
-		StepSeconds: func(int) float64 { return 1e-4 }, ReadBps: 1e9, WriteBps: 5e8, Latency: 1e-4,
+		StepSeconds: func(int) float64 { return 1e-4 }, ReadBps: 1e9, WriteBps: 5e8, Latency: 1e-4, ExpandSeconds: expand,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +84,71 @@ func TestBudgetSweep(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+			}
+		}
+	}
+}
+
+// Weights in compact form give the same result from a fraction of the bytes, at
+// every budget and number of threads; an engine without that form reads them
+// whole.
+func TestCompactWeights(t *testing.T) {
+	for _, seed := range []uint64{1, 2, 3} {
+		p := plantest.Random(seed, plantest.Config{LogN: 6, Steps: 120, Keys: 10})
+		slab := float64(p.Params.SlabBytes())
+		plain := &fakeEngine{params: &p.Params}
+		want := reference(t, p)
+		dir, whole := t.TempDir(), t.TempDir()
+		for i, extra := range []int{0, 10, 1 << 20} {
+			for _, threads := range []int{1, 3} {
+				e := &compactEngine{fakeEngine: plain}
+				tieredWith(t, p, extra, slab/2e9) // half as long as reading
+				if p.Tier.Compact != 3 {
+					t.Fatalf("compact from %d slabs on, want 3", p.Tier.Compact)
+				}
+				before, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 2})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if first := i == 0 && threads == 1; (before.BytesWritten > 0) != first {
+					t.Errorf("+%d slabs: %d bytes are installed again", extra, before.BytesWritten)
+				}
+				s, err := OpenStore(p, e, fakeKeys{}.ID(), dir, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: threads, Slow: s})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !sameOutputs(got, want) {
+					t.Errorf("seed %d, +%d slabs, %d threads: another result", seed, extra, threads)
+				}
+				slow := rep.Tiers[1]
+				if slow.BytesRead != p.Tier.BytesRead || slow.Expanded != int(e.expanded.Load()) || slow.Expanded == 0 {
+					t.Errorf("+%d slabs: %d bytes read, planned %d; %d of %d expansions reported", extra, slow.BytesRead, p.Tier.BytesRead, slow.Expanded, e.expanded.Load())
+				}
+				e.fail = errors.New("boom")
+				if _, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: threads, Slow: s}); !errors.Is(err, e.fail) || !strings.Contains(err.Error(), "weight") {
+					t.Errorf("a failed expansion: %v", err)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := Install(t.Context(), p, plain, fakeKeys{}, whole, InstallOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			s, err := OpenStore(p, plain, fakeKeys{}.ID(), whole, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, rep, err := Run(t.Context(), p, plain, fakeInputs, Options{Slow: s})
+			if err := errors.Join(err, s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if !sameOutputs(got, want) || rep.Tiers[1].BytesRead <= p.Tier.BytesRead {
+				t.Errorf("an engine without compact form reads %d bytes, with it %d are planned", rep.Tiers[1].BytesRead, p.Tier.BytesRead)
 			}
 		}
 	}

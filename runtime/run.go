@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/home-fhe/home/backend"
-	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/runtime/store"
 )
@@ -36,7 +35,9 @@ const (
 )
 
 // node is a unit of work on the scoreboard: a step or a transfer. It becomes
-// ready when the nodes it depends on are done.
+// ready when the nodes it depends on are done. A fetch of an object in compact
+// form reads its last slab, and then waits among the steps for a worker to make
+// the others.
 type node struct {
 	kind    nodeKind
 	step    int32 // the step, or the step before which the transfer was ordered
@@ -50,7 +51,8 @@ type node struct {
 	out     backend.Operand
 }
 
-// readyHeap orders ready steps by their place in the plan.
+// readyHeap orders ready steps, and fetches to be expanded, by their place in the
+// plan.
 type readyHeap []*node
 
 func (h readyHeap) Len() int           { return len(h) }
@@ -85,7 +87,7 @@ type run struct {
 	late     map[plan.ObjectID]bool  // the objects of these
 	issued   int                     // steps issued and not done
 	flying   int                     // nodes of any kind issued and not done
-	running  int                     // steps being executed
+	running  int                     // steps and expansions being executed
 	jobs     int                     // transfer pieces queued or running
 	reading  int                     // fetches from the slow tier not done
 	err      error
@@ -98,6 +100,8 @@ type run struct {
 	bytesWritten int64
 	stalledSince time.Time
 	stall        time.Duration
+	expanded     int
+	expanding    time.Duration // of all workers together
 }
 
 func newRun(x *Executor, in Inputs) *run {
@@ -416,6 +420,11 @@ func (r *run) launch(n *node, uses ...*residence) {
 // inputs.
 func (r *run) fromSlow(n *node) bool { return r.x.p.Objects[n.res.obj].Role != plan.RoleInput }
 
+// expands reports whether a fetch reads a compact form.
+func (r *run) expands(n *node) bool {
+	return n.kind == fetchNode && r.x.compact != nil && r.x.compact[n.res.obj]
+}
+
 // drop lets go of a stay in DRAM.
 func (r *run) drop(res *residence) {
 	res.dropped = true
@@ -490,6 +499,9 @@ func (r *run) start(n *node) {
 		return
 	}
 	slabs := n.res.block.Slabs
+	if r.expands(n) {
+		slabs = slabs[len(slabs)-1:]
+	}
 	per := max(1, transferBytes/r.x.e.SlabBytes())
 	if n.kind == fetchNode && !r.fromSlow(n) {
 		per = max(1, len(slabs)) // the caller fills an input as a whole
@@ -559,9 +571,43 @@ func (r *run) pieceDone(n *node, bytes int64, err error) {
 	}
 	r.fail(err)
 	if n.pending--; n.pending == 0 {
-		r.finish(n)
+		if n.kind == fetchNode && r.fromSlow(n) {
+			r.reading--
+		}
+		if r.expands(n) && r.err == nil {
+			heap.Push(&r.ready, n)
+			r.work.Signal()
+		} else {
+			r.finish(n)
+		}
 	}
 	r.progress.Broadcast()
+}
+
+// expand makes a plaintext of the compact form that was fetched.
+func (r *run) expand(n *node, worker int) {
+	r.endStall()
+	r.running++
+	r.mu.Unlock()
+	e := Event{Kind: ExpandBegin, Step: n.step, Obj: n.res.obj, Worker: worker}
+	r.x.emit(e)
+	began := time.Now()
+	err := backend.Guard(func() error { return r.x.e.(backend.Compact).Expand(n.res.op) })
+	took := time.Since(began)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", describe(r.x.p, n.res.obj), err)
+	}
+	e.Kind, e.Err = ExpandEnd, err
+	r.x.emit(e)
+	r.mu.Lock()
+	r.running--
+	r.expanded++
+	r.expanding += took
+	r.fail(err)
+	r.finish(n)
+	if r.running == 0 && len(r.ready) == 0 {
+		r.beginStall()
+	}
 }
 
 // finish marks a node as done, starts what waited for it and lets go of its
@@ -569,9 +615,6 @@ func (r *run) pieceDone(n *node, bytes int64, err error) {
 func (r *run) finish(n *node) {
 	n.done = true
 	r.flying--
-	if n.kind == fetchNode && r.fromSlow(n) {
-		r.reading--
-	}
 	if r.err == nil {
 		for _, m := range n.next {
 			if m.deps--; m.deps == 0 {
@@ -588,7 +631,7 @@ func (r *run) finish(n *node) {
 	r.progress.Broadcast()
 }
 
-// worker executes ready steps, the earliest first.
+// worker executes ready steps and expansions, the earliest first.
 func (r *run) worker(w int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -600,6 +643,10 @@ func (r *run) worker(w int) {
 			return
 		}
 		n := heap.Pop(&r.ready).(*node)
+		if n.kind == fetchNode {
+			r.expand(n, w)
+			continue
+		}
 		st := &r.x.p.Steps[n.step]
 		r.endStall()
 		r.running++
@@ -698,33 +745,4 @@ func (r *run) collect() Outputs {
 		}
 	}
 	return out
-}
-
-// counts counts the operations of the steps that were executed.
-func (r *run) counts() plan.Counts {
-	var c plan.Counts
-	keys := map[int]bool{}
-	for s, done := range r.executed {
-		if !done {
-			continue
-		}
-		st := &r.x.p.Steps[s]
-		switch st.Op {
-		case ir.OpHERotate, ir.OpHEHoistRot, ir.OpHEGiant:
-			c.Rotations++
-			c.KeySwitches++
-			for _, a := range st.Args {
-				if o := &r.x.p.Objects[a]; o.Role == plan.RoleKey {
-					keys[o.Rot] = true
-				}
-			}
-		case ir.OpHEMul:
-			c.CtMults++
-			c.KeySwitches++
-		case ir.OpHEMulQP, ir.OpHEMacQP, ir.OpHEMulPlain:
-			c.Diagonals++
-		}
-	}
-	c.GaloisKeys = len(keys)
-	return c
 }

@@ -5,5 +5,5 @@ package runtime
 // cpuSeconds is unknown on this system.
 func cpuSeconds() float64 { return 0 }
 
-// peakRSS is unknown on this system.
-func peakRSS() int64 { return 0 }
+// PeakRSS is unknown on this system.
+func PeakRSS() int64 { return 0 }

@@ -21,9 +21,9 @@ func cpuSeconds() float64 {
 	return s(u.Utime) + s(u.Stime)
 }
 
-// peakRSS returns the largest resident set of the process so far in bytes:
+// PeakRSS returns the largest resident set of the process so far in bytes:
 // VmHWM where there is one, else the maximum of getrusage.
-func peakRSS() int64 {
+func PeakRSS() int64 {
 	if b, err := os.ReadFile("/proc/self/status"); err == nil {
 		for line := range bytes.Lines(b) {
 			if rest, ok := bytes.CutPrefix(line, []byte("VmHWM:")); ok {

@@ -135,13 +135,27 @@ func prepare(g *ir.Graph) (*program, error) {
 
 // run evaluates the graph once. Results are dropped after their last use.
 func (p *program) run(inputs []*ir.Array, approx bool, observe func(*ir.Value, *ir.Array)) ([]*ir.Array, Stats, error) {
-	var stats Stats
 	vals := make([]*ir.Array, len(p.g.Values))
 	for i, v := range p.g.Inputs {
 		vals[v.ID] = inputs[i]
 	}
+	stats, err := p.advance(vals, 0, len(vals), approx, observe)
+	if err != nil {
+		return nil, stats, err
+	}
+	outs := make([]*ir.Array, len(p.g.Outputs))
+	for i, v := range p.g.Outputs {
+		outs[i] = vals[v.ID]
+	}
+	return outs, stats, nil
+}
+
+// advance evaluates the values from one position up to another, given what was
+// evaluated before, and drops what nobody needs any more.
+func (p *program) advance(vals []*ir.Array, from, to int, approx bool, observe func(*ir.Value, *ir.Array)) (stats Stats, err error) {
 	var args []*ir.Array
-	for i, v := range p.g.Values {
+	for i := from; i < to; i++ {
+		v := p.g.Values[i]
 		args = args[:0]
 		for _, a := range v.Args {
 			args = append(args, vals[a.ID])
@@ -149,7 +163,7 @@ func (p *program) run(inputs []*ir.Array, approx bool, observe func(*ir.Value, *
 		switch {
 		case v.Op == ir.OpInput:
 			if vals[i] == nil {
-				return nil, stats, fmt.Errorf("BUG: input %q is not among the inputs of the graph", v.Name)
+				return stats, fmt.Errorf("BUG: input %q is not among the inputs of the graph", v.Name)
 			}
 		case v.Op == ir.OpAct && approx && v.Approx != nil:
 			out, worst, n := polynomial(v.Approx, args[0])
@@ -161,7 +175,7 @@ func (p *program) run(inputs []*ir.Array, approx bool, observe func(*ir.Value, *
 			info := v.Op.Info()
 			out, err := info.Eval(v, args)
 			if err != nil {
-				return nil, stats, &ir.NodeError{Node: v.Name, Op: info.Name, Err: err}
+				return stats, &ir.NodeError{Node: v.Name, Op: info.Name, Err: err}
 			}
 			vals[i] = out
 		}
@@ -177,24 +191,60 @@ func (p *program) run(inputs []*ir.Array, approx bool, observe func(*ir.Value, *
 			vals[i] = nil // nobody wants it
 		}
 	}
-	outs := make([]*ir.Array, len(p.g.Outputs))
-	for i, v := range p.g.Outputs {
-		outs[i] = vals[v.ID]
-	}
-	return outs, stats, nil
+	return stats, nil
 }
 
 // polynomial evaluates an approximation and counts what lies outside its range.
 func polynomial(a *ir.Approx, x *ir.Array) (out *ir.Array, worst float64, n int) {
 	out = ir.NewArray(x.Shape...)
-	for i, v := range x.Data {
-		out.Data[i] = a.At(v)
-		if a.Outside(v) || math.IsNaN(v) {
-			n++
-			worst = math.Max(worst, math.Abs(v-a.Center)/a.Bound)
+	runs, per := 1, len(x.Data) // elements of one channel lie side by side
+	if a.Channels != nil {
+		runs = x.Shape[0] * x.Shape[1]
+		per = len(x.Data) / max(1, runs)
+	}
+	for r := range runs {
+		h := a.Channel(r % max(1, len(a.Channels)))
+		src, dst := x.Data[r*per:(r+1)*per], out.Data[r*per:(r+1)*per]
+		for i, v := range src {
+			dst[i] = (v - h.Center) / h.Bound
+			if h.Outside(v) || math.IsNaN(v) {
+				n++
+				worst = math.Max(worst, math.Abs(dst[i]))
+			}
+		}
+		for _, c := range a.Inner {
+			clenshaw(dst, c)
+		}
+		clenshaw(dst, a.Coef)
+		for i := range dst {
+			if a.Inner != nil {
+				dst[i] *= (src[i] - h.Center) / h.Bound
+			}
+			dst[i] *= h.Gain
 		}
 	}
 	return out, worst, n
+}
+
+// clenshaw is ir.Clenshaw for every element of u, four at a time to hide the
+// latency of the recurrence.
+func clenshaw(u, c []float64) {
+	i := 0
+	for ; i+4 <= len(u); i += 4 {
+		x := u[i : i+4 : i+4]
+		u0, u1, u2, u3 := x[0], x[1], x[2], x[3]
+		var p0, p1, p2, p3, q0, q1, q2, q3 float64
+		for k := len(c) - 1; k > 0; k-- {
+			p0, q0 = 2*u0*p0-q0+c[k], p0
+			p1, q1 = 2*u1*p1-q1+c[k], p1
+			p2, q2 = 2*u2*p2-q2+c[k], p2
+			p3, q3 = 2*u3*p3-q3+c[k], p3
+		}
+		x[0], x[1], x[2], x[3] = u0*p0-q0+c[0], u1*p1-q1+c[0], u2*p2-q2+c[0], u3*p3-q3+c[0]
+	}
+	for ; i < len(u); i++ {
+		u[i] = ir.Clenshaw(c, u[i])
+	}
 }
 
 // batch evaluates the parts of a batch side by side.

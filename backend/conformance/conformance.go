@@ -1,14 +1,16 @@
 // Package conformance is the suite every backend passes: each scheme step alone,
 // at several levels and with operands and keys above the level of the result, in
 // both rings; in-place updates; exact scales through a small program; a
-// double-hoisted matrix-vector product; the same bytes from any number of
-// goroutines.
+// double-hoisted matrix-vector product; in the standard ring complex slots and the
+// steps of bootstrapping; the same bytes from any number of goroutines.
 package conformance
 
 import (
 	"bytes"
 	"fmt"
 	"math"
+	"math/bits"
+	"math/cmplx"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -23,9 +25,12 @@ import (
 type Client interface {
 	// Encrypt writes a fresh ciphertext of one value per slot.
 	Encrypt(values []float64, out backend.Operand) error
-	// Decrypt returns one value per slot.
+	// Decrypt returns the real part of each slot.
 	Decrypt(in backend.Operand) ([]float64, error)
-	// MakeKey writes the evaluation key for a rotation; 0 is relinearisation.
+	// DecryptComplex returns the slots of a complex value (standard ring only).
+	DecryptComplex(in backend.Operand) ([]complex128, error)
+	// MakeKey writes the evaluation key for a rotation, or the one that rot names
+	// (ir.KeyRelin and on).
 	MakeKey(rot int, out backend.Operand) error
 }
 
@@ -63,6 +68,11 @@ func Run(t *testing.T, name string, open func(p *ir.Params) (backend.Engine, Cli
 			t.Run("in-place", func(t *testing.T) { r.with(t).inPlace() })
 			t.Run("scales", func(t *testing.T) { r.with(t).scales() })
 			t.Run("matrix", func(t *testing.T) { r.with(t).matrix() })
+			if c.ring == ir.RingStandard {
+				t.Run("complex", func(t *testing.T) { r.with(t).complex() })
+				t.Run("transform", func(t *testing.T) { r.with(t).transform() })
+				t.Run("raise", func(t *testing.T) { r.with(t).raise() })
+			}
 			t.Run("goroutines", func(t *testing.T) { r.with(t).goroutines() })
 			t.Run("refusals", func(t *testing.T) { r.with(t).refusals() })
 		})
@@ -159,7 +169,11 @@ func (r *runner) key(rot, level int) backend.Operand {
 	r.t.Helper()
 	id := [2]int{rot, level}
 	if r.keys[id] == nil {
-		o, _ := r.bind(kind(ir.KeyKind, level, ir.Scale{}))
+		k := ir.KeyKind
+		if rot == ir.KeySparse {
+			k = ir.SparseKeyKind
+		}
+		o, _ := r.bind(kind(k, level, ir.Scale{}))
 		if err := r.c.MakeKey(rot, o); err != nil {
 			r.t.Fatal(err)
 		}
@@ -179,10 +193,7 @@ func (r *runner) do(s plan.Step, t ir.Type, args ...backend.Operand) backend.Ope
 
 func (r *runner) check(what string, o backend.Operand, want []float64) {
 	r.t.Helper()
-	if o.Type().Kind == ir.CipherQPKind {
-		o = r.do(plan.Step{Op: ir.OpHEModDown}, ct(o.Type().Level, o.Type().Scale), o)
-	}
-	got, err := r.c.Decrypt(o)
+	got, err := r.c.Decrypt(r.down(o))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -197,22 +208,53 @@ func (r *runner) check(what string, o backend.Operand, want []float64) {
 	}
 }
 
-func rotated(v []float64, k int) []float64 {
-	k = ((k % len(v)) + len(v)) % len(v)
-	return append(append([]float64{}, v[k:]...), v[:k]...)
+// checkComplex is check for complex slots.
+func (r *runner) checkComplex(what string, o backend.Operand, want []complex128) {
+	r.t.Helper()
+	got, err := r.c.DecryptComplex(r.down(o))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		r.t.Fatalf("%s: %d slots, want %d", what, len(got), len(want))
+	}
+	for i := range want {
+		if d := cmplx.Abs(got[i] - want[i]); !(d <= Tolerance) {
+			r.t.Errorf("%s: slot %d is %.9f, want %.9f (error %g above %g)", what, i, got[i], want[i], d, Tolerance)
+			return
+		}
+	}
 }
 
-func zip(a, b []float64, f func(x, y float64) float64) []float64 {
-	z := make([]float64, len(a))
+// down returns a ciphertext modulo Q for one modulo QP.
+func (r *runner) down(o backend.Operand) backend.Operand {
+	r.t.Helper()
+	t := o.Type()
+	if t.Kind != ir.CipherQPKind {
+		return o
+	}
+	t.Kind = ir.CipherKind
+	return r.do(plan.Step{Op: ir.OpHEModDown}, t, o)
+}
+
+func rotated[T any](v []T, k int) []T {
+	k = ((k % len(v)) + len(v)) % len(v)
+	return append(append([]T{}, v[k:]...), v[:k]...)
+}
+
+func zip[T any](a, b []T, f func(x, y T) T) []T {
+	z := make([]T, len(a))
 	for i := range z {
 		z[i] = f(a[i], b[i])
 	}
 	return z
 }
 
-func add(x, y float64) float64 { return x + y }
-func sub(x, y float64) float64 { return x - y }
-func mul(x, y float64) float64 { return x * y }
+type number interface{ float64 | complex128 }
+
+func add[T number](x, y T) T { return x + y }
+func sub[T number](x, y T) T { return x - y }
+func mul[T number](x, y T) T { return x * y }
 
 // steps runs every step at several levels, with operands and keys at the level
 // of the result and above.
@@ -272,7 +314,7 @@ func (r *runner) steps() {
 		prod := one(ir.OpHEMulQP, qp(d2), zip(a, w, mul), liftHigh, pt)
 		one(ir.OpHEMacQP, qp(d2), zip(a, w, func(v, u float64) float64 { return 2 * v * u }), prod, lift, pt)
 		one(ir.OpHEAddQP, qp(d), zip(a, a, add), lift, liftHigh)
-		for _, rot := range []int{1, 3, -2, r.p.Slots() / 2} {
+		for _, rot := range []int{1, 3, r.p.Slots() - 2, r.p.Slots() / 2} {
 			key := r.key(rot, c.key)
 			r.check(at(ir.OpHERotate), r.do(plan.Step{Op: ir.OpHERotate, Rot: rot}, out, x, key), rotated(a, rot))
 			r.check(at(ir.OpHEHoistRot), r.do(plan.Step{Op: ir.OpHEHoistRot, Rot: rot}, qp(d), x, digits, key), rotated(a, rot))
@@ -399,6 +441,218 @@ func (r *runner) matrix() {
 	r.check("matrix-vector product", y, want)
 }
 
+// asComplex returns the type with complex slots.
+func asComplex(t ir.Type) ir.Type {
+	t.Complex = true
+	return t
+}
+
+// complexOf joins real and imaginary parts; im may be nil.
+func complexOf(re, im []float64) []complex128 {
+	z := make([]complex128, len(re))
+	for i := range z {
+		z[i] = complex(re[i], 0)
+		if im != nil {
+			z[i] = complex(re[i], im[i])
+		}
+	}
+	return z
+}
+
+// encryptComplex encrypts a vector of complex slots: x + i*y.
+func (r *runner) encryptComplex(level int) (backend.Operand, []complex128) {
+	r.t.Helper()
+	a, b := r.vector(), r.vector()
+	t := asComplex(ct(level, r.delta()))
+	iy := r.do(plan.Step{Op: ir.OpHEMulI}, t, r.encrypt(b, level))
+	return r.do(plan.Step{Op: ir.OpHEAdd}, t, r.encrypt(a, level), iy), complexOf(a, b)
+}
+
+// diagonal encodes a diagonal of a transform and returns its slots.
+func (r *runner) diagonal(d ir.Diagonal, period int, k ir.Kind, level int, s ir.Scale) (backend.Operand, []complex128) {
+	r.t.Helper()
+	o, _ := r.bind(asComplex(kind(k, level, s)))
+	v := &ir.SlotData{Period: period, DFT: &d}
+	if err := r.e.Encode(v, o); err != nil {
+		r.t.Fatal(err)
+	}
+	z := make([]complex128, period)
+	v.Fill(z)
+	for len(z) < r.p.Slots() {
+		z = append(z, z...)
+	}
+	return o, z
+}
+
+// complex runs every step whose slots may be complex, with operands of both sorts.
+func (r *runner) complex() {
+	top, n := r.p.MaxLevel(), r.p.Slots()
+	d := r.delta()
+	d2 := d.Mul(d)
+	for _, c := range []struct{ arg, key, out, period int }{
+		{top, top, top, n}, {top, top, 2, n / 2}, {2, 3, 1, n},
+	} {
+		x, z := r.encryptComplex(c.arg)
+		y, w := r.encryptComplex(c.arg)
+		b := r.vector()
+		re, v := r.encrypt(b, c.arg), complexOf(b, nil)
+		pt := r.encode(b, ir.PlainKind, c.arg, d)
+		ptqp := r.encode(b, ir.PlainQPKind, c.arg, d)
+		diag := ir.Diagonal{From: 0, To: 2, Offset: 1, Shift: 1, Factor: 0.5}
+		cpt, u := r.diagonal(diag, c.period, ir.PlainKind, c.arg, d)
+		diag.Inverse = true
+		cptqp, uqp := r.diagonal(diag, c.period, ir.PlainQPKind, c.arg, d)
+		at := func(s plan.Step, what string) string {
+			return fmt.Sprintf("%v of %s from level %d to %d with keys at %d", s.Op, what, c.arg, c.out, c.key)
+		}
+		one := func(s plan.Step, what string, t ir.Type, want []complex128, args ...backend.Operand) backend.Operand {
+			r.t.Helper()
+			o := r.do(s, asComplex(t), args...)
+			if want != nil {
+				r.checkComplex(at(s, what), o, want)
+			}
+			return o
+		}
+		op := func(o ir.Op) plan.Step { return plan.Step{Op: o} }
+		out, out2 := ct(c.out, d), ct(c.out, d2)
+		qp := func(s ir.Scale) ir.Type { return kind(ir.CipherQPKind, c.out, s) }
+		times := func(z []complex128, k complex128) []complex128 {
+			return zip(z, z, func(v, _ complex128) complex128 { return v * k })
+		}
+		one(op(ir.OpHEMulI), "a complex value", out, times(z, 1i), x)
+		one(op(ir.OpHEMulI), "a real value", out, times(v, 1i), re)
+		one(op(ir.OpHEAdd), "complex values", out, zip(z, w, add), x, y)
+		one(op(ir.OpHEAdd), "a complex and a real value", out, zip(z, v, add), x, re)
+		one(op(ir.OpHESub), "complex values", out, zip(z, w, sub), x, y)
+		one(op(ir.OpHESub), "a real and a complex value", out, zip(v, z, sub), re, x)
+		one(op(ir.OpHEAddPlain), "a complex value and a real plaintext", out, zip(z, v, add), x, pt)
+		one(op(ir.OpHEAddPlain), "a real value and a complex plaintext", out, zip(v, u, add), re, cpt)
+		one(op(ir.OpHEMulPlain), "a complex value and a real plaintext", out2, zip(z, v, mul), x, pt)
+		one(op(ir.OpHEMulPlain), "a real value and a complex plaintext", out2, zip(v, u, mul), re, cpt)
+		one(op(ir.OpHEMulPlain), "complex values", out2, zip(z, u, mul), x, cpt)
+		one(plan.Step{Op: ir.OpHEAddConst, Const: 0.75}, "a complex value", out, zip(z, z, func(v, _ complex128) complex128 { return v + 0.75 }), x)
+		acc := one(plan.Step{Op: ir.OpHEMulConst, Const: -1.5, Scale: d}, "a complex value", out2, times(z, -1.5), x)
+		one(plan.Step{Op: ir.OpHEMacConst, Const: 0.5, Scale: d}, "complex values", out2, zip(times(z, -1.5), times(w, 0.5), add), acc, y)
+		one(plan.Step{Op: ir.OpHEMacConst, Const: 0.5, Scale: d}, "a complex and a real value", out2, zip(times(z, -1.5), times(v, 0.5), add), acc, re)
+		relin, conj := r.key(ir.KeyRelin, c.key), r.key(ir.KeyConj, c.key)
+		prod := one(op(ir.OpHEMul), "complex values", out2, zip(z, w, mul), x, y, relin)
+		one(op(ir.OpHEMul), "a complex and a real value", out2, zip(z, v, mul), x, re, relin)
+		one(op(ir.OpHERescale), "a complex value", ct(c.out-1, d2.Div(ir.ScalePrime(c.out))), zip(z, w, mul), prod)
+		for _, p := range []struct {
+			what string
+			o    backend.Operand
+			z    []complex128
+		}{{"a complex value", x, z}, {"a real value", re, v}} {
+			want := make([]float64, n)
+			for i := range want {
+				want[i] = 2 * real(p.z[i])
+			}
+			o := r.do(op(ir.OpHERealPart), out, p.o, conj)
+			r.check(at(op(ir.OpHERealPart), p.what), o, want)
+			r.checkComplex(at(op(ir.OpHERealPart), p.what), o, complexOf(want, nil))
+		}
+		digits := r.do(op(ir.OpHEDecompose), kind(ir.DigitsKind, c.out, ir.Scale{}), x)
+		lift := one(op(ir.OpHELift), "a complex value", qp(d), z, x)
+		liftRe := r.do(op(ir.OpHELift), qp(d), re)
+		one(op(ir.OpHEMulQP), "a complex value and a real plaintext", qp(d2), zip(z, v, mul), lift, ptqp)
+		sum := one(op(ir.OpHEMulQP), "a real value and a complex plaintext", qp(d2), zip(v, uqp, mul), liftRe, cptqp)
+		zu := zip(z, uqp, mul)
+		one(op(ir.OpHEMacQP), "a complex value and a complex plaintext", qp(d2), zip(zip(v, uqp, mul), zu, add), sum, lift, cptqp)
+		one(op(ir.OpHEMacQP), "a complex value and a real plaintext", qp(d2), zip(zip(v, uqp, mul), zip(z, v, mul), add), sum, lift, ptqp)
+		one(op(ir.OpHEMacQP), "a real value and a complex plaintext", qp(d2), times(zip(v, uqp, mul), 2), sum, liftRe, cptqp)
+		one(op(ir.OpHEAddQP), "complex values", qp(d), times(z, 2), lift, lift)
+		if err := r.e.Exec(&plan.Step{Op: ir.OpHEMacQP}, []backend.Operand{sum, lift, cptqp}, sum); err != nil {
+			r.t.Fatal(err)
+		}
+		r.checkComplex("accumulation of complex values in place", sum, zip(zip(v, uqp, mul), zu, add))
+		for _, rot := range []int{1, n / 2} {
+			key := r.key(rot, c.key)
+			one(plan.Step{Op: ir.OpHERotate, Rot: rot}, "a complex value", out, rotated(z, rot), x, key)
+			one(plan.Step{Op: ir.OpHEHoistRot, Rot: rot}, "a complex value", qp(d), rotated(z, rot), x, digits, key)
+			one(plan.Step{Op: ir.OpHEGiant, Rot: rot}, "a complex value", qp(d), rotated(z, rot), lift, key)
+		}
+	}
+}
+
+// transform applies layers of the canonical embedding by their diagonals and then
+// their inverse, which gives back what went in.
+func (r *runner) transform() {
+	n, l, d := r.p.Slots(), r.p.MaxLevel(), r.delta()
+	layers := min(3, bits.Len(uint(n))-1)
+	x, start := r.encryptComplex(l)
+	z := start
+	for _, inverse := range []bool{false, true} {
+		w := ir.ScalePrime(l)
+		qp := func(s ir.Scale) ir.Type { return asComplex(kind(ir.CipherQPKind, l, s)) }
+		digits := r.do(plan.Step{Op: ir.OpHEDecompose}, kind(ir.DigitsKind, l, ir.Scale{}), x)
+		var sum backend.Operand
+		next := make([]complex128, n)
+		for _, o := range ir.Offsets(n, 0, layers) {
+			pt, u := r.diagonal(ir.Diagonal{Inverse: inverse, To: layers, Offset: o, Factor: 1}, n, ir.PlainQPKind, l, w)
+			for i, v := range u {
+				next[i] += v * z[(i+o)%n]
+			}
+			if o == 0 {
+				sum = r.do(plan.Step{Op: ir.OpHEMulQP}, qp(d.Mul(w)), r.do(plan.Step{Op: ir.OpHELift}, qp(d), x), pt)
+				continue
+			}
+			turned := r.do(plan.Step{Op: ir.OpHEHoistRot, Rot: o}, qp(d), x, digits, r.key(o, r.p.MaxLevel()))
+			if err := r.e.Exec(&plan.Step{Op: ir.OpHEMacQP}, []backend.Operand{sum, turned, pt}, sum); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+		x = r.do(plan.Step{Op: ir.OpHERescale}, asComplex(ct(l-1, d)), r.down(sum))
+		z = next
+		l--
+		r.checkComplex("transform", x, z)
+	}
+	r.checkComplex("transform and its inverse", x, start)
+}
+
+// raise raises ciphertexts of level 0: coefficients gain multiples of q_0, as
+// random and as small as the ephemeral secret makes them, and nothing else.
+func (r *runner) raise() {
+	n, top, d := r.p.Slots(), r.p.MaxLevel(), r.delta()
+	if r.p.N() < 2*ir.EphemeralWeight {
+		r.t.Skip("too small for an ephemeral secret")
+	}
+	step := float64(r.p.Q[0]) / d.Float64(r.p.Q)
+	emb := ir.NewEmbedding(n)
+	square, count := 0.0, 0
+	for _, c := range []struct{ key, out int }{{top, top}, {top, 2}, {1, 1}} {
+		x, z := r.encryptComplex(0)
+		a := r.vector()
+		for _, p := range []struct {
+			o backend.Operand
+			z []complex128
+		}{{x, z}, {r.encrypt(a, 0), complexOf(a, nil)}} {
+			o := r.do(plan.Step{Op: ir.OpHERaise}, asComplex(ct(c.out, d)), p.o, r.key(ir.KeySparse, 0), r.key(ir.KeyDense, c.key))
+			got, err := r.c.DecryptComplex(o)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			diff := zip(got, p.z, sub)
+			emb.ToCoefs(diff)
+			for k, v := range diff {
+				for _, v := range [2]float64{real(v), imag(v)} {
+					i := math.Round(v / step)
+					square, count = square+i*i, count+1
+					if e := math.Abs(v - i*step); !(e <= Tolerance) {
+						r.t.Fatalf("raised to level %d: coefficient %d gains %.9f, which is %g from a multiple of q_0 (%g allowed)", c.out, k, v, e, Tolerance)
+					}
+					if math.Abs(i) > (ir.EphemeralWeight+1)/2.0 {
+						r.t.Fatalf("raised to level %d: coefficient %d gains %v times q_0", c.out, k, i)
+					}
+				}
+			}
+		}
+	}
+	want := (ir.EphemeralWeight + 1) / 12.0
+	if v := square / float64(count) / want; !(v > 0.7 && v < 1.4) {
+		r.t.Errorf("multiples of q_0 have %.2f times the variance of %.3g over %d coefficients", v, want, count)
+	}
+}
+
 // goroutines runs the same steps from one and from several goroutines at once;
 // the bytes of the results must be the same.
 func (r *runner) goroutines() {
@@ -406,18 +660,27 @@ func (r *runner) goroutines() {
 	d := r.delta()
 	x, y := r.encrypt(r.vector(), l), r.encrypt(r.vector(), l)
 	relin, rot := r.key(0, l), r.key(1, l)
+	type task struct {
+		plan.Step
+		t    ir.Type
+		args []backend.Operand
+	}
+	tasks := []task{
+		{plan.Step{Op: ir.OpHEMul}, ct(l, d.Mul(d)), []backend.Operand{x, y, relin}},
+		{plan.Step{Op: ir.OpHERotate, Rot: 1}, ct(l, d), []backend.Operand{x, rot}},
+		{plan.Step{Op: ir.OpHEDecompose}, kind(ir.DigitsKind, l, ir.Scale{}), []backend.Operand{x}},
+		{plan.Step{Op: ir.OpHERescale}, ct(l-1, d.Div(ir.ScalePrime(l))), []backend.Operand{x}},
+	}
+	if r.p.Ring == ir.RingStandard {
+		tasks = append(tasks, task{plan.Step{Op: ir.OpHERealPart}, ct(l, d), []backend.Operand{x, r.key(ir.KeyConj, l)}})
+		if r.p.N() >= 2*ir.EphemeralWeight {
+			low := r.encrypt(r.vector(), 0)
+			tasks = append(tasks, task{plan.Step{Op: ir.OpHERaise}, asComplex(ct(l, d)), []backend.Operand{low, r.key(ir.KeySparse, 0), r.key(ir.KeyDense, l)}})
+		}
+	}
 	program := func() ([]byte, error) {
 		var out bytes.Buffer
-		for _, s := range []struct {
-			plan.Step
-			t    ir.Type
-			args []backend.Operand
-		}{
-			{plan.Step{Op: ir.OpHEMul}, ct(l, d.Mul(d)), []backend.Operand{x, y, relin}},
-			{plan.Step{Op: ir.OpHERotate, Rot: 1}, ct(l, d), []backend.Operand{x, rot}},
-			{plan.Step{Op: ir.OpHEDecompose}, kind(ir.DigitsKind, l, ir.Scale{}), []backend.Operand{x}},
-			{plan.Step{Op: ir.OpHERescale}, ct(l-1, d.Div(ir.ScalePrime(l))), []backend.Operand{x}},
-		} {
+		for _, s := range tasks {
 			slabs := Slabs(r.e, s.t)
 			o, err := r.e.Bind(s.t, slabs)
 			if err != nil {
@@ -461,6 +724,17 @@ func (r *runner) refusals() {
 	}
 	if err := r.e.Encode(&ir.SlotData{Period: 3, Index: []int32{0}, Value: []float64{1}}, pt); err == nil {
 		r.t.Error("encoded a period of 3")
+	}
+	if r.p.Ring == ir.RingReal {
+		dft := &ir.SlotData{Period: 4, DFT: &ir.Diagonal{To: 1, Factor: 1}}
+		if err := r.e.Encode(dft, pt); err == nil {
+			r.t.Error("encoded complex slots in a ring of real ones")
+		}
+		x, out := r.encrypt(r.vector(), l), ct(l, d)
+		o, _ := r.bind(out)
+		if err := r.e.Exec(&plan.Step{Op: ir.OpHEMulI}, []backend.Operand{x}, o); err == nil {
+			r.t.Error("multiplied real slots by the imaginary unit")
+		}
 	}
 	slabs := Slabs(r.e, ct(l, d))
 	if _, err := r.e.Bind(ct(l, d), append(slabs, slabs[0])); err == nil {

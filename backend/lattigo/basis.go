@@ -99,29 +99,36 @@ func (b *basis) prepare(rows [][]uint64, v []uint8) {
 	}
 }
 
+// centredRow reads x, residues modulo s, as numbers in [-s/2, s/2] and writes them
+// modulo m, with entries below 4q.
+func (m *modulus) centredRow(z, x []uint64, s uint64) {
+	half, add := s>>1, m.q-s%m.q
+	if m.vec && s <= 1<<52 {
+		convert1Vec(&z[0], &x[0], len(z), half, add, m.bar52, m.q)
+		return
+	}
+	bar := m.bar[0]
+	if s < 2*m.q {
+		bar = 0
+	}
+	x = x[:len(z)]
+	for i := range z {
+		a := add
+		if x[i] <= half {
+			a = 0
+		}
+		z[i] = x[i] - mulHi(x[i], bar)*m.q + a
+	}
+}
+
 // convert writes the prepared value modulo target number t, in coefficient form
 // with entries below 4p, ready for the transform.
 func (b *basis) convert(z []uint64, t int, m *modulus, rows [][]uint64, v []uint8) {
 	switch k := len(b.src); {
-	case k == 1 && b.vec && m.vec:
-		s := b.src[0]
-		convert1Vec(&z[0], &rows[0][0], len(z), s.half, m.q-s.q%m.q, m.bar52, m.q)
+	case k == 1:
+		m.centredRow(z, rows[0], b.src[0].q)
 	case b.vec && m.vec:
 		convertVec(&z[0], &rows[0], &b.w52[t][0], k, &v[0], b.neg52[t], len(z), m.q, m.neginv)
-	case k == 1:
-		x, s, half := rows[0][:len(z)], b.src[0].q, b.src[0].half
-		add := m.q - s%m.q
-		bar := m.bar[0]
-		if s < 2*m.q {
-			bar = 0
-		}
-		for i := range z {
-			a := add
-			if x[i] <= half {
-				a = 0
-			}
-			z[i] = x[i] - mulHi(x[i], bar)*m.q + a
-		}
 	case k == 2:
 		x0, x1 := rows[0][:len(z)], rows[1][:len(z)]
 		v = v[:len(z)]

@@ -127,9 +127,9 @@ func Encrypt(sk *SecretKey, p *ir.Params, client string, samples int, ports []Po
 			for j := range x {
 				d.Index[j] = int32(j)
 			}
-			err := r.enc.coefs(&d, v.Scale.Float64(p.Q), work, coef)
+			big, err := r.enc.coefs(&d, v.Scale.Float64(p.Q), work, coef)
 			if err == nil {
-				err = r.fits(coef, v.Level)
+				err = r.fits(big, v.Level)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s, ciphertext %d: %w", v.Port, i, err)

@@ -6,20 +6,30 @@ import (
 	"github.com/home-fhe/home/ir"
 )
 
-// secret is a secret key expanded modulo every prime.
+// secret is a secret key expanded modulo every prime, and the ephemeral one that
+// goes with it.
 type secret struct {
-	coef []int64    // small coefficients
-	ntt  [][]uint64 // per prime, transformed, Montgomery form
+	coef      []int64    // small coefficients
+	ntt       [][]uint64 // per prime, transformed, Montgomery form
+	ephemeral []int64    // small coefficients; nil in the conjugate-invariant ring
 }
 
 func (r *rings) expandSecret(coef []int64) *secret {
 	s := &secret{coef: coef, ntt: makeRows(len(r.mods), r.n)}
 	for i, m := range r.mods {
-		m.signedRow(s.ntt[i], coef)
-		m.ntt(s.ntt[i], s.ntt[i])
-		m.mulScalarRow(s.ntt[i], s.ntt[i], m.r2)
+		m.secretRow(s.ntt[i], coef)
+	}
+	if r.p.Ring == ir.RingStandard {
+		s.ephemeral = ephemeral(coef)
 	}
 	return s
+}
+
+// secretRow writes small coefficients transformed, in Montgomery form.
+func (m *modulus) secretRow(z []uint64, coef []int64) {
+	m.signedRow(z, coef)
+	m.ntt(z, z)
+	m.mulScalarRow(z, z, m.r2)
 }
 
 // encryptRows writes a fresh encryption of the coefficients c (already scaled)
@@ -52,77 +62,112 @@ func (r *rings) decryptCoefs(s *secret, c0, c1 [][]uint64, scale ir.Scale, c []f
 	centred(r.mods[:len(rows)], rows, scale.Float(r.p.Q), c)
 }
 
-// keyTarget returns, in coefficients, the secret that a key switches from: s^2
-// for relinearisation (nil: it is no small polynomial and is formed per prime),
-// phi^-1(s) as the secret it switches to for rotations.
-//
-// Galois key for g: the product with c1 must decrypt under phi^-1(s) to P*c1*s,
-// since phi is applied afterwards.
-func (r *rings) keyPolys(s *secret, rot, prime int, from, to, t []uint64, perm []uint32, l *lanes) {
-	m := r.mods[prime]
-	if rot == 0 {
-		// from = s^2 in plain form, to = s in Montgomery form
-		copy(to, s.ntt[prime])
-		m.mulRow(t, s.ntt[prime], s.ntt[prime]) // Montgomery form of s^2
-		m.mulScalarRow(from, t, 1)
-		return
+// keyPrimes lists the primes of the limbs of a key, counted over Q and P: those of
+// QP_level, or q_0 and p_0 alone, beyond which the ephemeral secret is not safe.
+func keyPrimes(p *ir.Params, k KeySpec) []int {
+	special := len(p.P)
+	if k.Rot == ir.KeySparse {
+		special = 1
 	}
-	m.mulScalarRow(from, s.ntt[prime], 1)
-	r.permuteRow(to, s.ntt[prime], perm, l)
+	out := make([]int, 0, k.Level+1+special)
+	for i := range k.Level + 1 {
+		out = append(out, i)
+	}
+	for j := range special {
+		out = append(out, len(p.Q)+j)
+	}
+	return out
+}
+
+// keyKind returns the kind of object a key is.
+func keyKind(k KeySpec) ir.Kind {
+	if k.Rot == ir.KeySparse {
+		return ir.SparseKeyKind
+	}
+	return ir.KeyKind
+}
+
+// keyPolys writes, modulo one prime and transformed, the secret that a key
+// switches from, in plain form, and the one that it switches to, in Montgomery
+// form. perm, l describe the inverse of the automorphism of a Galois key: its
+// product with c1 must decrypt under phi^-1(s) to P*c1*s, since phi is applied
+// afterwards.
+func (r *rings) keyPolys(s *secret, rot, prime int, from, to []uint64, perm []uint32, l *lanes) {
+	m := r.mods[prime]
+	switch rot {
+	case ir.KeyRelin:
+		copy(to, s.ntt[prime])
+		m.mulRow(from, s.ntt[prime], s.ntt[prime]) // Montgomery form of s^2
+		m.mulScalarRow(from, from, 1)
+	case ir.KeyDense:
+		copy(to, s.ntt[prime])
+		m.signedRow(from, s.ephemeral)
+		m.ntt(from, from)
+	case ir.KeySparse:
+		m.secretRow(to, s.ephemeral)
+		m.mulScalarRow(from, s.ntt[prime], 1)
+	default:
+		m.mulScalarRow(from, s.ntt[prime], 1)
+		r.permuteRow(to, s.ntt[prime], perm, l)
+	}
 }
 
 // keyDigitLimb writes the limb of one digit of an evaluation key: a is expanded
-// from the seed, b = -a*to + e (+ P*from on the primes of the digit), both in
-// Montgomery form. from and to come from keyPolys, e holds the noise of the
-// digit, prime counts over Q and P.
-func (r *rings) keyDigitLimb(seed *[SeedBytes]byte, digit, prime int, inGroup bool, from, to []uint64, e []int64, a, b, t []uint64) {
+// from the seed, b = -a*to + e + f*from, both in Montgomery form, f being the
+// product of the special primes on the primes of the digit and 0 on all others.
+// from and to come from keyPolys, e holds the noise of the digit, prime counts
+// over Q and P.
+func (r *rings) keyDigitLimb(seed *[SeedBytes]byte, digit, prime int, f uint64, from, to []uint64, e []int64, a, b, t []uint64) {
 	m := r.mods[prime]
-	r.keyUniform(seed, digit, prime, a)
+	keyUniform(r.p, seed, digit, prime, m.q, a)
 	m.signedRow(b, e)
 	m.ntt(b, b)
-	if inGroup {
-		m.macScalarRow(b, b, from, r.pModQ[prime])
-	}
+	m.macScalarRow(b, b, from, f)
 	m.mulScalarRow(b, b, m.r2)
 	m.mulRow(t, a, to)
 	m.subRow(b, b, t)
 }
 
-// keyUniform expands the uniform half of a key; a uniform residue is uniform in
-// Montgomery form too.
-func (r *rings) keyUniform(seed *[SeedBytes]byte, digit, prime int, a []uint64) {
-	id := prime
-	if nq := len(r.p.Q); prime >= nq {
-		id = special + prime - nq
+// keyUniform expands the uniform half of a key modulo prime number i, q, counted
+// over Q and P; a uniform residue is uniform in Montgomery form too.
+func keyUniform(p *ir.Params, seed *[SeedBytes]byte, digit, i int, q uint64, a []uint64) {
+	if nq := len(p.Q); i >= nq {
+		i += special - nq
 	}
-	newStream(seed, elementKey, digit, id).uniform(a, r.mods[prime].q)
+	newStream(seed, elementKey, digit, i).uniform(a, q)
 }
 
-// makeKey generates the evaluation key of a rotation (0: relinearisation) at a
-// level. b(digit, limb) returns the row to write, limb counting over QP_level;
-// done is called when a row is complete.
-func (r *rings) makeKey(s *secret, rot, level int, seed *[SeedBytes]byte, b func(digit, limb int) []uint64, done func(digit, limb int) error) error {
+// makeKey generates an evaluation key. b(digit, limb) returns the row to write,
+// limb counting over the primes of keyPrimes; done is called when a row is
+// complete.
+func (r *rings) makeKey(s *secret, k KeySpec, seed *[SeedBytes]byte, b func(digit, limb int) []uint64, done func(digit, limb, prime int) error) error {
 	rows := makeRows(4, r.n)
 	perm := make([]uint32, r.n/8)
 	var l lanes
-	if rot != 0 {
-		r.automorphism(perm, &l, r.galoisInverse(r.galois(rot)))
+	if g := k.galois(r.p); g != 1 {
+		r.automorphism(perm, &l, galoisInverse(r.p, g))
 	}
 	noiseSeed := newSeed()
 	noise := newStream(&noiseSeed, elementNoise, 0, 0)
-	digits := r.p.Digits(level)
+	digits := r.p.Digits(k.Level)
 	e := make([][]int64, digits)
 	for d := range e {
 		e[d] = make([]int64, r.n)
 		noise.gaussPoly(e[d])
 	}
 	for d := range digits {
-		lo, hi := r.digitPrimes(d, level)
-		for i := range level + 1 + len(r.p.P) {
-			prime := r.target(i, level)
-			r.keyPolys(s, rot, prime, rows[0], rows[1], rows[2], perm, &l)
-			r.keyDigitLimb(seed, d, prime, i >= lo && i < hi, rows[0], rows[1], e[d], rows[2], b(d, i), rows[3])
-			if err := done(d, i); err != nil {
+		lo, hi := r.digitPrimes(d, k.Level)
+		for i, prime := range keyPrimes(r.p, k) {
+			f := uint64(0)
+			switch {
+			case k.Rot == ir.KeySparse && i == 0:
+				f = r.mods[0].form(r.p.P[0] % r.p.Q[0])
+			case k.Rot != ir.KeySparse && i >= lo && i < hi:
+				f = r.pModQ[prime]
+			}
+			r.keyPolys(s, k.Rot, prime, rows[0], rows[1], perm, &l)
+			r.keyDigitLimb(seed, d, prime, f, rows[0], rows[1], e[d], rows[2], b(d, i), rows[3])
+			if err := done(d, i, prime); err != nil {
 				return err
 			}
 		}
@@ -144,7 +189,7 @@ func FreshNoise() float64 { return math.Sqrt(Sigma*Sigma + 1.0/12) }
 // secretVariance is the variance of a coefficient of the secret.
 func secretVariance(p *ir.Params) float64 {
 	if p.Secret == ir.SecretH192 {
-		return math.Min(192, float64(p.N())) / float64(p.N())
+		return float64(secretWeight(p.N())) / float64(p.N())
 	}
 	return 2.0 / 3
 }
@@ -184,4 +229,20 @@ func KeySwitchNoise(p *ir.Params, level int) float64 {
 		sum += math.Exp2(2 * (logD - logP))
 	}
 	return Sigma * math.Sqrt(ringFactor(p)*sum/12)
+}
+
+// RaiseNoise returns the standard deviation, per coefficient, of the noise that
+// raising to a level adds: that of the switch to the ephemeral secret modulo
+// q_0*p_0 and its rounding, and that of the switch back, whose one digit is below
+// q_0.
+func RaiseNoise(p *ir.Params, level int) float64 {
+	q0, p0 := float64(p.Q[0]), float64(p.P[0])
+	there := Sigma * q0 / p0 * math.Sqrt(ringFactor(p)/12)
+	rounding := math.Sqrt((1 + math.Min(ir.EphemeralWeight, float64(p.N()))) / 12)
+	logP := 0.0
+	for _, q := range p.P {
+		logP += math.Log2(float64(q))
+	}
+	back := Sigma * math.Sqrt(ringFactor(p)/12*float64(p.Digits(level))) * math.Exp2(math.Log2(q0)-logP)
+	return math.Sqrt(there*there + rounding*rounding + back*back + RoundingNoise(p)*RoundingNoise(p))
 }

@@ -16,6 +16,8 @@
 //	ptqp    mod q0..ql, mod p0..; Montgomery form
 //	key     digit by digit: b mod q0..ql, b mod p0.., a mod q0..ql, a mod p0..;
 //	        Montgomery form
+//	sparsekey
+//	        b mod q0, b mod p0, a mod q0, a mod p0; Montgomery form
 //
 // Montgomery form is times 2^52 for primes below 2^50, times 2^64 for others.
 //
@@ -29,5 +31,13 @@
 // A Galois key for a rotation by k switches from s to phi^-1(s), phi being the
 // automorphism X -> X^(5^k): the key switch comes first, the automorphism is
 // applied to its result, so that one decomposition serves many rotations
-// (hoisting; Bossuat et al., EUROCRYPT 2021).
+// (hoisting; Bossuat et al., EUROCRYPT 2021). Complex conjugation is the
+// automorphism X -> X^-1, its key is made in the same way.
+//
+// While its modulus is raised, a ciphertext stands under an ephemeral secret of
+// weight 32, which follows from the main one (sparse-secret encapsulation; Bossuat
+// et al., ePrint 2022/024). What is encrypted under the ephemeral secret exists
+// modulo q0*p0 and nowhere else: the sparse key, which holds the main secret times
+// p0. The way back is a common key, which holds the ephemeral secret under the main
+// one.
 package lattigo

@@ -1,128 +1,76 @@
 package lattigo
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
-	"math/bits"
 
 	"github.com/home-fhe/home/ir"
 )
 
-// encoder maps slot values to polynomial coefficients and back: slot j is the
-// polynomial at zeta^(5^j), zeta a primitive root of order 4n for n transform
-// points. The standard ring has n = N/2 points, whose complex coefficients are
-// two real ones each; the conjugate-invariant ring has n = N points and real
-// coefficients. (Cheon et al., ASIACRYPT 2017; Kim and Song, ICISC 2018.)
+// encoder maps slot values to polynomial coefficients and back by the canonical
+// embedding (ir.Embedding). The standard ring has n = N/2 points, whose complex
+// coefficients are two real ones each; the conjugate-invariant ring has n = N
+// points and real coefficients. (Cheon et al., ASIACRYPT 2017; Kim and Song, ICISC
+// 2018.)
 type encoder struct {
+	*ir.Embedding
 	n    int
 	real bool // conjugate-invariant
-	// tw[h..2h) are the factors of the layer that joins blocks of h points:
-	// zeta_8h^(5^j), zeta_8h = e^(2*pi*i/8h).
-	tw []complex128
 }
 
 func newEncoder(p *ir.Params) *encoder {
-	e := &encoder{n: p.Slots(), real: p.Ring == ir.RingReal}
-	e.tw = make([]complex128, e.n)
-	for h := 1; h < e.n; h <<= 1 {
-		g := 1
-		for j := range h {
-			s, c := math.Sincos(2 * math.Pi * float64(g) / float64(8*h))
-			e.tw[h+j] = complex(c, s)
-			g = g * 5 & (8*h - 1)
-		}
-	}
-	return e
-}
-
-func bitReverse[T any](a []T) {
-	shift := 64 - uint(bits.Len(uint(len(a)-1)))
-	for i := range a {
-		if j := int(bits.Reverse64(uint64(i)) >> shift); len(a) > 1 && i < j {
-			a[i], a[j] = a[j], a[i]
-		}
-	}
-}
-
-// toSlots evaluates at the roots: the transform of decoding, in place, for a
-// power of two of points.
-func (e *encoder) toSlots(a []complex128) {
-	bitReverse(a)
-	for half := 1; half < len(a); half <<= 1 {
-		tw := e.tw[half : 2*half]
-		for base := 0; base < len(a); base += 2 * half {
-			lo, hi := a[base:base+half], a[base+half:base+2*half]
-			lo, hi = lo[:len(tw)], hi[:len(tw)]
-			for j, w := range tw {
-				t := hi[j] * w
-				lo[j], hi[j] = lo[j]+t, lo[j]-t
-			}
-		}
-	}
-}
-
-// toCoefs is the inverse of toSlots.
-func (e *encoder) toCoefs(a []complex128) {
-	for half := len(a) / 2; half >= 1; half >>= 1 {
-		tw := e.tw[half : 2*half]
-		for base := 0; base < len(a); base += 2 * half {
-			lo, hi := a[base:base+half], a[base+half:base+2*half]
-			lo, hi = lo[:len(tw)], hi[:len(tw)]
-			for j, w := range tw {
-				u, v := lo[j], hi[j]
-				lo[j] = u + v
-				v = u - v
-				hi[j] = v * complex(real(w), -imag(w))
-			}
-		}
-	}
-	bitReverse(a)
-	s := complex(1/float64(len(a)), 0)
-	for i := range a {
-		a[i] *= s
-	}
+	return &encoder{ir.NewEmbedding(p.Slots()), p.Slots(), p.Ring == ir.RingReal}
 }
 
 // coefs computes the real coefficients of values*scale into c, N long, using
-// work, n long.
-func (e *encoder) coefs(values *ir.SlotData, scale float64, work []complex128, c []float64) error {
-	if values.Period <= 0 || e.n%values.Period != 0 {
-		return fmt.Errorf("slot values with period %d do not fit %d slots", values.Period, e.n)
+// work, n long. It returns the largest magnitude, which is not finite if any is not.
+func (e *encoder) coefs(values *ir.SlotData, scale float64, work []complex128, c []float64) (float64, error) {
+	if err := values.Check(); err != nil {
+		return 0, err
+	}
+	if values.Period > e.n {
+		return 0, fmt.Errorf("slot values with period %d do not fit %d slots", values.Period, e.n)
+	}
+	if e.real && values.DFT != nil {
+		return 0, errors.New("complex slot values need the standard ring")
 	}
 	// Values of a period n/k make a polynomial in X^k: a transform of n/k points
 	// gives its coefficients.
 	work = work[:values.Period]
-	clear(work)
-	for i, s := range values.Index {
-		v := values.Value[i]
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Errorf("slot %d: %v cannot be encoded", s, v)
+	values.Fill(work)
+	for i, z := range work {
+		if s := real(z) + imag(z); s-s != 0 { // infinite or not a number
+			return 0, fmt.Errorf("slot %d: %v cannot be encoded", i, s)
 		}
-		if s < 0 || int(s) >= values.Period {
-			return fmt.Errorf("slot %d lies outside the period of %d", s, values.Period)
-		}
-		work[s] = complex(v, 0)
 	}
-	e.toCoefs(work)
+	e.ToCoefs(work)
 	gap := e.n / values.Period
 	if gap > 1 {
 		clear(c)
 	}
+	big := 0.0
+	put := func(i int, x float64) {
+		c[i] = x
+		if x = math.Abs(x); !(x <= big) && big-big == 0 {
+			big = x
+		}
+	}
 	for i, z := range work {
-		c[i*gap] = real(z) * scale
+		put(i*gap, real(z)*scale)
 	}
 	if !e.real {
 		for i, z := range work {
-			c[e.n+i*gap] = imag(z) * scale
+			put(e.n+i*gap, imag(z)*scale)
 		}
 	}
-	return nil
+	return big, nil
 }
 
-// slots turns real coefficients, already divided by the scale, into slot values.
+// slots turns real coefficients, already divided by the scale, into slot values,
+// real parts only, using work, n long, where whole slots are left.
 func (e *encoder) slots(c []float64, work []complex128) []float64 {
-	out := make([]float64, e.n)
 	if e.real {
 		// The other half of the coefficients is c[2n-k] = -c[k]; as complex
 		// numbers the upper half is the imaginary part.
@@ -135,7 +83,8 @@ func (e *encoder) slots(c []float64, work []complex128) []float64 {
 			work[i] = complex(c[i], c[e.n+i])
 		}
 	}
-	e.toSlots(work)
+	e.ToSlots(work)
+	out := make([]float64, e.n)
 	for i, z := range work {
 		out[i] = real(z)
 	}
@@ -162,12 +111,27 @@ func (m *modulus) residue(x float64) uint64 {
 	return r
 }
 
+// Coefficients below fixedMax in magnitude are rounded once, to two's complement
+// of 51 bits, and reduced from there.
+const (
+	fixedMod = 1 << 51
+	fixedMax = fixedMod/2 - 1
+)
+
+// fixed rounds coefficients, half away from zero, to x modulo fixedMod.
+func fixed(x []uint64, c []float64) {
+	x = x[:len(c)]
+	for i, v := range c {
+		x[i] = uint64(int64(v+math.Copysign(0.5, v))) & (fixedMod - 1)
+	}
+}
+
 // residues writes the rounded coefficients modulo m.
 func (m *modulus) residues(z []uint64, c []float64) {
 	q := m.q
 	for i, x := range c {
 		if x < 1<<52 && x > -(1<<52) {
-			// int64 truncates towards zero: round half away from zero.
+			// int64 truncates towards zero, and so this rounds half away from it.
 			v := int64(x + math.Copysign(0.5, x))
 			s := v >> 63 // all ones if negative
 			r := m.reduce(uint64((v ^ s) - s))

@@ -35,7 +35,7 @@ func dense(v []float64) *ir.SlotData {
 func (c *testClient) Encrypt(v []float64, out backend.Operand) error {
 	o := out.(*operand)
 	work, coef := make([]complex128, c.enc.n), make([]float64, c.n)
-	if err := c.enc.coefs(dense(v), o.t.Scale.Float64(c.p.Q), work, coef); err != nil {
+	if _, err := c.enc.coefs(dense(v), o.t.Scale.Float64(c.p.Q), work, coef); err != nil {
 		return err
 	}
 	seed, noise := newSeed(), newSeed()
@@ -44,19 +44,31 @@ func (c *testClient) Encrypt(v []float64, out backend.Operand) error {
 }
 
 func (c *testClient) Decrypt(in backend.Operand) ([]float64, error) {
+	z, err := c.DecryptComplex(in)
+	out := make([]float64, len(z))
+	for i, x := range z {
+		out[i] = real(x)
+	}
+	return out, err
+}
+
+func (c *testClient) DecryptComplex(in backend.Operand) ([]complex128, error) {
 	o := in.(*operand)
-	coef := make([]float64, c.n)
+	coef, work := make([]float64, c.n), make([]complex128, c.enc.n)
 	c.decryptCoefs(c.s, o.rows[:o.stride], o.rows[o.stride:], o.t.Scale, coef)
-	return c.enc.slots(coef, make([]complex128, c.enc.n)), nil
+	c.enc.slots(coef, work)
+	return work, nil
 }
 
 func (c *testClient) MakeKey(rot int, out backend.Operand) error {
 	o := out.(*operand)
 	seed := newSeed()
-	l := o.t.Level
-	return c.makeKey(c.s, rot, l, &seed,
+	return c.makeKey(c.s, KeySpec{rot, o.t.Level}, &seed,
 		func(d, i int) []uint64 { return o.q(2*d, i) },
-		func(d, i int) error { c.keyUniform(&seed, d, c.target(i, l), o.q(2*d+1, i)); return nil })
+		func(d, i, prime int) error {
+			keyUniform(c.p, &seed, d, prime, c.mods[prime].q, o.q(2*d+1, i))
+			return nil
+		})
 }
 
 func TestConformance(t *testing.T) {

@@ -19,32 +19,45 @@ const (
 	KeySetVersion = 1
 )
 
-// KeySpec names an evaluation key: a rotation by Rot slots to the left, or
-// relinearisation for Rot 0, usable at levels up to Level.
+// KeySpec names an evaluation key, usable at levels up to Level: a rotation by Rot
+// slots to the left, or one of ir.KeyRelin, ir.KeyConj, ir.KeyDense, ir.KeySparse.
 type KeySpec struct {
 	Rot   int `cbor:"rot"`
 	Level int `cbor:"level"`
 }
 
 // String prints the name for people.
-func (s KeySpec) String() string {
-	if s.Rot == 0 {
-		return fmt.Sprintf("relinearisation key for level %d", s.Level)
-	}
-	return fmt.Sprintf("rotation key by %d for level %d", s.Rot, s.Level)
-}
+func (s KeySpec) String() string { return fmt.Sprintf("%s for level %d", ir.KeyName(s.Rot), s.Level) }
 
-// normal brings the rotation into 0..Slots-1 and checks the level.
+// normal brings a rotation into 0..Slots-1 and checks rotation and level.
 func (s KeySpec) normal(p *ir.Params) (KeySpec, error) {
-	n := p.Slots()
-	r := KeySpec{((s.Rot % n) + n) % n, s.Level}
-	if r.Rot == 0 && s.Rot != 0 {
-		return r, fmt.Errorf("%s: a rotation by %d slots is the identity", s, n)
+	n, r := p.Slots(), s
+	switch {
+	case s.Rot >= n:
+		if r.Rot = s.Rot % n; r.Rot == 0 {
+			return r, fmt.Errorf("%s: a rotation by %d slots is the identity", s, n)
+		}
+	case s.Rot < ir.KeySparse:
+		return r, fmt.Errorf("there is no key %d", s.Rot)
+	case s.Rot < 0 && p.Ring != ir.RingStandard:
+		return r, fmt.Errorf("%s: it needs the standard ring, not the %s one", s, p.Ring)
 	}
 	if s.Level < 0 || s.Level > p.MaxLevel() {
 		return r, fmt.Errorf("%s: level outside 0..%d", s, p.MaxLevel())
 	}
+	if s.Rot == ir.KeySparse && s.Level != 0 {
+		return r, fmt.Errorf("%s: it may exist for level 0 only", s)
+	}
 	return r, nil
+}
+
+// checkBootstrap recomputes, where the keys include the one to the ephemeral
+// secret, whether that secret keeps 128 bits.
+func checkBootstrap(p *ir.Params, keys []KeySpec) error {
+	if slices.ContainsFunc(keys, func(k KeySpec) bool { return k.Rot == ir.KeySparse }) {
+		return p.CheckBootstrap()
+	}
+	return nil
 }
 
 // A key set is a container with the section "meta" and one section per key: its
@@ -57,18 +70,35 @@ type keySetMeta struct {
 }
 
 type storedKey struct {
-	Kind   string `cbor:"kind"`   // relinearisation or galois
-	Galois uint64 `cbor:"galois"` // Galois element, 1 for relinearisation
+	Kind   string `cbor:"kind"`   // relinearisation, galois, dense or sparse
+	Galois uint64 `cbor:"galois"` // Galois element, 1 where there is none
 	Spec   KeySpec
 }
 
 func (k storedKey) section() string { return fmt.Sprintf("%s/%d/%d", k.Kind, k.Galois, k.Spec.Level) }
 
 func stored(p *ir.Params, s KeySpec) storedKey {
-	if s.Rot == 0 {
-		return storedKey{"relinearisation", 1, s}
+	kind := "galois"
+	switch s.Rot {
+	case ir.KeyRelin:
+		kind = "relinearisation"
+	case ir.KeyDense:
+		kind = "dense"
+	case ir.KeySparse:
+		kind = "sparse"
 	}
-	return storedKey{"galois", galoisElement(p, s.Rot), s}
+	return storedKey{kind, s.galois(p), s}
+}
+
+// galois returns the Galois element of a key, 1 where there is none.
+func (s KeySpec) galois(p *ir.Params) uint64 {
+	switch {
+	case s.Rot > 0:
+		return rotation(p, s.Rot)
+	case s.Rot == ir.KeyConj:
+		return conjugation(p)
+	}
+	return 1
 }
 
 // missing returns the normalised specs that no key in have or among themselves
@@ -150,6 +180,9 @@ func writeKeySet(path string, old *KeySet, sk *SecretKey, p *ir.Params, specs []
 	if err != nil {
 		return err
 	}
+	if err := checkBootstrap(p, todo); err != nil && !allowed(p, opts) {
+		return err
+	}
 	for _, t := range todo {
 		meta.Keys = append(meta.Keys, stored(p, t))
 	}
@@ -180,10 +213,10 @@ func writeKeySet(path string, old *KeySet, sk *SecretKey, p *ir.Params, specs []
 			if _, err := w.Write(seed[:]); err != nil {
 				return err
 			}
-			err := r.makeKey(s, k.Spec.Rot, k.Spec.Level, &seed,
+			err := r.makeKey(s, k.Spec, &seed,
 				func(int, int) []uint64 { return row },
-				func(_, limb int) error {
-					packed = packRow(packed[:0], row, residueBytes(r.mod(limb, k.Spec.Level).q))
+				func(_, _, prime int) error {
+					packed = packRow(packed[:0], row, residueBytes(r.mods[prime].q))
 					_, err := w.Write(packed)
 					return err
 				})
@@ -234,6 +267,9 @@ func (k *KeySet) read() error {
 			return fmt.Errorf("%s: %w: %s", k.path, plan.ErrCorrupt, s.Spec)
 		}
 	}
+	if err := checkBootstrap(&k.meta.Params, k.Specs()); err != nil && !k.r.Insecure {
+		return fmt.Errorf("%s: %w", k.path, err)
+	}
 	return nil
 }
 
@@ -270,8 +306,8 @@ func (k *KeySet) Check(p *ir.Params, secretID string) error {
 	return nil
 }
 
-// Find returns the stored key of least level that serves a rotation (0:
-// relinearisation) at a level.
+// Find returns the stored key of least level that serves what rot names (see
+// KeySpec) at a level.
 func (k *KeySet) Find(rot, level int) (KeySpec, bool) {
 	e, ok := k.find(KeySpec{rot, level})
 	return e.Spec, ok
@@ -300,7 +336,7 @@ func (k *KeySet) Expand(want KeySpec, slabs [][]byte) error {
 	if !ok {
 		return fail(errors.New("the set holds no such key; extend it with keygen --extend"))
 	}
-	rows, err := limbs(p, slabs, p.Slabs(ir.KeyKind, want.Level))
+	rows, err := limbs(p, slabs, p.Slabs(keyKind(want), want.Level))
 	if err != nil {
 		return fail(err)
 	}
@@ -308,39 +344,37 @@ func (k *KeySet) Expand(want KeySpec, slabs [][]byte) error {
 	if err != nil {
 		return err
 	}
-	np, high, low := len(p.P), e.Spec.Level, want.Level
-	primeOf := func(limb int) (q uint64, id int) {
-		if limb <= high {
-			return p.Q[limb], limb
+	primes := keyPrimes(p, e.Spec)
+	prime := func(i int) uint64 {
+		if nq := len(p.Q); i >= nq {
+			return p.P[i-nq]
 		}
-		return p.P[limb-high-1], special + limb - high - 1
+		return p.Q[i]
 	}
 	perDigit := 0
-	for i := range high + 1 + np {
-		q, _ := primeOf(i)
-		perDigit += p.N() * residueBytes(q)
+	for _, i := range primes {
+		perDigit += p.N() * residueBytes(prime(i))
 	}
-	if len(b) != SeedBytes+p.Digits(high)*perDigit {
+	if len(b) != SeedBytes+p.Digits(e.Spec.Level)*perDigit {
 		return fail(fmt.Errorf("%w: %d bytes", plan.ErrCorrupt, len(b)))
 	}
 	seed := (*[SeedBytes]byte)(b)
-	stride := low + 1 + np
-	for d := range p.Digits(low) {
-		at := SeedBytes + d*perDigit
-		for i := range high + 1 + np {
-			q, id := primeOf(i)
+	b = b[SeedBytes:]
+	stride := len(rows) / (2 * p.Digits(want.Level))
+	for d := range p.Digits(want.Level) {
+		digit := rows[2*d*stride : 2*(d+1)*stride]
+		limb := 0
+		for _, i := range primes {
+			q := prime(i)
 			size := p.N() * residueBytes(q)
-			if i <= low || i > high {
-				limb := i
-				if i > high {
-					limb -= high - low
-				}
-				if err := unpackRow(rows[2*d*stride+limb], b[at:at+size], q); err != nil {
+			if i <= want.Level || i >= len(p.Q) {
+				if err := unpackRow(digit[limb], b[:size], q); err != nil {
 					return fail(err)
 				}
-				newStream(seed, elementKey, d, id).uniform(rows[(2*d+1)*stride+limb], q)
+				keyUniform(p, seed, d, i, q, digit[stride+limb])
+				limb++
 			}
-			at += size
+			b = b[size:]
 		}
 	}
 	return nil

@@ -104,10 +104,10 @@ func (e *engine) decompose(w *scratch, out, in *operand) {
 	}
 }
 
-// gadget computes limbs from..to-1 of the product of the prepared digits with a
+// digitGadget computes limbs from..to-1 of the product of the prepared digits with a
 // key, modulo QP_l, and hands each to emit, in z0, z1, which emit may overwrite.
 // It uses w.tmp from the second group on.
-func (e *engine) gadget(w *scratch, z0, z1 []uint64, key *operand, from, to, l int, own func(i int) []uint64, emit func(i int)) {
+func (e *engine) digitGadget(w *scratch, z0, z1 []uint64, key *operand, from, to, l int, own func(i int) []uint64, emit func(i int)) {
 	digits := e.p.Digits(l)
 	for ; from < to; from += e.group {
 		n := min(e.group, to-from)
@@ -135,11 +135,21 @@ func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand,
 // and own (transformed) with a key, divides it by P and hands each limb of the
 // result to emit, in z0, z1, which emit may overwrite.
 func (e *engine) switchKey(w *scratch, key *operand, l int, own func(i int) []uint64, emit func(i int, z0, z1 []uint64)) {
-	np := len(e.p.P)
 	e.prepareDigits(w, l)
+	e.divideProduct(w, l, func(z0, z1 []uint64, from, to int, emit func(i int)) {
+		e.digitGadget(w, z0, z1, key, from, to, l, own, emit)
+	}, emit)
+}
+
+// divideProduct divides a product modulo QP_l by P and hands each limb of the
+// result to emit, in z0, z1, which emit may overwrite. product computes limbs
+// from..to-1 of the product, hands each to its emit in z0, z1 and may use w.tmp
+// from the second group on but for the last.
+func (e *engine) divideProduct(w *scratch, l int, product func(z0, z1 []uint64, from, to int, emit func(i int)), emit func(i int, z0, z1 []uint64)) {
+	np := len(e.p.P)
 	p0, p1 := w.acc[:np], w.acc[np:2*np]
 	z0, z1 := w.acc[2*np], w.acc[2*np+1]
-	e.gadget(w, z0, z1, key, l+1, l+1+np, l, own, func(i int) {
+	product(z0, z1, l+1, l+1+np, func(i int) {
 		m := e.mod(i, l)
 		m.intt(p0[i-l-1], z0)
 		m.intt(p1[i-l-1], z1)
@@ -152,12 +162,12 @@ func (e *engine) switchKey(w *scratch, key *operand, l int, own func(i int) []ui
 		n := min(e.group, l+1-from)
 		t := w.tmp[:n]
 		targets, mods := e.all[from:from+n], e.mods[from:from+n]
-		// What is subtracted before the division by P waits in rows that gadget
+		// What is subtracted before the division by P waits in rows that the product
 		// does not use.
 		u := w.tmp[len(w.tmp)-e.group : len(w.tmp)-e.group+n]
 		b.convertGroup(t, targets, mods, p0, v0)
 		b.convertGroup(u, targets, mods, p1, v1)
-		e.gadget(w, z0, z1, key, from, from+n, l, own, func(i int) {
+		product(z0, z1, from, from+n, func(i int) {
 			m, t, u := e.mods[i], t[i-from], u[i-from]
 			m.ntt(t, t)
 			m.subMulRow(z0, z0, t, b.down[i])
@@ -194,7 +204,7 @@ func (e *engine) rotate(w *scratch, out, in, key *operand, rot int) {
 	for i := range l + 1 {
 		e.mods[i].intt(w.coef[i], in.q(1, i))
 	}
-	e.automorphism(w.from, &w.lanes, e.galois(rot))
+	e.automorphism(w.from, &w.lanes, rotation(e.p, rot))
 	e.switchKey(w, key, l, func(i int) []uint64 { return in.q(1, i) }, func(i int, z0, z1 []uint64) {
 		e.mods[i].addRow(z0, z0, in.q(0, i))
 		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
@@ -202,11 +212,82 @@ func (e *engine) rotate(w *scratch, out, in, key *operand, rot int) {
 	})
 }
 
+// realPart adds the complex conjugate.
+func (e *engine) realPart(w *scratch, out, in, key *operand) {
+	l := out.t.Level
+	for i := range l + 1 {
+		e.mods[i].intt(w.coef[i], in.q(1, i))
+	}
+	e.automorphism(w.from, &w.lanes, conjugation(e.p))
+	e.switchKey(w, key, l, func(i int) []uint64 { return in.q(1, i) }, func(i int, z0, z1 []uint64) {
+		m := e.mods[i]
+		m.addRow(z0, z0, in.q(0, i))
+		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
+		m.addRow(out.q(0, i), out.q(0, i), in.q(0, i))
+		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
+		m.addRow(out.q(1, i), out.q(1, i), in.q(1, i))
+	})
+}
+
+// raise reads a ciphertext modulo q_0 as one modulo Q_l. In between it stands
+// under the ephemeral secret, whose small weight bounds the multiples of q_0 that
+// the message gains (Bossuat, Troncoso-Pastoriza and Hubaux, ePrint 2022/024).
+func (e *engine) raise(w *scratch, out, in, sparse, dense *operand) {
+	l := out.t.Level
+	q, p := e.mods[0], e.mods[len(e.p.Q)]
+
+	// To the ephemeral secret: c1 times the key modulo q_0*p_0, divided by p_0. The
+	// coefficients of the result, modulo q_0, are left in w.coef.
+	c1, up := w.coef[0], w.tmp[0]
+	q.intt(c1, in.q(1, 0))
+	p.centredRow(up, c1, q.q)
+	p.ntt(up, up)
+	down := e.small.down[0]
+	minus := q.q - down
+	for k, z := range w.coef[:2] {
+		t := w.tmp[1]
+		p.mulRow(t, up, sparse.rows[2*k+1])
+		p.intt(t, t)
+		q.mulRow(z, in.q(1, 0), sparse.rows[2*k])
+		if k == 0 {
+			q.macScalarRow(z, z, in.q(0, 0), q.form(p.q%q.q))
+		}
+		q.intt(z, z)
+		q.mulScalarRow(z, z, down)
+		q.centredRow(t, t, p.q)
+		q.macScalarRow(z, z, t, minus)
+	}
+
+	// Modulo QP_l and back: every digit of a polynomial with coefficients below q_0/2
+	// is that polynomial, so that one transform per limb serves them all.
+	digits := e.p.Digits(l)
+	x := w.tmp[e.group]
+	for k := range digits {
+		w.terms[k] = x
+	}
+	lift := func(z []uint64, k, i int) {
+		m := e.mod(i, l)
+		m.centredRow(z, w.coef[k], q.q)
+		m.ntt(z, z)
+	}
+	e.divideProduct(w, l, func(z0, z1 []uint64, from, to int, emit func(i int)) {
+		for i := from; i < to; i++ {
+			lift(x, 1, i)
+			e.dotKey(w, z0, z1, w.terms[:digits], dense, i, l)
+			emit(i)
+		}
+	}, func(i int, z0, z1 []uint64) {
+		lift(x, 0, i)
+		e.mods[i].addRow(out.q(0, i), z0, x)
+		copy(out.q(1, i), z1)
+	})
+}
+
 // hoistRot rotates a ciphertext whose digits are known; the result is P times
 // the ciphertext, modulo QP.
 func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
 	l, np := out.t.Level, len(e.p.P)
-	e.automorphism(w.from, &w.lanes, e.galois(rot))
+	e.automorphism(w.from, &w.lanes, rotation(e.p, rot))
 	z0, z1 := w.acc[2*np], w.acc[2*np+1]
 	d := e.p.Digits(l)
 	for i := range l + 1 + np {
@@ -236,10 +317,10 @@ func (e *engine) giant(w *scratch, out, in, key *operand, rot int) {
 		m.intt(w.coef[i], w.own[i])
 	})
 	e.prepareDigits(w, l)
-	e.automorphism(w.from, &w.lanes, e.galois(rot))
+	e.automorphism(w.from, &w.lanes, rotation(e.p, rot))
 	z0, z1 := w.acc[2*np], w.acc[2*np+1]
 	own := func(i int) []uint64 { return w.own[i] }
-	e.gadget(w, z0, z1, key, 0, l+1+np, l, own, func(i int) {
+	e.digitGadget(w, z0, z1, key, 0, l+1+np, l, own, func(i int) {
 		e.mod(i, l).addRow(z0, z0, in.qp(0, i, l))
 		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
 		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)

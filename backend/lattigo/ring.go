@@ -17,11 +17,14 @@ type rings struct {
 	mods  []*modulus // Q then P
 	rev   []uint32   // bit reversal of exponents, see automorphism
 	mask  uint32     // of exponents
-	order uint64     // of the roots
 	digit [][]*basis // [group][number of primes in it - 1], to all of QP
 	pToQ  *basis     // P to Q, for ModDown
 	scale []*basis   // [l]: q_l to all of QP, for rescaling
 	pModQ []uint64   // P mod q_i, Montgomery form
+	small *basis     // p_0 to q_0, for the key to the ephemeral secret
+	// imag is X^(N/2) modulo q_i, Montgomery form: what the first half of a
+	// transformed limb is multiplied with, the second with its negative. Standard ring.
+	imag  []uint64
 	enc   *encoder
 	group int   // targets of conversions at once
 	all   []int // 0, 1, 2, ...: every prime as a target of conversions
@@ -43,7 +46,7 @@ func newRingsWith(p *ir.Params, vector bool) (*rings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parameters %q: %w", p.Name, err)
 	}
-	r := &rings{p: p, n: p.N(), order: base.NthRoot(), enc: newEncoder(p), group: groupSize(p)}
+	r := &rings{p: p, n: p.N(), enc: newEncoder(p), group: groupSize(p)}
 	for _, s := range base.SubRings {
 		r.all = append(r.all, len(r.all))
 		r.mods = append(r.mods, newModulus(s, p.Ring == ir.RingReal, vector))
@@ -68,7 +71,17 @@ func newRingsWith(p *ir.Params, vector bool) (*rings, error) {
 	for _, m := range q {
 		r.pModQ = append(r.pModQ, m.form(m.bigMod(prod)))
 	}
-	half := r.order >> 1
+	r.small = newBasis(pm[:1], q[:1])
+	if p.Ring == ir.RingStandard {
+		x := make([]uint64, r.n)
+		for _, m := range q {
+			clear(x)
+			x[r.n/2] = 1
+			m.ntt(x, x)
+			r.imag = append(r.imag, m.form(x[0]))
+		}
+	}
+	half := order(p) >> 1
 	r.mask = uint32(half - 1)
 	r.rev = make([]uint32, r.n/8)
 	shift := 64 - uint(bits.Len64(half-1))
@@ -78,19 +91,13 @@ func newRingsWith(p *ir.Params, vector bool) (*rings, error) {
 	return r, nil
 }
 
-// galois returns 5^rot modulo the order of the roots: the Galois element of a
-// rotation by rot slots to the left.
-func (r *rings) galois(rot int) uint64 { return galoisElement(r.p, rot) }
-
-func galoisElement(p *ir.Params, rot int) uint64 {
-	m := uint64(2*p.N() - 1) // the order of the roots, a power of two, less one
-	if p.Ring == ir.RingReal {
-		m = 2*m + 1
-	}
-	// 5 generates a group of order Slots.
-	e := uint64(((rot % p.Slots()) + p.Slots()) % p.Slots())
+// rotation returns the Galois element of a rotation by rot slots to the left, or
+// to the right if negative: 5^rot modulo the order of the roots, where 5 generates
+// a group of order Slots.
+func rotation(p *ir.Params, rot int) uint64 {
+	m, n := order(p)-1, p.Slots()
 	g, x := uint64(1), uint64(5)
-	for ; e > 0; e >>= 1 {
+	for e := uint64((rot%n + n) % n); e > 0; e >>= 1 {
 		if e&1 == 1 {
 			g = g * x & m
 		}
@@ -99,9 +106,20 @@ func galoisElement(p *ir.Params, rot int) uint64 {
 	return g
 }
 
+// conjugation returns the Galois element of complex conjugation.
+func conjugation(p *ir.Params) uint64 { return order(p) - 1 }
+
+// order returns the order of the roots, a power of two.
+func order(p *ir.Params) uint64 {
+	if p.Ring == ir.RingReal {
+		return 4 * uint64(p.N())
+	}
+	return 2 * uint64(p.N())
+}
+
 // galoisInverse returns the inverse of a Galois element.
-func (r *rings) galoisInverse(g uint64) uint64 {
-	inv, m := uint64(1), r.order-1
+func galoisInverse(p *ir.Params, g uint64) uint64 {
+	inv, m := uint64(1), order(p)-1
 	for i := 0; i < 6; i++ { // Newton iteration doubles the correct low bits
 		inv = inv * (2 - g*inv)
 	}

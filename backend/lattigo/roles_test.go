@@ -234,8 +234,8 @@ func TestWeakParametersRefused(t *testing.T) {
 	wantError(t, "weak key without stamp", err, "exceeds 106")
 }
 
-func keySlabs(p *ir.Params, level int) [][]byte {
-	s := make([][]byte, p.Slabs(ir.KeyKind, level))
+func keySlabs(p *ir.Params, k KeySpec) [][]byte {
+	s := make([][]byte, p.Slabs(keyKind(k), k.Level))
 	for i := range s {
 		s[i] = make([]byte, p.SlabBytes())
 	}
@@ -249,7 +249,7 @@ func TestKeySet(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "eval.hevk")
 	var calls []string
 	progress := func(done, total int) { calls = append(calls, fmt.Sprintf("%d/%d", done, total)) }
-	specs := []KeySpec{{0, 4}, {1, 3}, {1, 1}, {-1, 2}, {5, 1}}
+	specs := []KeySpec{{0, 4}, {1, 3}, {1, 1}, {p.Slots() - 1, 2}, {5, 1}}
 	if err := CreateKeySet(path, sk, p, specs, progress, AllowInsecure()); err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func TestKeySet(t *testing.T) {
 		t.Errorf("progress %s", got)
 	}
 	set := must[*KeySet](t)(OpenKeySet(path))
-	before := keySlabs(p, 3)
+	before := keySlabs(p, KeySpec{1, 3})
 	if err := set.Expand(KeySpec{1, 3}, before); err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestKeySet(t *testing.T) {
 	}
 	set = must[*KeySet](t)(OpenKeySet(path))
 	defer set.Close()
-	after := keySlabs(p, 3)
+	after := keySlabs(p, KeySpec{1, 3})
 	if err := set.Expand(KeySpec{1, 3}, after); err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestKeySet(t *testing.T) {
 	if _, ok := set.Find(7, 1); ok {
 		t.Error("found a key above its level")
 	}
-	wantError(t, "absent key", set.Expand(KeySpec{9, 0}, keySlabs(p, 0)), "rotation key by 9", "--extend")
+	wantError(t, "absent key", set.Expand(KeySpec{9, 0}, keySlabs(p, KeySpec{9, 0})), "key for rotation by 9", "--extend")
 
 	// Every key works at every level it covers.
 	e := must[*engine](t)(openEngine(p))
@@ -349,40 +349,59 @@ func openEngine(p *ir.Params) (*engine, error) {
 	return e.(*engine), nil
 }
 
-// TestStoredKeys reads every serialised key of a 128-bit set: its modulus must
-// lie within the bound of its secret, no uniform half may occur twice, and b must
-// not repeat either.
+// TestStoredKeys reads every serialised key of 128-bit sets: its modulus must lie
+// within the bound of the secret that it is encrypted under, no uniform half may
+// occur twice, and b must not repeat either.
 func TestStoredKeys(t *testing.T) {
-	for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
-		p := secureParams(t, r)
+	deep, err := ir.NewParams("n16", 16, ir.RingStandard, ir.SecretH192, []int{49, 45}, []int{50, 49}, 45)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		p           *ir.Params
+		specs, more []KeySpec // more has keys made again at another level
+	}{
+		{secureParams(t, ir.RingStandard), []KeySpec{{0, 1}, {1, 0}, {2, 1}}, []KeySpec{{1, 1}}},
+		{secureParams(t, ir.RingReal), []KeySpec{{0, 1}, {1, 0}, {2, 1}}, []KeySpec{{1, 1}}},
+		{deep, []KeySpec{{ir.KeySparse, 0}, {ir.KeyDense, 0}, {ir.KeyConj, 1}, {0, 0}}, []KeySpec{{ir.KeyDense, 1}}},
+	} {
+		p := c.p
 		sk := must[*SecretKey](t)(NewSecretKey(p))
 		dir := t.TempDir()
 		path := filepath.Join(dir, "a.hevk")
-		if err := CreateKeySet(path, sk, p, []KeySpec{{0, 1}, {1, 0}, {2, 1}}, nil); err != nil {
+		if err := CreateKeySet(path, sk, p, c.specs, nil); err != nil {
 			t.Fatal(err)
 		}
-		must[int](t)(ExtendKeySet(path, sk, p, []KeySpec{{1, 1}}, nil)) // made again at another level
+		must[int](t)(ExtendKeySet(path, sk, p, c.more, nil))
 		again := filepath.Join(dir, "b.hevk")
-		if err := CreateKeySet(again, sk, p, []KeySpec{{0, 1}}, nil); err != nil {
+		if err := CreateKeySet(again, sk, p, c.specs[:1], nil); err != nil {
 			t.Fatal(err)
 		}
 		seen := map[[32]byte]string{}
-		for _, path := range []string{path, again} {
+		for path, want := range map[string]int{path: len(c.specs) + len(c.more), again: 1} {
 			set := must[*KeySet](t)(OpenKeySet(path))
-			if len(set.Specs()) == 0 {
-				t.Fatal("no keys")
+			if n := len(set.Specs()); n != want {
+				t.Fatalf("%d keys, want %d", n, want)
 			}
 			for _, spec := range set.Specs() {
-				slabs := keySlabs(p, spec.Level)
+				slabs := keySlabs(p, spec)
 				if err := set.Expand(spec, slabs); err != nil {
 					t.Fatal(err)
 				}
 				cut := *set.Params()
 				cut.Q = cut.Q[:spec.Level+1]
+				check := cut.CheckSecurity
+				if spec.Rot == ir.KeySparse {
+					cut.P = cut.P[:1]
+					check = cut.CheckBootstrap
+					if cut.LogQP() > 121 {
+						t.Errorf("%v: the ephemeral secret meets a modulus of %d bits", spec, cut.LogQP())
+					}
+				}
 				if len(slabs) != 2*cut.Digits(spec.Level)*(len(cut.Q)+len(cut.P)) {
 					t.Errorf("%v has %d limbs", spec, len(slabs))
 				}
-				if err := cut.CheckSecurity(); err != nil {
+				if err := check(); err != nil {
 					t.Errorf("%v: %v", spec, err)
 				}
 				if bound, ok := ir.SecurityBound(cut.Secret, cut.LogN); !ok || cut.LogQP() > bound {
@@ -593,7 +612,7 @@ func TestDamagedFiles(t *testing.T) {
 				return err
 			}
 			defer k.Close()
-			return k.Expand(KeySpec{1, 1}, keySlabs(p, 1))
+			return k.Expand(KeySpec{1, 1}, keySlabs(p, KeySpec{1, 1}))
 		},
 	}
 	for _, path := range []string{secret, keys, cts} {
@@ -763,7 +782,7 @@ func TestHostileFiles(t *testing.T) {
 	for name, b := range map[string][]byte{"empty": nil, "short": make([]byte, full-1), "long": make([]byte, full+1), "with residues out of range": bytes.Repeat([]byte{0xff}, full)} {
 		write(KeySetMagic, 0, keySetMeta{*p, id, []storedKey{key}}, map[string][]byte{"galois/5/1": b})
 		set := must[*KeySet](t)(OpenKeySet(path))
-		wantError(t, "key that is "+name, set.Expand(KeySpec{1, 1}, keySlabs(p, 1)), "damaged")
+		wantError(t, "key that is "+name, set.Expand(KeySpec{1, 1}, keySlabs(p, KeySpec{1, 1})), "damaged")
 		set.Close()
 	}
 

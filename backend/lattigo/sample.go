@@ -3,7 +3,9 @@ package lattigo
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"math"
 	"math/bits"
@@ -51,6 +53,7 @@ const (
 	elementCipher = 2 // uniform half of a fresh ciphertext
 	elementNoise  = 3 // noise; its seed is never stored
 	elementSecret = 4 // secret key; its seed is never stored
+	elementSparse = 5 // ephemeral secret, from a seed that follows from the secret key
 )
 
 // special is added to the index of a prime of P, so that a prime of Q keeps its
@@ -148,23 +151,52 @@ func (s *stream) gaussPoly(c []int64) {
 	}
 }
 
+// secretWeight is the Hamming weight of a sparse secret, which test parameters may
+// be too small to hold.
+func secretWeight(n int) int { return min(192, n) }
+
 // ternary fills c with a secret of the given distribution.
 func (s *stream) ternary(c []int64, d ir.Secret) {
 	if d == ir.SecretH192 {
-		clear(c)
-		n, left := uint64(len(c)), min(192, len(c))
-		for left > 0 {
-			i := s.below(n)
-			if c[i] == 0 {
-				c[i] = 1 - 2*int64(s.word()&1)
-				left--
-			}
-		}
+		s.sparse(c, secretWeight(len(c)))
 		return
 	}
 	for i := range c {
 		c[i] = int64(s.below(3)) - 1
 	}
+}
+
+// sparse fills c with a ternary polynomial of exactly the given weight.
+func (s *stream) sparse(c []int64, weight int) {
+	clear(c)
+	for weight > 0 {
+		i := s.below(uint64(len(c)))
+		if c[i] == 0 {
+			c[i] = 1 - 2*int64(s.word()&1)
+			weight--
+		}
+	}
+}
+
+// ephemeral derives the ephemeral secret of bootstrapping from the main one, so
+// that keys under either can be made at any time from the same file. Who does not
+// know the main secret sees it as independent of it.
+func ephemeral(coef []int64) []int64 {
+	b := make([]byte, len(coef))
+	for i, c := range coef {
+		b[i] = byte(c + 1)
+	}
+	k, err := hkdf.Key(sha256.New, b, nil, "home ephemeral secret 1", SeedBytes)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	seed := [SeedBytes]byte(k)
+	out := make([]int64, len(coef))
+	newStream(&seed, elementSparse, 0, 0).sparse(out, min(ir.EphemeralWeight, len(out)))
+	clear(b)
+	clear(k)
+	clear(seed[:])
+	return out
 }
 
 // signedRow writes small signed integers as residues.

@@ -140,7 +140,7 @@ func LoadSecretKey(path string) (*SecretKey, error) {
 		k.coef[i] = int64(c) - 1
 		weight += int(k.coef[i] & 1)
 	}
-	if want := min(192, len(b)); m.Params.Secret == ir.SecretH192 && weight != want {
+	if want := secretWeight(len(b)); m.Params.Secret == ir.SecretH192 && weight != want {
 		return nil, fmt.Errorf("%s: %w: the secret has weight %d, want %d", path, plan.ErrCorrupt, weight, want)
 	}
 	return k, nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 
 	"github.com/home-fhe/home/backend"
@@ -30,12 +31,14 @@ type Engine struct {
 	par            *ir.Params
 	prof           *backend.Profile
 	seed           uint64
-	noise          float64   // slot standard deviation of rounding both polynomials of a ciphertext
-	fresh          float64   // of the error of a fresh ciphertext
-	round          float64   // of rounding a plaintext
-	gadget         []float64 // of a key switch by level, divided by P
-	logQ           []float64 // log2 of the modulus by level
-	table          []float64 // standard normal samples
+	noise          float64              // slot standard deviation of rounding both polynomials of a ciphertext
+	fresh          float64              // of the error of a fresh ciphertext
+	round          float64              // of rounding a plaintext
+	gadget         []float64            // of a key switch by level, divided by P
+	raise          []float64            // of raising the modulus by level
+	logQ           []float64            // log2 of the modulus by level
+	table          []float64            // standard normal samples
+	embedding      func() *ir.Embedding // of as many points as there are slots
 	nanos          atomic.Int64
 }
 
@@ -46,7 +49,9 @@ type Engine struct {
 // conjugate-invariant ring and N/2 in the standard ring (real parts); products
 // of polynomials are products of slots. Rounding to integers has variance 1/12,
 // a uniform ternary secret 2/3 per coefficient. (Costache et al., "On the
-// precision loss in approximate homomorphic encryption", SAC 2023.)
+// precision loss in approximate homomorphic encryption", SAC 2023.) Imaginary
+// parts have the same noise as real ones. It is followed where the type is
+// complex; in a real value, bootstrapping drops it with the real part it ends with.
 func New(p *ir.Params, prof *backend.Profile, seed uint64) (*Engine, error) {
 	c, err := clear.NewEngine(p)
 	if err != nil {
@@ -65,10 +70,11 @@ func New(p *ir.Params, prof *backend.Profile, seed uint64) (*Engine, error) {
 		emb, prod = n/2, n*n/2
 	}
 	e := &Engine{Engine: c, par: p, prof: prof, seed: seed,
-		noise: math.Sqrt(emb/12 + prod*secret/12),
-		fresh: Sigma * math.Sqrt(emb),
-		round: math.Sqrt(emb / 12),
-		table: gaussians(seed),
+		noise:     math.Sqrt(emb/12 + prod*secret/12),
+		fresh:     Sigma * math.Sqrt(emb),
+		round:     math.Sqrt(emb / 12),
+		table:     gaussians(seed),
+		embedding: sync.OnceValue(func() *ir.Embedding { return ir.NewEmbedding(p.Slots()) }),
 	}
 	logP := 0.0
 	for _, q := range p.P {
@@ -87,6 +93,12 @@ func New(p *ir.Params, prof *backend.Profile, seed uint64) (*Engine, error) {
 			v += math.Exp2(2*(b-logP)) / 12 * Sigma * Sigma * prod
 		}
 		e.gadget = append(e.gadget, math.Sqrt(v))
+		// Raising switches modulo q_0*p_0 to the ephemeral secret and modulo QP back,
+		// where all digits are a polynomial below q_0/2; it rounds after both.
+		q0 := math.Log2(float64(p.Q[0]))
+		v = math.Exp2(2*(q0-math.Log2(float64(p.P[0])))) + float64(p.Digits(l))*math.Exp2(2*(q0-logP))
+		v = v/12*Sigma*Sigma*prod + emb/12 + prod*ir.EphemeralWeight/n/12
+		e.raise = append(e.raise, math.Hypot(e.noise, math.Sqrt(v)))
 	}
 	return e, nil
 }
@@ -119,9 +131,8 @@ func (e *Engine) Encrypt(values []float64, out backend.Operand) error {
 		return errors.New("operand cannot hold slots")
 	}
 	copy(z, values)
-	s := out.Type().Scale.Float64(e.par.Q)
-	e.add(z, math.Hypot(e.fresh, e.round)/s, e.key(0, values))
-	return e.fits(z, out.Type())
+	e.add(out, math.Hypot(e.fresh, e.round), e.key(0, values))
+	return e.fits(out)
 }
 
 // Encode rounds the values the way a plaintext does.
@@ -129,8 +140,15 @@ func (e *Engine) Encode(values *ir.SlotData, out backend.Operand) error {
 	if err := e.Engine.Encode(values, out); err != nil {
 		return err
 	}
-	z, _ := clear.Slots(out)
-	e.add(z, e.round/out.Type().Scale.Float64(e.par.Q), e.key(1, values.Value))
+	key := e.key(1, values.Value)
+	if d := values.DFT; d != nil {
+		side := 0.0
+		if d.Inverse {
+			side = 1
+		}
+		key = e.key(3, []float64{float64(values.Period), side, float64(d.From), float64(d.To), float64(d.Offset), float64(d.Shift), d.Factor})
+	}
+	e.add(out, e.round, key)
 	return nil
 }
 
@@ -161,13 +179,15 @@ func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	switch s.Op {
 	case ir.OpHERescale, ir.OpHEModDown:
 		std = e.noise
-	case ir.OpHERotate, ir.OpHEMul:
+	case ir.OpHERotate, ir.OpHEMul, ir.OpHERealPart:
 		std = math.Hypot(e.noise, e.gadget[t.Level])
 	case ir.OpHEHoistRot:
 		std = e.gadget[t.Level]
 	case ir.OpHEGiant:
 		// Only c1 is rounded before the key switch.
 		std = math.Hypot(e.noise, e.gadget[t.Level])
+	case ir.OpHERaise:
+		std = e.raise[t.Level]
 	default:
 		return nil
 	}
@@ -175,28 +195,52 @@ func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if !ok {
 		return nil
 	}
-	e.add(z, std/t.Scale.Float64(e.par.Q), e.key(uint64(s.Out)<<16^uint64(s.Op)<<8^uint64(s.Rot)^2, z[:min(len(z), 8)]))
+	e.add(out, std, e.key(uint64(s.Out)<<16^uint64(s.Op)<<8^uint64(s.Rot)^2, z[:min(len(z), 8)]))
 	// Sums may wrap around as long as what they add up to does not, so they are
 	// judged by the rescale that ends them.
 	if s.Op == ir.OpHERescale || s.Op == ir.OpHEMul {
-		return e.fits(z, t)
+		return e.fits(out)
 	}
 	return nil
 }
 
-// fits reports an error if a slot times its scale exceeds half the modulus.
-func (e *Engine) fits(z []float64, t ir.Type) error {
-	m := 0.0
-	for _, x := range z {
-		if a := math.Abs(x); a > m || math.IsNaN(a) {
-			m = a
+// fits reports an error if a slot times its scale exceeds half the modulus. The
+// slots of a complex value are the values of a polynomial whose coefficients are
+// what counts, and may well exceed it while the coefficients do not.
+func (e *Engine) fits(o backend.Operand) error {
+	t := o.Type()
+	limit := math.Exp2(e.logQ[t.Level] - 1 - math.Log2(t.Scale.Float64(e.par.Q)))
+	re, _ := clear.Slots(o)
+	im, _ := clear.Imaginary(o)
+	what, m := "slot", max(largest(re), largest(im))
+	if im != nil && m >= limit {
+		z := make([]complex128, len(re))
+		for i := range z {
+			z[i] = complex(re[i], im[i])
+		}
+		e.embedding().ToCoefs(z)
+		what, m = "coefficient", 0
+		for _, c := range z {
+			m = max(m, math.Abs(real(c)), math.Abs(imag(c)))
 		}
 	}
-	limit := e.logQ[t.Level] - 1 - math.Log2(t.Scale.Float64(e.par.Q))
-	if !(math.Log2(m) < limit) && m != 0 {
-		return fmt.Errorf("%w: %.4g in a slot at level %d, where %.4g fits", ErrOverflow, m, t.Level, math.Exp2(limit))
+	if !(m < limit) {
+		return fmt.Errorf("%w: %.4g in a %s at level %d, where %.4g fits", ErrOverflow, m, what, t.Level, limit)
 	}
 	return nil
+}
+
+// largest returns the largest magnitude, NaN if there is one.
+func largest(z []float64) float64 {
+	m := 0.0
+	for _, x := range z {
+		if a := math.Abs(x); !(a <= m) {
+			if m = a; m != m {
+				break
+			}
+		}
+	}
+	return m
 }
 
 // key derives the seed of one noise vector from what it is added to, so that
@@ -215,21 +259,30 @@ func (e *Engine) key(salt uint64, z []float64) uint64 {
 // vector of slots, so that no vector holds the same sample twice.
 const normals = 1 << 17
 
-// add adds Gaussian noise: consecutive samples of the table, from a place and
-// with a sign that key decides.
-func (e *Engine) add(z []float64, std float64, key uint64) {
+// add adds Gaussian noise of standard deviation std, in units of the last place
+// of the scale, to both parts: consecutive samples of the table, from places and
+// with signs that key decides.
+func (e *Engine) add(o backend.Operand, std float64, key uint64) {
+	std /= o.Type().Scale.Float64(e.par.Q)
 	r := rand.NewPCG(key, e.seed)
-	at, sign := r.Uint64()%normals, r.Uint64()
-	if sign&1 == 1 {
-		std = -std
-	}
-	for len(z) > 0 {
-		t := e.table[at:]
-		n := min(len(t), len(z))
-		for i, x := range t[:n] {
-			z[i] += std * x
+	part := func(z []float64) {
+		at, std := r.Uint64()%normals, std
+		if r.Uint64()&1 == 1 {
+			std = -std
 		}
-		z, at = z[n:], 0
+		for len(z) > 0 {
+			t := e.table[at:]
+			n := min(len(t), len(z))
+			for i, x := range t[:n] {
+				z[i] += std * x
+			}
+			z, at = z[n:], 0
+		}
+	}
+	re, _ := clear.Slots(o)
+	part(re)
+	if im, ok := clear.Imaginary(o); ok {
+		part(im)
 	}
 }
 

@@ -24,6 +24,22 @@ func (client) Decrypt(in backend.Operand) ([]float64, error) {
 	return slices.Clone(z), nil
 }
 
+func (client) DecryptComplex(in backend.Operand) ([]complex128, error) {
+	re, ok := clear.Slots(in)
+	if !ok {
+		return nil, errors.New("no slots")
+	}
+	im, has := clear.Imaginary(in)
+	z := make([]complex128, len(re))
+	for i := range z {
+		z[i] = complex(re[i], 0)
+		if has {
+			z[i] = complex(re[i], im[i])
+		}
+	}
+	return z, nil
+}
+
 func (client) MakeKey(int, backend.Operand) error { return nil }
 
 func TestConformance(t *testing.T) {
@@ -103,6 +119,60 @@ func TestOverflow(t *testing.T) {
 			continue
 		}
 		judge("rescale", e.Exec(&plan.Step{Op: ir.OpHERescale}, []backend.Operand{p}, bind(t, e, 0, s.Mul(s).Div(ir.ScalePrime(1)))))
+	}
+}
+
+// TestComplexOverflow rescales complex values to level 0, where it is coefficients
+// that must fit: the slots of many that do may be far larger.
+func TestComplexOverflow(t *testing.T) {
+	p, err := ir.NewParams("tiny", 8, ir.RingStandard, ir.SecretTernary, []int{45, 40}, []int{46}, 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := New(p, backend.DefaultProfile(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, s := p.Slots(), ir.ScaleTwo(40).Mul(ir.ScalePrime(1))
+	most := float64(p.Q[0]) / 2 / math.Exp2(40) // what fits at level 0
+	at := func(l int, s ir.Scale) backend.Operand {
+		ct := ir.Type{Kind: ir.CipherKind, Encrypted: true, Level: l, Scale: s, Complex: true}
+		o, err := e.Bind(ct, conformance.Slabs(e, ct))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	for _, c := range []struct {
+		factor, other float64 // of all coefficients and of one of them
+		fits          bool
+	}{{0.9, 0.9, true}, {0.9, 1.1, false}, {0.9, -1.1, false}, {0, 0.9, true}, {0.9, math.NaN(), false}, {0, math.Inf(1), false}} {
+		for _, part := range []complex128{1, 1i} {
+			z := make([]complex128, n)
+			for i := range z {
+				z[i] = complex(c.factor*most, c.factor*most)
+			}
+			z[3] = complex(c.factor*most, c.other*most)
+			if part == 1 {
+				z[3] = complex(c.other*most, c.factor*most)
+			}
+			ir.NewEmbedding(n).ToSlots(z)
+			x := at(1, s)
+			re, _ := clear.Slots(x)
+			im, _ := clear.Imaginary(x)
+			top := 0.0
+			for i, v := range z {
+				re[i], im[i] = real(v), imag(v)
+				top = max(top, math.Abs(re[i]), math.Abs(im[i]))
+			}
+			if c.factor > 0 && top < 4*most {
+				t.Fatalf("slots reach %g only, %g fits", top, most)
+			}
+			err := e.Exec(&plan.Step{Op: ir.OpHERescale}, []backend.Operand{x}, at(0, ir.ScaleTwo(40)))
+			if c.fits && err != nil || !c.fits && !errors.Is(err, ErrOverflow) {
+				t.Errorf("coefficients %g and once %g of what fits: error %v", c.factor, c.other, err)
+			}
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ type benchCmd struct {
 	Threads int      `short:"t" default:"1" placeholder:"N" help:"Cores to use. Default: ${default}."`
 	List    bool     `help:"List the reference networks instead."`
 	Kernels bool     `help:"Compare the kernels with stock Lattigo instead."`
+	Unit    bool     `help:"Time one bootstrap of stock Lattigo instead, the unit of published figures: minutes, and 12 GiB of memory."`
 	JSON    bool     `help:"Print JSON."`
 }
 
@@ -94,8 +95,14 @@ func (c *benchCmd) Run(e *env) error {
 		}
 	}
 	goruntime.GOMAXPROCS(c.Threads)
-	if c.Kernels {
+	switch {
+	case c.Kernels && c.Unit:
+		return misuse("--kernels or --unit, not both")
+	case c.Kernels:
 		return c.kernels(e)
+	case c.Unit:
+		goruntime.GOMAXPROCS(1)
+		return c.unit(e)
 	}
 	r := benchReport{Schema: 1, Machine: machine(), Threads: c.Threads, Kernels: lattigo.Kernels(), Rows: []benchRow{}}
 	for i := range chosen {

@@ -27,6 +27,15 @@ func insecureOption(ok bool) []lattigo.Option {
 	return nil
 }
 
+// secure recomputes the security of a client's part, keys for bootstrapping
+// included. The stamp counts only where the user accepts it.
+func (f *insecureFlag) secure(c *plan.Client) error {
+	if err := c.CheckSecurity(); err != nil && !(f.Insecure && c.Params.Insecure) {
+		return err
+	}
+	return nil
+}
+
 // portRun returns how many samples one run takes at a port, and the shape of
 // one. A port whose network fixes the batch holds that many per lane.
 func portRun(p *plan.Port) (batch int, sample []int) {

@@ -90,9 +90,10 @@ func summary(w io.Writer, p *plan.Plan, path string, took time.Duration) error {
 	}
 	t.row("parameters", fmt.Sprintf("%s: N = 2^%d, log2(QP) = %d, %s", p.Params.Name, p.Params.LogN, p.Params.LogQP(), security))
 	t.row("samples", count(max(1, p.Batch))+" per run")
-	t.row("levels", fmt.Sprintf("%d of %d", p.Depth, p.Params.MaxLevel()))
+	r := reportPlan(p)
+	t.row("levels", fmt.Sprintf("%d of %d, %s", p.Depth, p.Params.MaxLevel(), bootstrapText(r)))
 	t.row("work", fmt.Sprintf("%s rotations, %s products, %s diagonals", count(p.Counts.Rotations), count(p.Counts.CtMults), count(p.Counts.Diagonals)))
-	t.row("memory", fmt.Sprintf("keys %s, weights %s, at least %s of DRAM", byteSize(p.Bytes.Keys), byteSize(p.Bytes.Weights), byteSize(p.Bytes.DRAMMin)))
+	t.row("memory", fmt.Sprintf("keys %s, weights %s, matrices %s, at least %s of DRAM", byteSize(p.Bytes.Keys), byteSize(p.Bytes.Weights), byteSize(p.Bytes.Matrices), byteSize(p.Bytes.DRAMMin)))
 	t.row("predicted", fmt.Sprintf("%s on one core, encryption adds an error of about %s", seconds(p.Predicted.Seconds), precision(p.OutputBits)))
 	for _, o := range p.ClientOps {
 		t.row("on the client", fmt.Sprintf("%s (%s)", o.Node, o.Op))

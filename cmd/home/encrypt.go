@@ -36,6 +36,9 @@ func (c *encryptCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	if err := c.secure(cl); err != nil {
+		return fmt.Errorf("%s: %w", c.Client, err)
+	}
 	sk, err := loadSecret(c.Key)
 	if err != nil {
 		return err

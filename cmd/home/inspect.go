@@ -114,17 +114,18 @@ func textReport(w io.Writer, r *planReport) error {
 	}
 	t.row("parameters", fmt.Sprintf("%s: %s ring, %s slots, %d + %d primes, scale 2^%d", p.Name, p.Ring, count(p.Slots), p.QPrimes, p.PPrimes, p.LogScale))
 	t.row("samples", count(max(1, r.Batch))+" per run")
-	t.row("levels", fmt.Sprintf("%d of %d, %s", r.Depth, r.Levels, bootstrapText(r.Counts.Bootstraps)))
+	t.row("levels", fmt.Sprintf("%d of %d, %s", r.Depth, r.Levels, bootstrapText(r)))
 	t.row("work", fmt.Sprintf("%s steps: %s rotations, %s key switches, %s products, %s diagonals", count(r.Steps), count(r.Counts.Rotations), count(r.Counts.KeySwitches), count(r.Counts.CtMults), count(r.Counts.Diagonals)))
 	t.row("predicted", fmt.Sprintf("%s on one core; encryption adds an error of about %s", seconds(r.Predicted.Seconds), precision(r.OutputBits)))
 	t.row("memory", fmt.Sprintf("keys %s, weights %s, matrices %s, ciphertexts %s", byteSize(r.Bytes.Keys), byteSize(r.Bytes.Weights), byteSize(r.Bytes.Matrices), byteSize(r.Bytes.CiphertextsPeak)))
+	t.row("", fmt.Sprintf("%d keys, of which %s are for rotations", len(r.Keys), count(r.Counts.GaloisKeys)))
 	t.row("", fmt.Sprintf("%s in all, at least %s of DRAM", byteSize(r.Bytes.Footprint), byteSize(r.Bytes.DRAMMin)))
 	if r.Tier != nil {
 		budget := "no bound on DRAM"
 		if r.Tier.Budget > 0 {
 			budget = "budget " + byteSize(r.Tier.Budget).String()
 		}
-		t.row("tiers", fmt.Sprintf("%s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(r.Tier.BytesLower), byteSize(r.Tier.BytesWritten)))
+		t.row("tiers", fmt.Sprintf("%s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(r.Tier.BytesLower), byteSize(r.Tier.BytesWritten))+transformText(r.Tier))
 	}
 	for _, x := range r.Inputs {
 		t.row("input", fmt.Sprintf("%s  %s in %d ciphertext%s at level %d", x.Name, dims(x.Shape), x.Ciphertexts, plural(x.Ciphertexts), x.Level))
@@ -145,10 +146,10 @@ func textReport(w io.Writer, r *planReport) error {
 		return err
 	}
 	fmt.Fprintln(b)
-	t = newTable(0, 4, 5, 6, 7, 8, 9, 10)
-	t.row("", "layer", "kind", "result", "cts", "level", "rotations", "products", "diagonals", "weights", "time", "polynomial")
+	t = newTable(0, 4, 5, 6, 7, 8, 9, 10, 11)
+	t.row("", "layer", "kind", "result", "cts", "level", "rotations", "switches", "products", "diagonals", "weights", "time", "polynomial")
 	for i, l := range layerViews(r) {
-		t.row(fmt.Sprint(i+1), shorten(l.Name, 44), l.Kind, l.Shape, fmt.Sprint(l.Cts), fmt.Sprint(l.Level), l.Rotations, l.CtMults, l.Diagonals, l.Weights, l.Time, l.Poly)
+		t.row(fmt.Sprint(i+1), shorten(l.Name, 44), l.Kind, l.Shape, fmt.Sprint(l.Cts), fmt.Sprint(l.Level), l.Rotations, l.KeySwitches, l.CtMults, l.Diagonals, l.Weights, l.Time, l.Poly)
 	}
 	if err := t.write(b, "  "); err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/home-fhe/home/ir/plan"
 )
 
 //go:embed inspect.html
@@ -146,9 +148,9 @@ func htmlPage(w io.Writer, r *planReport) error {
 	v.Facts = []fact{
 		{"predicted time", seconds(r.Predicted.Seconds), fmt.Sprintf("%s of computing on one core", seconds(r.Predicted.CPUSeconds))},
 		{"error of encryption", precision(r.OutputBits), "predicted, in the worst case; polynomials apart"},
-		{"levels", fmt.Sprintf("%d of %d", r.Depth, r.Levels), bootstrapText(r.Counts.Bootstraps)},
+		{"levels", fmt.Sprintf("%d of %d", r.Depth, r.Levels), bootstrapText(r)},
 		{"rotations", count(r.Counts.Rotations), fmt.Sprintf("%s key switches, %s products", count(r.Counts.KeySwitches), count(r.Counts.CtMults))},
-		{"keys", byteSize(r.Bytes.Keys).String(), fmt.Sprintf("%s rotations and relinearisation", count(r.Counts.GaloisKeys))},
+		{"keys", byteSize(r.Bytes.Keys).String(), fmt.Sprintf("%d, of which %s are for rotations", len(r.Keys), count(r.Counts.GaloisKeys))},
 		{"least DRAM", byteSize(r.Bytes.DRAMMin).String(), fmt.Sprintf("%s when all is held", byteSize(r.Bytes.Footprint))},
 	}
 	v.Layers = layerViews(r)
@@ -165,14 +167,16 @@ func htmlPage(w io.Writer, r *planReport) error {
 	return page.Execute(w, v)
 }
 
-func bootstrapText(n int) string {
-	switch n {
-	case 0:
+// bootstrapText says how often the modulus is raised, and in how many layers.
+func bootstrapText(r *planReport) string {
+	n := r.Counts.Bootstraps
+	switch {
+	case n == 0:
 		return "no bootstrapping"
-	case 1:
-		return "1 bootstrap"
+	case n == r.Refreshes:
+		return fmt.Sprintf("%s bootstrap%s", count(n), plural(n))
 	}
-	return count(n) + " bootstraps"
+	return fmt.Sprintf("%s bootstrap%s in %s layer%s", count(n), plural(n), count(r.Refreshes), plural(r.Refreshes))
 }
 
 // kindClass groups layer kinds by colour.
@@ -185,7 +189,7 @@ func kindClass(kind string) string {
 		return "poly"
 	case strings.Contains(k, "mul") || strings.Contains(k, "square"):
 		return "mul"
-	case strings.Contains(k, "boot"):
+	case k == plan.LayerRefresh:
 		return "boot"
 	}
 	return "other"
@@ -422,7 +426,7 @@ func keyChart(r *planReport) (keyMapView, []keyView, string) {
 	}
 	var keys []keyView
 	for _, k := range r.Keys {
-		name := "relinearisation"
+		name := k.Kind
 		if k.Rotation != 0 {
 			by, class := shift(k.Rotation, r.Params.Slots), "left"
 			name = fmt.Sprintf("left by %s", count(by))
@@ -481,7 +485,7 @@ func (v *pageView) tier(r *planReport) {
 	tv := &tierView{Facts: []fact{
 		{"DRAM budget", budget, fmt.Sprintf("%s of it for the runtime itself", byteSize(t.Reserve))},
 		{"arena", byteSize(t.Arena).String(), "for keys, weights and ciphertexts"},
-		{"loads", count(t.Fetches), byteSize(t.BytesRead).String() + " from the slow tier"},
+		{"loads", count(t.Fetches), byteSize(t.BytesRead).String() + " from the slow tier" + transformText(t)},
 		{"spills", count(t.Spills), byteSize(t.BytesWritten).String() + " to the slow tier"},
 	}}
 	if t.Seconds > 0 {
@@ -495,6 +499,14 @@ func (v *pageView) tier(r *planReport) {
 	}
 	tv.NeedText, tv.ExtraText = byteSize(t.BytesLower).String(), byteSize(max(0, t.BytesRead-t.BytesLower)).String()
 	v.Tier = tv
+}
+
+// transformText says how many loads are of coefficients.
+func transformText(t *tierReport) string {
+	if t.Transforms == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %s as coefficients to be transformed", count(t.Transforms))
 }
 
 func (v *pageView) client(r *planReport) {

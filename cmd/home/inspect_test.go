@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,7 +46,10 @@ func sampleReport() *planReport {
 		l.Level = level
 		r.Layers = append(r.Layers, l)
 	}
-	r.Keys = append(r.Keys, keyReport{"relinearisation", 0, 13, 40 << 20, 41})
+	boot := layerReport{Name: "refresh of /act2/Relu", Kind: plan.LayerRefresh, Shape: []int{1, 6, 28, 28}, Ciphertexts: 1, KeySwitches: 75, Diagonals: 90, Steps: 700, WeightBytes: 1 << 30, Seconds: 3, Level: 12}
+	r.Layers = slices.Insert(r.Layers, 3, boot)
+	r.Refreshes, r.Counts.Bootstraps, r.Bytes.Matrices = 1, 2, 1<<30
+	r.Keys = append(r.Keys, keyReport{"relinearisation", 0, 13, 40 << 20, 41}, keyReport{"to ephemeral", 0, 0, 2 << 20, 1})
 	for i := range 64 {
 		rot := 1 + i*i*7%4093
 		r.Keys = append(r.Keys, keyReport{"rotation", rot, 2 + i%13, int64(4+3*(i%13)) << 20, 1 + i%9})
@@ -64,7 +68,7 @@ func TestPage(t *testing.T) {
 		}
 	}
 	s := b.String()
-	for _, want := range []string{"sample &lt;network&gt;", "/conv1/Conv", "128-bit security", "relinearisation", "Softmax", "least DRAM", "calibrate with real samples"} {
+	for _, want := range []string{"sample &lt;network&gt;", "/conv1/Conv", "128-bit security", "relinearisation", "Softmax", "least DRAM", "2 bootstraps in 1 layer", "bootstrapping matrices", "to ephemeral", "refresh of /act2/Relu", "calibrate with real samples"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("the page does not say %q", want)
 		}

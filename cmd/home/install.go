@@ -23,11 +23,13 @@ type installCmd struct {
 
 func (*installCmd) Help() string {
 	return `Expands the evaluation keys and encodes the weights into the slow tier, once. What is there already is kept, so
-an interrupted install goes on where it stopped, and plans of one client share their keys. run does this by
-itself when it is missing, and reports the time apart.`
+an interrupted install goes on where it stopped, and plans of one client share their keys. Weights that take
+longer to read than to transform are kept as coefficients, a fraction of their size. run does this by itself
+when it is missing, and reports the time apart.`
 }
 
 func (c *installCmd) Run(e *env) error {
+	boundHeap(c.DRAM)
 	p, err := loadPlan(c.Model)
 	if err != nil {
 		return err
@@ -54,7 +56,7 @@ func (c *installCmd) Run(e *env) error {
 	defer watch.stop()
 	reserve := passes.TierReserve(&p.Params, threads)
 	if c.DRAM > 0 {
-		runtime.LimitHeap(reserve)
+		runtime.LimitHeap(reserve + p.PlainBytes()*4/3) // of which it takes three quarters
 	}
 	rep, err := runtime.Install(e.ctx, p, engine, keySource{keys}, c.PMem, runtime.InstallOptions{
 		Threads: threads, Budget: int64(c.DRAM), Reserve: reserve, Events: watch,

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"time"
 
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
@@ -25,7 +28,8 @@ type keygenCmd struct {
 
 func (*keygenCmd) Help() string {
 	return `Makes a secret key, which stays with you, and the set of evaluation keys that the given plans need, which
-goes to the server. Plans of one client share keys; --extend adds what a new plan needs.
+goes to the server. Plans of one client share keys; --extend adds what a new plan needs. Keys are made and
+written one after the other: those of networks that bootstrap take gigabytes on disk, and little memory.
 
 The parameters are not taken on trust: their security is computed again from the primes, and parameters
 below 128 bits are refused.
@@ -47,6 +51,9 @@ func (c *keygenCmd) Run(e *env) error {
 		} else if lattigo.ParamsFingerprint(&cl.Params) != lattigo.ParamsFingerprint(&first.Params) {
 			return fmt.Errorf("%s uses parameters %s and %s uses %s: plans share keys only under the same parameters; run keygen for each", c.Clients[0], first.Params.Name, path, cl.Params.Name)
 		}
+		if err := c.secure(cl); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
 		for _, k := range cl.Keys {
 			if l, ok := needs[k.Rot]; !ok || k.Level > l {
 				needs[k.Rot] = k.Level
@@ -54,10 +61,8 @@ func (c *keygenCmd) Run(e *env) error {
 		}
 	}
 	var specs []lattigo.KeySpec
-	for rot := range first.Params.Slots() { // in order, whatever the order of the clients
-		if l, ok := needs[rot]; ok {
-			specs = append(specs, lattigo.KeySpec{Rot: rot, Level: l})
-		}
+	for _, rot := range slices.Sorted(maps.Keys(needs)) { // whatever the order of the clients
+		specs = append(specs, lattigo.KeySpec{Rot: rot, Level: needs[rot]})
 	}
 	if least := keygenMemory(&first.Params, specs); c.DRAM > 0 && int64(c.DRAM) < least {
 		return &passes.BudgetError{Budget: int64(c.DRAM), Least: least}
@@ -100,6 +105,7 @@ func (c *keygenCmd) Run(e *env) error {
 	default:
 		return err
 	}
+	began := time.Now()
 	bar := e.bar("evaluation keys", len(specs))
 	defer bar.stop()
 	added, err := lattigo.ExtendKeySet(eval, sk, &first.Params, specs, func(done, total int) { bar.of(done, total) }, opts...)
@@ -114,7 +120,7 @@ func (c *keygenCmd) Run(e *env) error {
 	}
 	t := newTable()
 	t.row("secret key", secret, "id "+sk.ID()+", keep it to yourself")
-	t.row("evaluation keys", eval, fmt.Sprintf("%d added, %s in all, for the server", added, byteSize(size)))
+	t.row("evaluation keys", eval, fmt.Sprintf("%d added in %s, %s in all, for the server", added, seconds(time.Since(began).Seconds()), byteSize(size)))
 	return t.write(e.out, "")
 }
 
@@ -125,5 +131,6 @@ func keygenMemory(p *ir.Params, specs []lattigo.KeySpec) int64 {
 	for _, k := range specs {
 		largest = max(largest, p.Slabs(ir.KeyKind, k.Level))
 	}
-	return 48<<20 + int64(largest)*int64(p.SlabBytes())*3/2
+	tables, _ := lattigo.Reserve(p)
+	return 48<<20 + tables + int64(largest)*int64(p.SlabBytes())*3/2
 }

@@ -111,6 +111,7 @@ func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOption
 	if err != nil {
 		return nil, err
 	}
+	o.fit(e, p)
 	if o.pmem != "" || o.budget > 0 { // keys of one run must not stay behind
 		if o.pmem != "" {
 			if err := os.MkdirAll(o.pmem, 0o755); err != nil {
@@ -185,6 +186,7 @@ func (c *runCmd) serve(e *env) error {
 	if err := c.outputs(); err != nil {
 		return err
 	}
+	boundHeap(c.DRAM)
 	s, err := c.open(e, c.Model, modeEncrypted)
 	if err != nil {
 		return err
@@ -215,10 +217,12 @@ func (c *runCmd) serve(e *env) error {
 	if err != nil {
 		return errors.Join(err, finish())
 	}
-	srv, err := newServer(e.ctx, s.plan, serverOptions{
+	o := serverOptions{
 		keys: c.Keys, budget: int64(c.DRAM), pmem: c.PMem, threads: threads, profile: prof, insecure: c.Insecure, events: events,
 		reuse: ct.Samples > batch, held: held,
-	})
+	}
+	o.fit(e, s.plan)
+	srv, err := newServer(e.ctx, s.plan, o)
 	if err != nil {
 		return errors.Join(err, finish())
 	}

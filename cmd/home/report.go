@@ -16,6 +16,7 @@ type planReport struct {
 	ModelSHA256 string           `json:"model_sha256"`
 	Params      paramsReport     `json:"params"`
 	Counts      plan.Counts      `json:"counts"`
+	Refreshes   int              `json:"refreshes"` // layers that bootstrap
 	Bytes       plan.Bytes       `json:"bytes"`
 	Depth       int              `json:"depth"`
 	Levels      int              `json:"levels"`
@@ -92,7 +93,7 @@ type layerReport struct {
 
 // keyReport is one evaluation key, cut to the highest level it is used at.
 type keyReport struct {
-	Kind     string `json:"kind"` // relinearisation or rotation
+	Kind     string `json:"kind"` // see keyKind
 	Rotation int    `json:"rotation"`
 	Level    int    `json:"level"`
 	Bytes    int64  `json:"bytes"`
@@ -110,17 +111,19 @@ type tierReport struct {
 	BytesLower   int64   `json:"bytes_lower"`
 	Fetches      int     `json:"fetches"`
 	Spills       int     `json:"spills"`
+	Transforms   int     `json:"transforms"` // fetches that end with transforms of coefficients
 }
 
 func reportPlan(p *plan.Plan) *planReport {
 	r := &planReport{
-		Schema: 1, Model: p.Model, ModelSHA256: p.ModelDigest, Params: reportParams(&p.Params), Counts: p.Counts, Bytes: p.Bytes,
+		Schema: 1, Model: p.Model, ModelSHA256: p.ModelDigest, Params: reportParams(p), Counts: p.Counts, Bytes: p.Bytes,
 		Depth: p.Depth, Levels: p.Params.MaxLevel(), Batch: p.Batch, Steps: len(p.Steps), Predicted: p.Predicted,
 		OutputBits: p.OutputBits, ClientOps: clientOps(p.ClientOps), Preprocess: p.Preprocess, Profile: p.ProfileDigest,
 		Inputs: reportPorts(p.Inputs), Outputs: reportPorts(p.Outputs), Layers: []layerReport{}, Keys: reportKeys(p),
 		Warnings: slices.Concat([]string{}, p.Warnings), Notes: slices.Concat([]string{}, p.Notes),
 	}
 	for _, l := range p.Layers {
+		r.Refreshes += one(l.Kind == plan.LayerRefresh)
 		r.Layers = append(r.Layers, layerReport{
 			Name: l.Name, Kind: l.Kind, Shape: l.Shape, Ciphertexts: l.Cts, Level: l.Level, Rotations: l.Rotations,
 			KeySwitches: l.KeySwitch, CtMults: l.CtMults, Diagonals: l.Diagonals, Steps: l.Steps, WeightBytes: l.WeightByte,
@@ -136,6 +139,8 @@ func reportPlan(p *plan.Plan) *planReport {
 			switch a.Kind {
 			case plan.ActFetch:
 				tr.Fetches++
+				o := &p.Objects[a.Obj]
+				tr.Transforms += one(t.IsCompact(o, p.Params.Slabs(o.Type.Kind, o.Type.Level)))
 			case plan.ActSpill:
 				tr.Spills++
 			}
@@ -145,13 +150,14 @@ func reportPlan(p *plan.Plan) *planReport {
 	return r
 }
 
-func reportParams(p *ir.Params) paramsReport {
+func reportParams(of *plan.Plan) paramsReport {
+	p := &of.Params
 	r := paramsReport{
 		Name: p.Name, Ring: string(p.Ring), LogN: p.LogN, LogQP: p.LogQP(), LogScale: p.LogScale,
 		QPrimes: len(p.Q), PPrimes: len(p.P), Slots: p.Slots(), Secret: string(p.Secret), Insecure: p.Insecure,
 	}
 	r.LogQPBound, _ = ir.SecurityBound(p.Secret, p.LogN)
-	if p.CheckSecurity() == nil {
+	if of.CheckSecurity() == nil {
 		r.SecurityBits = 128
 	} else {
 		r.Insecure = true
@@ -171,7 +177,7 @@ func reportPorts(ports []plan.Port) []portReport {
 	return out
 }
 
-// reportKeys lists the keys of a plan: relinearisation first, then by rotation.
+// reportKeys lists the keys of a plan: those that are none of rotations first.
 func reportKeys(p *plan.Plan) []keyReport {
 	uses := map[plan.ObjectID]int{}
 	for i := range p.Steps {
@@ -188,16 +194,28 @@ func reportKeys(p *plan.Plan) []keyReport {
 			continue
 		}
 		k := keyReport{
-			Kind: "rotation", Rotation: o.Rot, Level: o.Type.Level, Uses: uses[plan.ObjectID(i)],
+			Kind: keyKind(o.Rot), Rotation: max(0, o.Rot), Level: o.Type.Level, Uses: uses[plan.ObjectID(i)],
 			Bytes: int64(p.Params.Slabs(o.Type.Kind, o.Type.Level)) * int64(p.Params.SlabBytes()),
-		}
-		if o.Rot == 0 {
-			k.Kind = "relinearisation"
 		}
 		out = append(out, k)
 	}
 	slices.SortStableFunc(out, func(a, b keyReport) int {
-		return cmp.Or(cmp.Compare(a.Rotation, b.Rotation), cmp.Compare(b.Level, a.Level))
+		return cmp.Or(cmp.Compare(a.Rotation, b.Rotation), cmp.Compare(b.Kind, a.Kind), cmp.Compare(b.Level, a.Level))
 	})
 	return out
+}
+
+// keyKind names what a key is for in one word or two.
+func keyKind(rot int) string {
+	switch rot {
+	case ir.KeyRelin:
+		return "relinearisation"
+	case ir.KeyConj:
+		return "conjugation"
+	case ir.KeyDense:
+		return "from ephemeral"
+	case ir.KeySparse:
+		return "to ephemeral"
+	}
+	return "rotation"
 }

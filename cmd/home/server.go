@@ -72,6 +72,20 @@ type serverOptions struct {
 	reuse    bool  // several runs: keep in memory between them what fits
 }
 
+// fit chooses a budget where the user and the plan give none and the plan does
+// not fit in the memory of the machine: three quarters of it.
+func (o *serverOptions) fit(e *env, p *plan.Plan) {
+	if o.budget == 0 && p.Tier != nil {
+		o.budget = p.Tier.Budget
+	}
+	most := runtime.Memory() / 4 * 3
+	if o.budget > 0 || most == 0 || p.Bytes.Footprint+passes.TierReserve(&p.Params, o.threads)+p.PlainBytes() <= most {
+		return
+	}
+	o.budget = most
+	e.note("keys and weights of %s do not fit in memory: running within %s, the rest in the slow tier; --dram sets another budget", p.Model, byteSize(most))
+}
+
 // newServer opens keys, engine and slow tier, installs what is missing and makes
 // an executor.
 func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, err error) {
@@ -81,7 +95,7 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := p.Params.CheckSecurity(); err != nil && !o.insecure {
+	if err := p.CheckSecurity(); err != nil && !o.insecure {
 		return nil, err
 	}
 	if s.print, err = p.Fingerprint(); err != nil {
@@ -118,10 +132,9 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 		}
 		s.closers = append(s.closers, s.store.Close)
 		ro.Slow, ro.Keys = s.store, nil
-		if p.Tier.Budget > 0 {
-			p.Plains, p.Network = nil, nil // installed: not needed any more
-			debug.FreeOSMemory()
-		}
+		p.Plains, p.Network = nil, nil // installed: not needed any more
+		s.limitHeap(&o)
+		debug.FreeOSMemory()
 	}
 	began := time.Now()
 	if s.exec, err = runtime.NewExecutor(ctx, p, s.engine, ro); err != nil {
@@ -142,9 +155,6 @@ const heldInReserve = 8 << 20
 // or the cost profile differ from those at compile time, and keeps the Go heap
 // to the part of the budget that is set aside for it.
 func (s *server) residency(o *serverOptions) error {
-	if o.budget == 0 && s.p.Tier != nil {
-		o.budget = s.p.Tier.Budget
-	}
 	if o.pmem == "" {
 		if o.budget == 0 {
 			return nil
@@ -169,10 +179,16 @@ func (s *server) residency(o *serverOptions) error {
 	if err != nil {
 		return err
 	}
+	s.limitHeap(o)
+	return nil
+}
+
+// limitHeap keeps the Go heap to what a budget sets aside for it.
+func (s *server) limitHeap(o *serverOptions) {
 	if o.budget > 0 {
+		held := max(0, o.held-heldInReserve) + s.p.PlainBytes()
 		runtime.LimitHeap(s.p.Tier.Reserve + held + held/3) // of which it takes three quarters
 	}
-	return nil
 }
 
 // missingKeys refuses a key set that was made for another plan.

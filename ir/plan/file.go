@@ -2,15 +2,15 @@ package plan
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
+	"hash"
 	"math"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -20,9 +20,12 @@ import (
 
 // Format versions written by this build. A change of format takes the next
 // number, a line in CHANGELOG.md and a fixture of the old one.
+//
+// Version 2 has plaintexts that are generated, and evaluation keys for
+// bootstrapping.
 const (
-	PlanVersion   = 1
-	ClientVersion = 1
+	PlanVersion   = 2
+	ClientVersion = 2
 )
 
 // Magic numbers of the files.
@@ -71,14 +74,15 @@ type Client struct {
 	Warnings   []string    `cbor:"warnings"`
 }
 
-// KeyNeed is one evaluation key a plan uses: slots rotated to the left (0 is
-// relinearisation) and the highest level of its uses.
+// KeyNeed is one evaluation key a plan uses: slots rotated to the left, or
+// ir.KeyRelin and the like, and the highest level of its uses.
 type KeyNeed struct {
 	Rot   int `cbor:"rot"`
 	Level int `cbor:"level"`
 }
 
-// Keys lists the evaluation keys of a plan by rotation.
+// Keys lists the evaluation keys of a plan: those of bootstrapping,
+// relinearisation, then by rotation.
 func (p *Plan) Keys() []KeyNeed {
 	var k []KeyNeed
 	for _, o := range p.Objects {
@@ -86,8 +90,21 @@ func (p *Plan) Keys() []KeyNeed {
 			k = append(k, KeyNeed{o.Rot, o.Type.Level})
 		}
 	}
-	sort.Slice(k, func(i, j int) bool { return k[i].Rot < k[j].Rot })
+	slices.SortFunc(k, func(a, b KeyNeed) int { return cmp.Or(cmp.Compare(a.Rot, b.Rot), cmp.Compare(a.Level, b.Level)) })
 	return k
+}
+
+// check verifies that a key can exist under the parameters.
+func (k KeyNeed) check(p *ir.Params) error {
+	switch {
+	case k.Level < 0 || k.Level > p.MaxLevel() || k.Rot < ir.KeySparse || k.Rot >= p.Slots():
+		return fmt.Errorf("%s at level %d", ir.KeyName(k.Rot), k.Level)
+	case k.Rot == ir.KeySparse && k.Level != 0:
+		return fmt.Errorf("%s at level %d, where it would give the secret away", ir.KeyName(k.Rot), k.Level)
+	case k.Rot < 0 && p.Ring != ir.RingStandard:
+		return fmt.Errorf("%s in the %s ring", ir.KeyName(k.Rot), p.Ring)
+	}
+	return nil
 }
 
 // Client returns the client's part of the plan.
@@ -120,7 +137,7 @@ func (p *Plan) encode() ([]section, error) {
 	for name := range blobs {
 		m.Blobs = append(m.Blobs, name)
 	}
-	sort.Strings(m.Blobs)
+	slices.Sort(m.Blobs)
 	for _, name := range m.Blobs {
 		constants = binary.LittleEndian.AppendUint64(constants, uint64(len(blobs[name])))
 		constants = append(constants, blobs[name]...)
@@ -159,19 +176,28 @@ func (p *Plan) Fingerprint() (string, error) {
 func fingerprint(s []section) string {
 	h := sha256.New()
 	for _, x := range s {
-		if x.name != "tier" {
-			fmt.Fprintf(h, "%s %d\n", x.name, len(x.data))
-			h.Write(x.data)
-		}
+		hashSection(h, x)
 	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	return printOf(h)
 }
+
+func hashSection(h hash.Hash, x section) {
+	if x.name != "tier" {
+		fmt.Fprintf(h, "%s %d\n", x.name, len(x.data))
+		h.Write(x.data)
+	}
+}
+
+func printOf(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:16]) }
 
 // Save writes the plan as .hplan. Equal plans give equal bytes.
 func (p *Plan) Save(path string) error {
 	s, err := p.encode()
 	if err != nil {
 		return err
+	}
+	if p.print == "" {
+		p.print = fingerprint(s)
 	}
 	return WriteFile(path, Options{Magic: PlanMagic, Version: PlanVersion, Insecure: p.Params.Insecure}, func(w *Writer) error {
 		for _, x := range s {
@@ -253,21 +279,21 @@ func decodePlan(r *Reader) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.Plains, err = decodePlains(plains); err != nil {
+	if p.Plains, err = decodePlains(plains, r.Version); err != nil {
 		return nil, err
 	}
 	if r.Insecure != p.Params.Insecure {
 		return nil, fmt.Errorf("%w: the stamp for insecure parameters disagrees with the parameters", ErrCorrupt)
 	}
-	var all []section
-	for _, name := range r.Names() {
+	h := sha256.New()
+	for _, name := range r.Names() { // one at a time: they are large
 		b, err := r.Section(name)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, section{name, b})
+		hashSection(h, section{name, b})
 	}
-	p.print = fingerprint(all)
+	p.print = printOf(h)
 	return p, p.Verify()
 }
 
@@ -310,13 +336,28 @@ func LoadClient(path string) (*Client, error) {
 	return c, nil
 }
 
+// CheckSecurity recomputes from the primes, the secret and the keys that are
+// asked for whether 128 bits are reached. It never looks at the stamp.
+func (c *Client) CheckSecurity() error { return checkSecurity(&c.Params, c.Keys) }
+
+// CheckSecurity is that of the plan's client.
+func (p *Plan) CheckSecurity() error { return checkSecurity(&p.Params, p.Keys()) }
+
+func checkSecurity(p *ir.Params, keys []KeyNeed) error {
+	err := p.CheckSecurity()
+	if err == nil && slices.ContainsFunc(keys, func(k KeyNeed) bool { return k.Rot == ir.KeySparse || k.Rot == ir.KeyDense }) {
+		err = p.CheckBootstrap()
+	}
+	return err
+}
+
 func (c *Client) verify() error {
 	if err := c.Params.Check(); err != nil {
 		return err
 	}
 	for _, k := range c.Keys {
-		if k.Rot < 0 || k.Rot >= c.Params.Slots() || k.Level < 0 || k.Level > c.Params.MaxLevel() {
-			return fmt.Errorf("key for rotation %d at level %d", k.Rot, k.Level)
+		if err := k.check(&c.Params); err != nil {
+			return err
 		}
 	}
 	if c.Plan == "" {
@@ -374,79 +415,155 @@ func decompress(b []byte) ([]byte, error) {
 	return raw, nil
 }
 
-// encodePlains writes slot vectors: a table of distinct values, then for each
-// vector its period and its entries as gaps and value numbers. Convolutions
-// repeat few values at regular gaps, which the compression of the section then
-// removes.
+// encodePlains writes slot vectors: a table of distinct values in the order in
+// which they are first seen, then for each vector its period, the number of its entries plus one, and the entries as gaps
+// and value numbers; or a zero and what generates it. Convolutions repeat few
+// values at regular gaps, which the compression of the section then removes.
 func encodePlains(plains []ir.SlotData) []byte {
-	seen := map[uint64]bool{}
-	var values []uint64
-	for _, d := range plains {
-		for _, v := range d.Value {
-			if b := math.Float64bits(v); !seen[b] {
-				seen[b] = true
-				values = append(values, b)
+	entries := 0
+	for i := range plains {
+		entries += len(plains[i].Value)
+	}
+	t := newValueTable()
+	body := binary.AppendUvarint(make([]byte, 0, 4*entries+64*len(plains)), uint64(len(plains)))
+	for i := range plains {
+		d := &plains[i]
+		body = binary.AppendUvarint(body, uint64(d.Period))
+		if g := d.DFT; g != nil {
+			inverse := uint64(0)
+			if g.Inverse {
+				inverse = 1
 			}
+			for _, x := range []uint64{0, inverse, uint64(g.From), uint64(g.To), uint64(g.Offset), uint64(g.Shift)} {
+				body = binary.AppendUvarint(body, x)
+			}
+			body = binary.LittleEndian.AppendUint64(body, math.Float64bits(g.Factor))
+			continue
 		}
-	}
-	slices.Sort(values)
-	index := make(map[uint64]uint64, len(values))
-	out := binary.AppendUvarint(nil, uint64(len(values)))
-	for i, v := range values {
-		index[v] = uint64(i)
-		out = binary.LittleEndian.AppendUint64(out, v)
-	}
-	out = binary.AppendUvarint(out, uint64(len(plains)))
-	for _, d := range plains {
-		out = binary.AppendUvarint(out, uint64(d.Period))
-		out = binary.AppendUvarint(out, uint64(len(d.Index)))
+		body = binary.AppendUvarint(body, uint64(len(d.Index))+1)
 		prev := int32(-1)
-		for i, s := range d.Index {
-			out = binary.AppendUvarint(out, uint64(s-prev-1))
-			out = binary.AppendUvarint(out, index[math.Float64bits(d.Value[i])])
+		for k, s := range d.Index {
+			body = binary.AppendUvarint(body, uint64(s-prev-1))
+			body = binary.AppendUvarint(body, uint64(t.number(math.Float64bits(d.Value[k]))))
 			prev = s
 		}
 	}
-	return out
+	out := binary.AppendUvarint(make([]byte, 0, len(body)+8*len(t.values)+8), uint64(len(t.values)))
+	for _, v := range t.values {
+		out = binary.LittleEndian.AppendUint64(out, v)
+	}
+	return append(out, body...)
 }
 
-func decodePlains(b []byte) ([]ir.SlotData, error) {
-	r := bytes.NewReader(b)
+// valueTable numbers distinct words in the order in which they are first seen:
+// a plan holds tens of millions of entries, and few different ones.
+type valueTable struct {
+	values []uint64
+	slot   []uint32 // open addressing: number + 1, or 0
+	last   uint32   // entries often repeat
+}
+
+func newValueTable() *valueTable { return &valueTable{slot: make([]uint32, 1<<10)} }
+
+func (t *valueTable) number(v uint64) uint32 {
+	if len(t.values) > 0 && t.values[t.last] == v {
+		return t.last
+	}
+	if 2*len(t.values) >= len(t.slot) {
+		t.slot = make([]uint32, 4*len(t.slot))
+		for i, w := range t.values {
+			t.slot[t.find(w)] = uint32(i) + 1
+		}
+	}
+	at := t.find(v)
+	if t.slot[at] == 0 {
+		t.values = append(t.values, v)
+		t.slot[at] = uint32(len(t.values))
+	}
+	t.last = t.slot[at] - 1
+	return t.last
+}
+
+// find returns where v is, or would be.
+func (t *valueTable) find(v uint64) uint64 {
+	mask := uint64(len(t.slot) - 1)
+	h := v * 0x9e3779b97f4a7c15
+	at := (h ^ h>>29) & mask
+	for t.slot[at] != 0 && t.values[t.slot[at]-1] != v {
+		at = (at + 1) & mask
+	}
+	return at
+}
+
+// decodePlains reads what encodePlains of the given format version wrote. In
+// version 1 the number of entries stands for itself and nothing is generated.
+func decodePlains(b []byte, version uint32) ([]ir.SlotData, error) {
 	bad := func() ([]ir.SlotData, error) {
 		return nil, fmt.Errorf("%w: plaintexts are cut or out of range", ErrCorrupt)
 	}
-	n, err := binary.ReadUvarint(r)
-	if err != nil || n > uint64(r.Len())/8 {
+	broken := false
+	next := func() uint64 {
+		if len(b) > 0 && b[0] < 0x80 {
+			x := b[0]
+			b = b[1:]
+			return uint64(x)
+		}
+		x, n := binary.Uvarint(b)
+		if n <= 0 {
+			broken, b = true, nil
+			return 0
+		}
+		b = b[n:]
+		return x
+	}
+	float := func() float64 {
+		if len(b) < 8 {
+			broken, b = true, nil
+			return 0
+		}
+		x := math.Float64frombits(binary.LittleEndian.Uint64(b))
+		b = b[8:]
+		broken = broken || math.IsNaN(x) || math.IsInf(x, 0)
+		return x
+	}
+	n := next()
+	if broken || n > uint64(len(b))/8 {
 		return bad()
 	}
 	values := make([]float64, n)
-	var raw [8]byte
 	for i := range values {
-		if _, err := io.ReadFull(r, raw[:]); err != nil {
-			return bad()
-		}
-		values[i] = math.Float64frombits(binary.LittleEndian.Uint64(raw[:]))
-		if math.IsNaN(values[i]) || math.IsInf(values[i], 0) {
-			return bad()
-		}
+		values[i] = float()
 	}
-	count, err := binary.ReadUvarint(r)
-	if err != nil || count > uint64(r.Len()) {
+	count := next()
+	if broken || count > uint64(len(b)) {
 		return bad()
 	}
 	out := make([]ir.SlotData, count)
 	for i := range out {
-		period, err1 := binary.ReadUvarint(r)
-		entries, err2 := binary.ReadUvarint(r)
-		if err1 != nil || err2 != nil || period == 0 || period > 1<<17 || entries > period || entries > uint64(r.Len()) {
+		period, entries := next(), next()
+		if broken || period == 0 || period > 1<<17 {
+			return bad()
+		}
+		if version > 1 && entries == 0 {
+			inverse, from, to, offset, shift := next(), next(), next(), next(), next()
+			g := ir.Diagonal{Inverse: inverse == 1, From: int(from), To: int(to), Offset: int(offset), Shift: int(shift), Factor: float()}
+			if broken || inverse > 1 || max(from, to, offset, shift) > 1<<17 {
+				return bad()
+			}
+			out[i] = ir.SlotData{Period: int(period), DFT: &g}
+			continue
+		}
+		if version > 1 {
+			entries--
+		}
+		if entries > period || entries > uint64(len(b)) {
 			return bad()
 		}
 		d := ir.SlotData{Period: int(period), Index: make([]int32, entries), Value: make([]float64, entries)}
 		at := uint64(0)
 		for k := range d.Index {
-			gap, err1 := binary.ReadUvarint(r)
-			v, err2 := binary.ReadUvarint(r)
-			if err1 != nil || err2 != nil || gap >= period || v >= n || at+gap >= period {
+			gap, v := next(), next()
+			if broken || gap >= period || v >= n || at+gap >= period {
 				return bad()
 			}
 			at += gap
@@ -455,7 +572,7 @@ func decodePlains(b []byte) ([]ir.SlotData, error) {
 		}
 		out[i] = d
 	}
-	if r.Len() != 0 {
+	if broken || len(b) != 0 {
 		return bad()
 	}
 	return out, nil
@@ -475,21 +592,32 @@ func (p *Plan) Verify() error {
 	made := make([]bool, len(p.Objects))
 	values := make([]*ir.Value, len(p.Objects))
 	for i, o := range p.Objects {
-		if o.Type.Level < 0 || o.Type.Level > p.Params.MaxLevel() || o.Type.Kind.Vocab() != ir.Scheme || o.Type.Kind > ir.KeyKind || o.Type.Scale.Check(len(p.Params.Q)) != nil {
+		if o.Type.Level < 0 || o.Type.Level > p.Params.MaxLevel() || o.Type.Kind.Vocab() != ir.Scheme || o.Type.Kind > ir.SparseKeyKind || o.Type.Scale.Check(len(p.Params.Q)) != nil {
 			return bad("object %d has type %v", i, o.Type)
 		}
 		if o.Layer < -1 || int(o.Layer) >= len(p.Layers) {
 			return bad("object %d belongs to layer %d of %d", i, o.Layer, len(p.Layers))
+		}
+		if o.Type.Complex && p.Params.Ring != ir.RingStandard {
+			return bad("object %d has complex slots in the %s ring", i, p.Params.Ring)
 		}
 		values[i] = &ir.Value{Type: o.Type}
 		switch o.Role {
 		case RoleInput:
 			made[i] = o.Type.Kind == ir.CipherKind
 		case RoleKey:
-			made[i] = o.Type.Kind == ir.KeyKind && o.Rot >= 0 && o.Rot < p.Params.Slots()
+			want := ir.KeyKind
+			if o.Rot == ir.KeySparse {
+				want = ir.SparseKeyKind
+			}
+			if err := (KeyNeed{o.Rot, o.Type.Level}).check(&p.Params); err != nil {
+				return bad("object %d is a %v", i, err)
+			}
+			made[i] = o.Type.Kind == want
 			values[i].Op, values[i].Attrs = ir.OpHEKey, ir.Attrs{"rot": o.Rot, "level": o.Type.Level}
 		case RolePlain:
-			made[i] = (o.Type.Kind == ir.PlainKind || o.Type.Kind == ir.PlainQPKind) && o.Plain >= 0 && int(o.Plain) < len(p.Plains)
+			made[i] = (o.Type.Kind == ir.PlainKind || o.Type.Kind == ir.PlainQPKind) && o.Plain >= 0 && int(o.Plain) < len(p.Plains) &&
+				o.Type.Complex == (p.Plains[o.Plain].DFT != nil)
 		case RoleTemp, RoleOutput:
 			continue
 		}
@@ -540,6 +668,9 @@ func (p *Plan) Verify() error {
 		return fmt.Errorf("%w: %v", ErrCorrupt, err)
 	}
 	if t := p.Tier; t != nil {
+		if t.Compact < 0 {
+			return bad("compact plaintexts of %d slabs", t.Compact)
+		}
 		for i, a := range t.Actions {
 			if a.Obj < 0 || int(a.Obj) >= len(p.Objects) || a.Step < 0 || int(a.Step) > len(p.Steps) || a.Kind > ActSpill {
 				return bad("action %d of the tier plan: %+v", i, a)
@@ -585,11 +716,13 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 			return bad("reads its result")
 		}
 	}
+	rotates := false
 	for _, a := range info.Attrs {
 		switch a.Name {
 		case "level":
 			v.Attrs["level"] = out.Type.Level
 		case "rot":
+			rotates = true
 			if s.Rot < 0 || s.Rot >= p.Params.Slots() {
 				return bad("rotates by %d", s.Rot)
 			}
@@ -602,6 +735,9 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 			}
 			v.Attrs["c"] = s.Const
 		}
+	}
+	if !rotates && s.Rot != 0 {
+		return bad("has a rotation by %d", s.Rot)
 	}
 	t, err := info.Infer(v)
 	if err != nil {

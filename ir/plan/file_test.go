@@ -160,6 +160,11 @@ func TestPlains(t *testing.T) {
 		var plains []ir.SlotData
 		for range r.IntN(5) {
 			d := ir.SlotData{Period: 1 << r.IntN(8), Index: []int32{}, Value: []float64{}}
+			if r.IntN(4) == 0 {
+				d.DFT = &ir.Diagonal{Inverse: r.IntN(2) == 0, From: r.IntN(3), To: 3 + r.IntN(4), Offset: r.IntN(d.Period), Shift: r.IntN(d.Period), Factor: r.NormFloat64()}
+				plains = append(plains, d)
+				continue
+			}
 			for i := range d.Period {
 				if r.IntN(3) == 0 {
 					d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, []float64{0.5, r.NormFloat64(), math.Copysign(0, -1), 1e-300}[r.IntN(4)])
@@ -168,7 +173,7 @@ func TestPlains(t *testing.T) {
 			plains = append(plains, d)
 		}
 		raw := encodePlains(plains)
-		got, err := decodePlains(raw)
+		got, err := decodePlains(raw, PlanVersion)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +181,7 @@ func TestPlains(t *testing.T) {
 			t.Fatal(d)
 		}
 		for n := range raw { // cut anywhere: an error, or fewer vectors only where counts say so
-			if _, err := decodePlains(raw[:n]); err == nil {
+			if _, err := decodePlains(raw[:n], PlanVersion); err == nil {
 				t.Fatalf("%d of %d bytes were taken", n, len(raw))
 			}
 		}
@@ -301,7 +306,11 @@ func rewrite(t testing.TB, magic string, insecure bool, sections []section) []by
 		t.Fatal(err)
 	}
 	defer f.Close()
-	err = writeContainer(f, Options{Magic: magic, Version: 1, Insecure: insecure}, func(w *Writer) error {
+	version := uint32(PlanVersion)
+	if magic == ClientMagic {
+		version = ClientVersion
+	}
+	err = writeContainer(f, Options{Magic: magic, Version: version, Insecure: insecure}, func(w *Writer) error {
 		for _, s := range sections {
 			if err := w.Section(s.name, s.data); err != nil {
 				return err
@@ -720,6 +729,7 @@ func FuzzLoad(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(byte(255), saved(f, p))
+	f.Add(byte(255), saved(f, raisePlan(f)))
 	for i, s := range good {
 		raw, err := decompress(s.data)
 		if err != nil {

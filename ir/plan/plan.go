@@ -27,7 +27,7 @@ const (
 type Object struct {
 	Role  Role    `cbor:"r"`
 	Type  ir.Type `cbor:"t"`
-	Rot   int     `cbor:"k,omitempty"` // keys: slots rotated to the left, 0 is relinearisation
+	Rot   int     `cbor:"k,omitempty"` // keys: slots rotated to the left, or ir.KeyRelin and the like
 	Plain int32   `cbor:"p,omitempty"` // plaintexts: index into Plan.Plains
 	Layer int32   `cbor:"l"`           // index into Plan.Layers, -1 for none
 }
@@ -94,10 +94,13 @@ type ClientOp struct {
 	Input []int  `cbor:"input_shape"` // shape of the operand
 }
 
+// LayerRefresh is the kind of the layers that bootstrap.
+const LayerRefresh = "refresh"
+
 // Layer is a row of the report: a piece of the network as a person knows it.
 type Layer struct {
 	Name       string  `cbor:"name"`  // ONNX node names, joined
-	Kind       string  `cbor:"kind"`  // linear, poly, mul, ...
+	Kind       string  `cbor:"kind"`  // linear, poly, mul, ..., or LayerRefresh
 	Level      int     `cbor:"level"` // of its result
 	Rotations  int     `cbor:"rotations"`
 	KeySwitch  int     `cbor:"key_switches"`
@@ -116,19 +119,61 @@ type Layer struct {
 
 // Counts are the operation counts of a plan, taken from its steps.
 type Counts struct {
-	Bootstraps  int `cbor:"bootstraps" json:"bootstraps"`
-	Rotations   int `cbor:"rotations" json:"rotations"`
-	KeySwitches int `cbor:"key_switches" json:"key_switches"`
-	GaloisKeys  int `cbor:"galois_keys" json:"galois_keys"`
+	Bootstraps  int `cbor:"bootstraps" json:"bootstraps"`     // modulus raises
+	Rotations   int `cbor:"rotations" json:"rotations"`       // outside bootstrapping
+	KeySwitches int `cbor:"key_switches" json:"key_switches"` // all
+	GaloisKeys  int `cbor:"galois_keys" json:"galois_keys"`   // rotations and conjugation
 	CtMults     int `cbor:"ct_mults" json:"ct_mults"`
 	Diagonals   int `cbor:"diagonals" json:"diagonals"`
+}
+
+// CountStep adds one step to the counts, all but the keys.
+func (p *Plan) CountStep(c *Counts, step int) {
+	s := &p.Steps[step]
+	switch s.Op {
+	case ir.OpHERotate, ir.OpHEHoistRot, ir.OpHEGiant:
+		c.KeySwitches++
+		if s.Layer < 0 || int(s.Layer) >= len(p.Layers) || p.Layers[s.Layer].Kind != LayerRefresh {
+			c.Rotations++
+		}
+	case ir.OpHERealPart:
+		c.KeySwitches++
+	case ir.OpHERaise:
+		c.Bootstraps++
+		c.KeySwitches += 2
+	case ir.OpHEMul:
+		c.CtMults++
+		c.KeySwitches++
+	case ir.OpHEMulPlain, ir.OpHEMulQP, ir.OpHEMacQP:
+		c.Diagonals++
+	}
+}
+
+// Count counts operations as the field reports them, over the steps that
+// include picks; nil picks all.
+func (p *Plan) Count(include func(step int) bool) Counts {
+	var c Counts
+	keys := map[int]bool{}
+	for i := range p.Steps {
+		if include != nil && !include(i) {
+			continue
+		}
+		p.CountStep(&c, i)
+		for _, a := range p.Steps[i].Args {
+			if o := &p.Objects[a]; o.Role == RoleKey && (o.Rot > 0 || o.Rot == ir.KeyConj) {
+				keys[o.Rot] = true
+			}
+		}
+	}
+	c.GaloisKeys = len(keys)
+	return c
 }
 
 // Bytes are the sizes of a plan's objects.
 type Bytes struct {
 	Keys            int64 `cbor:"keys" json:"keys"`
 	Weights         int64 `cbor:"weights" json:"weights"`
-	Matrices        int64 `cbor:"matrices" json:"matrices"`
+	Matrices        int64 `cbor:"matrices" json:"matrices"` // generated diagonals: those of bootstrapping
 	CiphertextsPeak int64 `cbor:"ciphertexts_peak" json:"ciphertexts_peak"`
 	Footprint       int64 `cbor:"footprint" json:"footprint"`
 	DRAMMin         int64 `cbor:"dram_min" json:"dram_min"`
@@ -167,6 +212,21 @@ type Plan struct {
 	Tier          *Tier
 
 	print string // fingerprint, once known; a plan does not change after that
+}
+
+// plainsInReserve is how much memory for slot values the runtime reserve of a
+// budget covers.
+const plainsInReserve = 16 << 20
+
+// PlainBytes returns the memory that the plan's slot values take beyond what the
+// runtime reserve of a budget covers, while there is need for them. Reading them
+// from a file takes half as much again for a moment.
+func (p *Plan) PlainBytes() int64 {
+	n := int64(0)
+	for i := range p.Plains {
+		n += int64(len(p.Plains[i].Index))*4 + int64(len(p.Plains[i].Value))*8
+	}
+	return max(0, n*3/2-plainsInReserve)
 }
 
 // Preprocess turns a picture or raw data-set bytes into the network's input. It
@@ -221,10 +281,22 @@ type Tier struct {
 	ArenaSlabs int      `cbor:"arena_slabs"` // slabs of N*8 bytes that objects may occupy
 	Profile    string   `cbor:"profile"`     // digest of the cost profile it was made with
 	Actions    []Action `cbor:"actions"`
+	// Compact is the least size in slabs of plaintexts that the slow tier holds as
+	// one slab of coefficients; a fetch of one ends with the transforms that make
+	// its slabs. 0: none. With Whole, it is for weights alone, and generated
+	// diagonals, which every bootstrap reads again, are whole.
+	Compact int  `cbor:"compact,omitempty"`
+	Whole   bool `cbor:"whole,omitempty"`
 	// Prediction for one core.
 	Seconds      float64 `cbor:"seconds"`
 	StallSeconds float64 `cbor:"stall_seconds"`
 	BytesRead    int64   `cbor:"bytes_read"`
 	BytesWritten int64   `cbor:"bytes_written"`
 	BytesLower   int64   `cbor:"bytes_lower"` // distinct read-only bytes: nothing can read less
+}
+
+// IsCompact reports whether the slow tier holds an object of so many slabs as
+// one slab of coefficients.
+func (t *Tier) IsCompact(o *Object, slabs int) bool {
+	return t.Compact > 0 && o.Role == RolePlain && slabs >= t.Compact && !(t.Whole && o.Type.Complex)
 }

@@ -1,0 +1,90 @@
+package lattigo
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
+)
+
+var _ backend.Compact = (*engine)(nil)
+
+// EncodeCompact writes the coefficients of slot values at the scale of t: rounded
+// as fixed does where all of them are small enough, else as floating-point
+// numbers. The two cannot be mistaken for each other: the words of the first are
+// below fixedMod, and a large number has bits above.
+func (e *engine) EncodeCompact(values *ir.SlotData, t ir.Type, slab []byte) error {
+	if t.Kind != ir.PlainKind && t.Kind != ir.PlainQPKind {
+		return fmt.Errorf("cannot encode into a %s", t.Kind)
+	}
+	s := e.take()
+	defer e.give(s)
+	c, big, err := e.coefs(s, values, t)
+	if err != nil {
+		return err
+	}
+	if len(slab) != 8*len(c) {
+		return fmt.Errorf("slab of %d bytes, want %d", len(slab), 8*len(c))
+	}
+	at := unsafe.Pointer(unsafe.SliceData(slab))
+	if big < fixedMax {
+		fixed(unsafe.Slice((*uint64)(at), len(c)), c)
+	} else {
+		copy(unsafe.Slice((*float64)(at), len(c)), c)
+	}
+	return nil
+}
+
+// Expand makes a plaintext of the coefficients in its last limb.
+func (e *engine) Expand(out backend.Operand) error {
+	o, err := e.operand(out)
+	if err != nil {
+		return err
+	}
+	if o.t.Kind != ir.PlainKind && o.t.Kind != ir.PlainQPKind {
+		return fmt.Errorf("a %s has no compact form", o.t.Kind)
+	}
+	last := o.rows[len(o.rows)-1]
+	all := uint64(0)
+	for _, x := range last {
+		all |= x
+	}
+	if all < fixedMod {
+		e.limbs(o, last, nil)
+	} else {
+		e.limbs(o, nil, unsafe.Slice((*float64)(unsafe.Pointer(&last[0])), len(last)))
+	}
+	return nil
+}
+
+// coefs computes the coefficients of slot values at the level and scale of t, and
+// their largest magnitude. They belong to s.
+func (e *engine) coefs(s *scratch, values *ir.SlotData, t ir.Type) ([]float64, float64, error) {
+	work, c := s.encoding(e.rings)
+	big, err := e.enc.coefs(values, t.Scale.Float64(e.p.Q), work, c)
+	if err == nil {
+		err = e.fits(big, t.Level)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w at scale %s", err, t.Scale)
+	}
+	return c, big, nil
+}
+
+// limbs writes a plaintext from its coefficients: x as fixed rounds them, or c
+// where x is nil. Either may lie in the last limb.
+func (e *engine) limbs(o *operand, x []uint64, c []float64) {
+	for i, z := range o.rows {
+		m := e.mod(i, o.t.Level)
+		if x != nil {
+			m.centredRow(z, x, fixedMod)
+		} else {
+			m.residues(z, c)
+		}
+		m.ntt(z, z)
+		if o.t.Kind == ir.PlainQPKind {
+			m.mulScalarRow(z, z, m.r2)
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package lattigo
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/home-fhe/home/backend/conformance"
+	"github.com/home-fhe/home/ir"
+)
+
+// Expanding the compact form gives what encoding gives, bit for bit: real and
+// complex slots, small and huge scales, both rings, primes of both kernels.
+func TestCompact(t *testing.T) {
+	for _, ring := range []ir.Ring{ir.RingReal, ir.RingStandard} {
+		p, err := ir.NewParams("compact", 7, ring, ir.SecretTernary, []int{52, 45, 58}, []int{49, 53}, 45)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Insecure = true
+		e := must[*engine](t)(openEngine(p))
+		r := rand.New(rand.NewPCG(1, 2))
+		var values []ir.SlotData
+		for _, size := range []float64{0, 1e-3, 1, 30} {
+			d := ir.SlotData{Period: p.Slots()}
+			for i := range d.Period {
+				d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, size*r.NormFloat64())
+			}
+			values = append(values, d, ir.SlotData{Period: 4, Index: []int32{1}, Value: []float64{size}})
+		}
+		if ring == ir.RingStandard {
+			values = append(values, ir.SlotData{Period: p.Slots(), DFT: &ir.Diagonal{From: 1, To: 4, Offset: 2, Factor: 0.3}})
+		}
+		for level := range 3 {
+			for _, kind := range []ir.Kind{ir.PlainKind, ir.PlainQPKind} {
+				for _, scale := range []int{1, 20, 45, 90} {
+					if scale > 40*(level+1) {
+						continue
+					}
+					for i := range values {
+						ty := ir.Type{Kind: kind, Level: level, Scale: ir.ScaleTwo(scale), Complex: values[i].DFT != nil}
+						want, got := conformance.Slabs(e, ty), conformance.Slabs(e, ty)
+						a, b := must[*operand](t)(e.bind(ty, want)), must[*operand](t)(e.bind(ty, got))
+						if err := e.Encode(&values[i], a); err != nil {
+							t.Fatal(err)
+						}
+						if err := e.EncodeCompact(&values[i], ty, got[len(got)-1]); err != nil {
+							t.Fatal(err)
+						}
+						if err := e.Expand(b); err != nil {
+							t.Fatal(err)
+						}
+						for k := range a.rows {
+							if !slices.Equal(a.rows[k], b.rows[k]) {
+								t.Fatalf("%s ring, %s at level %d, scale 2^%d, values %d: limb %d differs", ring, kind, level, scale, i, k)
+							}
+						}
+					}
+				}
+			}
+		}
+		ty := ir.Type{Kind: ir.PlainKind, Scale: ir.ScaleTwo(45)}
+		huge := ir.SlotData{Period: 1, Index: []int32{0}, Value: []float64{1e9}}
+		slab := conformance.Slabs(e, ty)
+		if err := e.EncodeCompact(&huge, ty, slab[0]); err == nil {
+			t.Error("a value beyond the modulus was encoded")
+		}
+		ct := ir.Type{Kind: ir.CipherKind}
+		if err := e.Expand(must[*operand](t)(e.bind(ct, conformance.Slabs(e, ct)))); err == nil {
+			t.Error("a ciphertext was expanded")
+		}
+	}
+}
+
+func BenchmarkExpand(b *testing.B) {
+	p, err := ir.NewParams("compact", 16, ir.RingStandard, ir.SecretH192, []int{49, 45, 45, 45, 45}, []int{49, 49, 49, 49, 49, 49}, 45)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := openEngine(p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	d := ir.SlotData{Period: p.Slots()}
+	for i := range d.Period {
+		d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, 1/float64(i+1))
+	}
+	for _, level := range []int{2, 4} {
+		ty := ir.Type{Kind: ir.PlainQPKind, Level: level, Scale: ir.ScaleTwo(45)}
+		slabs := conformance.Slabs(e, ty)
+		o, err := e.bind(ty, slabs)
+		if err != nil {
+			b.Fatal(err)
+		}
+		name := fmt.Sprintf("N=2^%d/slabs=%d", p.LogN, len(slabs))
+		b.Run("encode/"+name, func(b *testing.B) {
+			for b.Loop() {
+				if err := e.Encode(&d, o); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("compact/"+name, func(b *testing.B) {
+			for b.Loop() {
+				if err := e.EncodeCompact(&d, ty, slabs[len(slabs)-1]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		short := slices.Clone(slabs[len(slabs)-1])
+		b.Run("expand/"+name, func(b *testing.B) {
+			for b.Loop() {
+				copy(slabs[len(slabs)-1], short)
+				if err := e.Expand(o); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

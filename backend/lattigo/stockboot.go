@@ -1,0 +1,124 @@
+package lattigo
+
+import (
+	"math"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/tuneinsight/lattigo/v5/core/rlwe"
+	"github.com/tuneinsight/lattigo/v5/he/hefloat"
+	"github.com/tuneinsight/lattigo/v5/he/hefloat/bootstrapping"
+)
+
+// UnitName and UnitBytes name the unit in which run times compare across machines
+// and projects, one bootstrap of stock Lattigo v5 on one thread, and the memory
+// that timing it takes.
+const (
+	UnitName  = "N16QP1546H192H32, 2^15 slots"
+	UnitBytes = 12 << 30
+)
+
+// Unit is the time of stock bootstraps.
+type Unit struct {
+	Seconds []float64 // per bootstrap
+	Setup   float64   // seconds to make keys and matrices
+	Mean    float64   // -log2 of the mean and of the largest error of a slot,
+	Worst   float64   // for slots uniform in the square of side 2
+}
+
+// StockBootstrap times bootstraps of stock Lattigo with its own parameters and
+// code; nothing of the engine takes part. The evaluator overwrites its input and,
+// from Bootstrap, returns nonsense for sparse slots, so each run takes a copy,
+// full slots, and Evaluate.
+func StockBootstrap(runs int) (*Unit, error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(10)) // gigabytes of keys
+	began := time.Now()
+	set := bootstrapping.N16QP1546H192H32
+	residual, err := hefloat.NewParametersFromLiteral(set.SchemeParams)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := bootstrapping.NewParametersFromLiteral(residual, set.BootstrappingParams)
+	if err != nil {
+		return nil, err
+	}
+	params := boot.BootstrappingParameters
+	sk := rlwe.NewKeyGenerator(params).GenSecretKeyNew()
+	keys, err := stockKeys(boot, sk)
+	if err != nil {
+		return nil, err
+	}
+	eval, err := bootstrapping.NewEvaluator(boot, keys)
+	if err != nil {
+		return nil, err
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	want := make([]complex128, params.MaxSlots())
+	for i := range want {
+		want[i] = complex(2*r.Float64()-1, 2*r.Float64()-1)
+	}
+	encoder, plain := hefloat.NewEncoder(params), hefloat.NewPlaintext(params, 0)
+	plain.Scale = residual.DefaultScale()
+	if err := encoder.Encode(want, plain); err != nil {
+		return nil, err
+	}
+	low, err := rlwe.NewEncryptor(params, sk).EncryptNew(plain)
+	if err != nil {
+		return nil, err
+	}
+	u := &Unit{Setup: time.Since(began).Seconds()}
+	var high *rlwe.Ciphertext
+	for range max(runs, 1) {
+		in, start := low.CopyNew(), time.Now()
+		if high, err = eval.Evaluate(in); err != nil {
+			return nil, err
+		}
+		u.Seconds = append(u.Seconds, time.Since(start).Seconds())
+	}
+	got := make([]complex128, len(want))
+	if err := encoder.Decode(rlwe.NewDecryptor(params, sk).DecryptNew(high), got); err != nil {
+		return nil, err
+	}
+	sum, worst := 0.0, 0.0
+	for i, z := range got {
+		e := math.Hypot(real(z-want[i]), imag(z-want[i]))
+		sum, worst = sum+e, max(worst, e)
+	}
+	u.Mean, u.Worst = -math.Log2(sum/float64(len(want))), -math.Log2(worst)
+	return u, nil
+}
+
+// stockKeys makes the keys of a stock bootstrap, where they differ from what
+// Lattigo makes: rotations of the slots-to-coefficients step only as high as
+// used, and the key to the ephemeral secret at the lowest level, where it keeps
+// 128 bits.
+func stockKeys(boot bootstrapping.Parameters, sk *rlwe.SecretKey) (*bootstrapping.EvaluationKeys, error) {
+	params := boot.BootstrappingParameters
+	kgen := rlwe.NewKeyGenerator(params)
+	high := boot.CoeffsToSlotsParameters.GaloisElements(params)
+	low := boot.SlotsToCoeffsParameters.LevelStart
+	var rotations []*rlwe.GaloisKey
+	for _, g := range boot.GaloisElements(params) {
+		var at []rlwe.EvaluationKeyParameters
+		if !slices.Contains(high, g) && g != params.GaloisElementForComplexConjugation() {
+			at = append(at, rlwe.EvaluationKeyParameters{LevelQ: &low})
+		}
+		rotations = append(rotations, kgen.GenGaloisKeyNew(g, sk, at...))
+	}
+	few, err := rlwe.NewParametersFromLiteral(rlwe.ParametersLiteral{LogN: params.LogN(), Q: params.Q()[:1], P: params.P()[:1], NTTFlag: true})
+	if err != nil {
+		return nil, err
+	}
+	own := rlwe.NewKeyGenerator(few)
+	ephemeral := own.GenSecretKeyWithHammingWeightNew(boot.EphemeralSecretWeight)
+	view := rlwe.NewSecretKey(few)
+	copy(view.Value.Q.Coeffs[0], sk.Value.Q.Coeffs[0])
+	copy(view.Value.P.Coeffs[0], sk.Value.P.Coeffs[0])
+	return &bootstrapping.EvaluationKeys{
+		MemEvaluationKeySet: rlwe.NewMemEvaluationKeySet(kgen.GenRelinearizationKeyNew(sk), rotations...),
+		EvkDenseToSparse:    own.GenEvaluationKeyNew(view, ephemeral),
+		EvkSparseToDense:    kgen.GenEvaluationKeyNew(ephemeral, sk),
+	}, nil
+}

@@ -1,0 +1,18 @@
+package ir
+
+import "golang.org/x/sys/cpu"
+
+// fma reports whether the CPU and the operating system offer what the tiles
+// need.
+var fma = cpu.X86.HasAVX2 && cpu.X86.HasFMA
+
+// gemm4x8 writes the product of four rows of a and eight columns of b, k > 0
+// deep, into c; ld is the distance of rows in elements.
+//
+//go:noescape
+func gemm4x8(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int)
+
+// gemm1x8 does so for one row.
+//
+//go:noescape
+func gemm1x8(c, a, b *float64, ldb, k int)

@@ -1,0 +1,11 @@
+//go:build !amd64
+
+package ir
+
+const fma = false
+
+func gemm4x8(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int) {
+	panic("BUG: no vector unit")
+}
+
+func gemm1x8(c, a, b *float64, ldb, k int) { panic("BUG: no vector unit") }

@@ -1,0 +1,356 @@
+package passes
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/ir"
+)
+
+// calibration holds what the exact network did on the calibration samples. One
+// half of them is fitted to, the other judges the fit.
+type calibration struct {
+	graph     *ir.Graph
+	samples   []*ir.Array
+	fit, held []int // samples fitted to, and samples that judge
+	ranges    map[*ir.Value]Range
+	tail      map[*ir.Value]Range // where the extremes of rare samples may lie
+	args      map[*ir.Value]*argument
+	inputs    []Range     // per input element
+	outputs   [][]float64 // exact outputs per sample
+}
+
+// argument is what was seen of the argument of an activation.
+type argument struct {
+	channels, per int         // channels (entries of axis 1, or one for all) and elements of each
+	probes        int         // elements looked at in each channel
+	lo, hi        [][]float64 // extremes by channel and sample
+	seen          [][]float64 // probed elements by sample of the fit half, channel by channel
+}
+
+// Probes are taken of each sample and activation so that about probesPerSample
+// are spread over the channels, and at least probesPerChannel lie in each.
+const (
+	probesPerSample  = 256
+	probesPerChannel = 4
+	// mostChannels have a range of their own.
+	mostChannels = 4096
+)
+
+// newArgument lays out the probes of an activation's argument.
+func newArgument(v *ir.Value, samples, fit int) *argument {
+	a := &argument{channels: 1, per: v.Type.Elems()}
+	if s := v.Type.Shape; len(s) >= 2 && s[0] == 1 && s[1] <= mostChannels {
+		a.channels, a.per = s[1], a.per/max(1, s[1])
+	}
+	a.probes = min(a.per, max(probesPerChannel, probesPerSample/a.channels))
+	a.lo, a.hi, a.seen = make([][]float64, a.channels), make([][]float64, a.channels), make([][]float64, fit)
+	for c := range a.channels {
+		a.lo[c], a.hi[c] = make([]float64, samples), make([]float64, samples)
+	}
+	return a
+}
+
+// probe picks the probed elements of one channel of a sample's argument; which
+// ones differ from sample to sample.
+func (a *argument) probe(dst, data []float64, sample, c int) []float64 {
+	step := a.per / a.probes
+	first := (7*sample + 3*c) % step
+	for k := range a.probes {
+		dst = append(dst, data[c*a.per+first+k*step])
+	}
+	return dst
+}
+
+// see notes the extremes of a sample.
+func (a *argument) see(data []float64, sample int) {
+	for c := range a.channels {
+		r := extremes(data[c*a.per : (c+1)*a.per])
+		a.lo[c][sample], a.hi[c][sample] = r.Lo, r.Hi
+	}
+}
+
+// extremes returns the least and the largest of some numbers.
+func extremes(data []float64) Range {
+	r := Range{data[0], data[0]}
+	for _, x := range data {
+		if x < r.Lo {
+			r.Lo = x
+		} else if x > r.Hi {
+			r.Hi = x
+		}
+	}
+	return r
+}
+
+func newCalibration(g *ir.Graph, samples []*ir.Array) (*calibration, error) {
+	if len(g.Inputs) != 1 {
+		return nil, fmt.Errorf("calibration needs a network with one input; this one has %d", len(g.Inputs))
+	}
+	shape := g.Inputs[0].Type.Shape
+	constant := true
+	for i, s := range samples {
+		if !slices.Equal(s.Shape, shape) {
+			return nil, fmt.Errorf("calibration sample %d has shape %v; the network's input %q has shape %v", i, s.Shape, g.Inputs[0].Name, shape)
+		}
+		for _, x := range s.Data {
+			if math.IsNaN(x) || math.IsInf(x, 0) {
+				return nil, fmt.Errorf("calibration sample %d holds %v", i, x)
+			}
+			constant = constant && x == samples[0].Data[0]
+		}
+	}
+	if constant {
+		return nil, fmt.Errorf("all %d calibration samples hold the same constant: give real inputs", len(samples))
+	}
+	c := &calibration{graph: g, samples: samples, outputs: make([][]float64, len(samples)), args: map[*ir.Value]*argument{}}
+	c.split()
+	fitAt := make([]int, len(samples))
+	for i := range fitAt {
+		fitAt[i] = -1
+	}
+	for k, i := range c.fit {
+		fitAt[i] = k
+	}
+	for _, v := range encryptedActs(g) {
+		if x := v.Args[0]; c.args[x] == nil {
+			c.args[x] = newArgument(x, len(samples), len(c.fit))
+		}
+	}
+	all := make([]map[*ir.Value]Range, len(samples))
+	err := eachParallel(len(samples), func(i int) error {
+		all[i] = map[*ir.Value]Range{}
+		out, _, err := clear.EvalTensor(g, []*ir.Array{samples[i]}, clear.Options{Observe: func(v *ir.Value, x *ir.Array) {
+			if !v.Type.Encrypted || len(x.Data) == 0 {
+				return
+			}
+			all[i][v] = extremes(x.Data)
+			if a := c.args[v]; a != nil {
+				a.see(x.Data, i)
+				if k := fitAt[i]; k >= 0 {
+					a.seen[k] = make([]float64, 0, a.channels*a.probes)
+					for ch := range a.channels {
+						a.seen[k] = a.probe(a.seen[k], x.Data, i, ch)
+					}
+				}
+			}
+		}})
+		c.outputs[i] = flatten(out)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.ranges = map[*ir.Value]Range{}
+	for i, s := range all {
+		for v, r := range s {
+			if i > 0 {
+				r = r.join(c.ranges[v])
+			}
+			if math.IsNaN(r.Lo) || math.IsNaN(r.Hi) || math.IsInf(r.Lo, 0) || math.IsInf(r.Hi, 0) {
+				return nil, &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: fmt.Errorf("calibration sample %d makes it %v", i, r)}
+			}
+			c.ranges[v] = r
+		}
+	}
+	c.tail = make(map[*ir.Value]Range, len(c.ranges))
+	lows, highs := make([]float64, len(samples)), make([]float64, len(samples))
+	for v, r := range c.ranges {
+		for i, s := range all {
+			lows[i], highs[i] = s[v].Lo, s[v].Hi
+		}
+		c.tail[v] = r.tail(lows, highs)
+	}
+	c.inputs = make([]Range, len(samples[0].Data))
+	for e := range c.inputs {
+		c.inputs[e] = Range{samples[0].Data[e], samples[0].Data[e]}
+		for _, s := range samples[1:] {
+			c.inputs[e] = c.inputs[e].join(Range{s.Data[e], s.Data[e]})
+		}
+	}
+	return c, nil
+}
+
+// fitSamples and checkSamples are how many samples each half has at most.
+const (
+	fitSamples   = 250
+	checkSamples = 200
+)
+
+// split takes samples to fit to and to judge by in turn, spread over all.
+func (c *calibration) split() {
+	if len(c.samples) == 1 {
+		c.fit, c.held = []int{0}, []int{0}
+		return
+	}
+	half := len(c.samples) / 2
+	take := func(n, first int) (out []int) {
+		for i := range min(half, n) {
+			out = append(out, 2*(i*half/min(half, n))+first)
+		}
+		return out
+	}
+	c.fit, c.held = take(fitSamples, 0), take(checkSamples, 1)
+}
+
+// pick returns samples by their numbers.
+func (c *calibration) pick(which []int) []*ir.Array {
+	out := make([]*ir.Array, len(which))
+	for i, k := range which {
+		out[i] = c.samples[k]
+	}
+	return out
+}
+
+// tail widens a range to where rare samples may lie, given the extremes of those
+// that were seen.
+func (r Range) tail(lows, highs []float64) Range {
+	return r.join(Range{r.Lo - tailSpread(lows, -1), r.Hi + tailSpread(highs, 1)})
+}
+
+// tailSpread extrapolates the extremes of samples: the distance from the 90 %
+// quantile to the largest of them (sign 1; -1 for the smallest). Where extremes
+// fall off like an exponential or faster, a sample ten to a hundred times rarer
+// than any seen lies about that much further out.
+func tailSpread(extremes []float64, sign float64) float64 {
+	s := slices.Clone(extremes)
+	for i := range s {
+		s[i] *= sign
+	}
+	slices.Sort(s)
+	return s[len(s)-1] - s[(len(s)-1)*9/10]
+}
+
+func flatten(arrays []*ir.Array) []float64 {
+	if len(arrays) == 1 {
+		return arrays[0].Data
+	}
+	var out []float64
+	for _, a := range arrays {
+		out = append(out, a.Data...)
+	}
+	return out
+}
+
+// eachParallel runs f for 0..n-1 on all cores and returns the errors in order.
+func eachParallel(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(runtime.GOMAXPROCS(0), n) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range next {
+				errs[i] = backend.Guard(func() error { return f(i) })
+			}
+		}()
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// quality is how an approximated network compares with the exact one on the
+// check half of the calibration samples.
+type quality struct {
+	disagree float64 // share of samples whose top-1 class changes
+	expected float64 // the same over all pairs of one sample's errors and another's outputs
+	logit95  float64 // 95 % quantile of the largest output error of a sample
+	margin   float64 // median distance between the two largest exact outputs
+	largest  float64 // largest exact output
+}
+
+// ok applies the accuracy budget: few classes change, and output errors stay
+// well below the distances that decide a class.
+func (q quality) ok(drop float64) bool {
+	if q.margin > 0 {
+		return q.disagree <= drop && q.expected <= drop && q.logit95 <= 0.25*q.margin
+	}
+	return q.logit95 <= drop*max(q.largest, 1e-9)
+}
+
+// hopeless reports a quality so far from the budget that a few samples show it.
+func (q quality) hopeless(drop float64) bool {
+	if q.margin > 0 {
+		return q.disagree > 10*drop || q.expected > 10*drop || q.logit95 > q.margin
+	}
+	return q.logit95 > 4*drop*max(q.largest, 1e-9)
+}
+
+func (q quality) String() string {
+	if q.margin > 0 {
+		return fmt.Sprintf("%.2f %% of classes change (%.2f %% expected), output error %.2g against a typical margin of %.2g", 100*q.disagree, 100*q.expected, q.logit95, q.margin)
+	}
+	return fmt.Sprintf("output error %.2g of %.2g", q.logit95, q.largest)
+}
+
+// judge compares the outputs of the approximated network for the check half
+// with those of the exact one.
+func (c *calibration) judge(got [][]float64) quality {
+	n := len(got)
+	var q quality
+	errs, margins := make([]float64, n), make([]float64, n)
+	ranked, lost := make([][]float64, n), make([][]float64, n) // by rank of the exact outputs: value, error
+	for i, h := range c.held {
+		want := c.outputs[h]
+		order := make([]int, len(want))
+		for k := range order {
+			order[k] = k
+		}
+		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(want[b], want[a]) })
+		for _, k := range order {
+			d := got[i][k] - want[k]
+			if math.IsNaN(d) {
+				d = math.Inf(1)
+			}
+			errs[i] = max(errs[i], math.Abs(d))
+			q.largest = max(q.largest, math.Abs(want[k]))
+			ranked[i] = append(ranked[i], want[k])
+			lost[i] = append(lost[i], d)
+		}
+		if len(order) > 1 {
+			margins[i] = ranked[i][0] - ranked[i][1]
+		}
+		if changes(ranked[i], lost[i]) {
+			q.disagree++
+		}
+	}
+	for i := range n {
+		for j := range n {
+			if changes(ranked[i], lost[j]) {
+				q.expected++
+			}
+		}
+	}
+	q.disagree /= float64(n)
+	q.expected /= float64(n) * float64(n)
+	slices.Sort(errs)
+	slices.Sort(margins)
+	q.logit95 = errs[(n-1)*95/100]
+	q.margin = margins[n/2]
+	return q
+}
+
+// mostRanks are compared where outputs are many.
+const mostRanks = 20
+
+// changes reports whether errors move the first of ranked outputs from its place.
+func changes(ranked, errs []float64) bool {
+	for k := 1; k < min(len(ranked), mostRanks); k++ {
+		if d := (ranked[k] + errs[k]) - (ranked[0] + errs[0]); d > 0 || math.IsNaN(d) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,476 @@
+package passes
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/ir"
+)
+
+// The ranges of single channels are read off fewer values than that of a whole
+// tensor. They are widened channelMargin times as much, and none is less than a
+// channelFloor-th of the tensor's.
+const (
+	channelMargin = 3
+	channelFloor  = 3
+)
+
+// fitActivation approximates an activation given what the network, approximated
+// up to there, makes of the fit half. Channels of a function with
+// f(b*x) = b*f(x) have ranges of their own, and what the approximations so far
+// have done to the mean and the size of a channel is undone by least squares
+// against the exact network: both are folded into the layers around.
+func (u *unit) fitActivation(c *calibration, v *ir.Value, walk *clear.Walk, k rung) (*ir.Approx, error) {
+	f, err := v.Activation()
+	if err != nil {
+		return nil, err
+	}
+	shape, err := v.ActShape()
+	if err != nil {
+		return nil, err
+	}
+	x := v.Args[0]
+	a, all := c.args[x], u.ranges[x]
+	seen := &spread{}
+	fail := func(err error) error {
+		return &ir.NodeError{Node: v.Name, Op: v.Attrs.Str("fn", ""), Err: err, Hint: "give calibration data on which the function is defined"}
+	}
+	var probed []float64
+	if !homogeneous(v) || u.multiplied[v] {
+		center, bound := spanOf(shape, all)
+		for i, sample := range c.fit {
+			for ch := range a.channels {
+				probed = a.probe(probed[:0], walk.Value(i, x).Data, sample, ch)
+				for _, y := range probed {
+					seen.add((y-center)/bound, 1)
+				}
+			}
+		}
+		p, err := fitPolynomial(f, shape, all.Lo, all.Hi, seen, k)
+		if err != nil {
+			return nil, fail(err)
+		}
+		return p, nil
+	}
+	hull := max(math.Abs(all.Lo), math.Abs(all.Hi))
+	channels := make([]ir.Channel, a.channels)
+	for ch := range channels {
+		var moments moments
+		now := Range{math.Inf(1), math.Inf(-1)}
+		for i, sample := range c.fit {
+			data := walk.Value(i, x).Data
+			now = now.join(extremes(data[ch*a.per : (ch+1)*a.per]))
+			probed = a.probe(probed[:0], data, sample, ch)
+			for j, y := range probed {
+				moments.add(y, c.exact(a, i, ch, j))
+			}
+		}
+		slope, shift := moments.line()
+		seen := Range{slices.Min(a.lo[ch]), slices.Max(a.hi[ch])}
+		margin := u.opt.margin()
+		if a.channels > 1 {
+			margin *= channelMargin
+		}
+		r := seen.widen(margin).tail(a.lo[ch], a.hi[ch]).join(Range{slope*now.Lo + shift, slope*now.Hi + shift}.widen(u.opt.margin()))
+		bound := max(math.Abs(r.Lo), math.Abs(r.Hi), 1e-6)
+		if a.channels > 1 {
+			bound = max(bound, hull/channelFloor)
+		}
+		channels[ch] = ir.Channel{Center: -shift / slope, Bound: bound / slope, Gain: bound}
+	}
+	most := 0.0
+	for ch, h := range channels {
+		most = max(most, h.Gain)
+		for i, sample := range c.fit {
+			probed = a.probe(probed[:0], walk.Value(i, x).Data, sample, ch)
+			for _, y := range probed {
+				seen.add((y-h.Center)/h.Bound, h.Gain*h.Gain)
+			}
+		}
+	}
+	p, err := fitPolynomial(f, shape, -1, 1, seen, k)
+	if err != nil {
+		return nil, fail(err)
+	}
+	p.Err *= most
+	if a.channels == 1 {
+		h := channels[0]
+		p.Center, p.Bound = h.Center, h.Bound
+		for i := range p.Coef {
+			p.Coef[i] *= h.Gain
+		}
+		return p, nil
+	}
+	r := Range{math.Inf(1), math.Inf(-1)}
+	for _, h := range channels {
+		r = r.join(Range{h.Center - h.Bound, h.Center + h.Bound})
+	}
+	p.Center, p.Bound = (r.Lo+r.Hi)/2, (r.Hi-r.Lo)/2
+	p.Channels = channels
+	return p, nil
+}
+
+// exact returns probe j of channel ch of fit sample i in the exact network.
+func (c *calibration) exact(a *argument, i, ch, j int) float64 {
+	return a.seen[i][ch*a.probes+j]
+}
+
+// moments fits a line to pairs.
+type moments struct{ n, x, y, xx, xy float64 }
+
+func (m *moments) add(x, y float64) {
+	m.n++
+	m.x += x
+	m.y += y
+	m.xx += x * x
+	m.xy += x * y
+}
+
+// line returns the least squares line y = slope*x + shift, its slope kept within
+// a factor of two of one; where x hardly varies, one.
+func (m *moments) line() (slope, shift float64) {
+	slope = 1
+	if v := m.xx - m.x*m.x/m.n; v > 1e-12*m.xx {
+		slope = min(2, max(0.5, (m.xy-m.x*m.y/m.n)/v))
+	}
+	return slope, (m.y - slope*m.x) / m.n
+}
+
+// homogeneous reports whether f(b*x) = b*f(x) for every b > 0.
+func homogeneous(v *ir.Value) bool {
+	switch v.Attrs.Str("fn", "") {
+	case "relu", "leakyrelu", "abs":
+		return true
+	}
+	return false
+}
+
+// multiplied lists the activations that are factors of products of encrypted
+// values as they are, which must be uniform: channels of different size would take
+// another layer.
+func multiplied(g *ir.Graph) map[*ir.Value]bool {
+	out := map[*ir.Value]bool{}
+	mark := func(v *ir.Value) {
+		for v.Op == ir.OpReshape || v.Op == ir.OpPow && v.Attrs.Float("k", 0) == 1 {
+			v = v.Args[0]
+		}
+		if v.Op == ir.OpAct {
+			out[v] = true
+		}
+	}
+	for _, v := range g.Values {
+		if v.Op == ir.OpMul && v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted {
+			mark(v.Args[0])
+			mark(v.Args[1])
+		} else if v.Op == ir.OpPow && v.Attrs.Float("k", 0) != 1 {
+			mark(v.Args[0])
+		}
+	}
+	return out
+}
+
+// degreeSearch looks for the cheapest rungs that meet the accuracy budget.
+type degreeSearch struct {
+	u     *unit
+	c     *calibration
+	acts  []*ir.Value
+	even  bool // a full rung differs from one that is not, for some activation
+	rungs []rung
+	best  []*ir.Approx
+	front []*front // by activation, for rungs as they are; nil where none is kept
+	macs  []float64
+	work  float64 // multiply-adds spent
+}
+
+// front is both halves of the samples evaluated up to an activation.
+type front struct{ fit, held *clear.Walk }
+
+// searchWork bounds the multiply-adds spent on trying lower degrees once some are
+// found that meet the budget. It is a count and not a time, so that the same
+// input gives the same polynomials on every machine.
+const searchWork = 1.5e11
+
+// frontEvery is how many activations lie between fronts that are kept, which
+// take memory.
+const frontEvery = 4
+
+// trial fits the rungs given, from the first activation that differs from the
+// current ones, and judges the result. keep makes them the current ones where
+// the result is within the budget.
+func (s *degreeSearch) trial(rungs []rung, drop float64) (quality, error) {
+	from := 0
+	for s.best != nil && from < len(rungs) && rungs[from] == s.rungs[from] {
+		from++
+	}
+	at := 0
+	var now *front
+	for k := range s.front {
+		if k <= from && s.front[k] != nil {
+			at, now = k, &front{s.front[k].fit.Clone(), s.front[k].held.Clone()}
+		}
+	}
+	if now == nil {
+		now = &front{}
+		var err error
+		if now.fit, err = clear.NewWalk(s.c.graph, s.c.pick(s.c.fit), true); err != nil {
+			return quality{}, err
+		}
+		if now.held, err = clear.NewWalk(s.c.graph, s.c.pick(s.c.held), true); err != nil {
+			return quality{}, err
+		}
+	}
+	for _, m := range s.macs[now.at(s.acts, at):] {
+		s.work += m * float64(len(s.c.fit)+len(s.c.held))
+	}
+	fronts := make([]*front, len(s.acts))
+	copy(fronts, s.front[:min(at, len(s.front))])
+	for k := at; k < len(s.acts); k++ {
+		v := s.acts[k]
+		if err := now.fit.Until(v); err != nil {
+			return quality{}, err
+		}
+		if err := now.held.Until(v); err != nil {
+			return quality{}, err
+		}
+		if k%frontEvery == 0 {
+			fronts[k] = &front{now.fit.Clone(), now.held.Clone()}
+		}
+		if k < from {
+			continue
+		}
+		p, err := s.u.fitActivation(s.c, v, now.fit, rungs[k])
+		if err != nil {
+			return quality{}, err
+		}
+		v.Approx = p
+	}
+	got := make([][]float64, len(s.c.held))
+	for i := range got {
+		out, err := now.held.Outputs(i)
+		if err != nil {
+			return quality{}, err
+		}
+		got[i] = flatten(out)
+	}
+	q := s.c.judge(got)
+	if q.ok(drop) {
+		s.rungs, s.front = slices.Clone(rungs), fronts
+		s.best = s.best[:0]
+		for _, v := range s.acts {
+			s.best = append(s.best, v.Approx)
+		}
+		return q, nil
+	}
+	for k, v := range s.acts {
+		if s.best != nil {
+			v.Approx = s.best[k]
+		}
+	}
+	return q, nil
+}
+
+// at returns the position in the graph from which a front goes on.
+func (f *front) at(acts []*ir.Value, k int) int {
+	if k == 0 {
+		return 0
+	}
+	return acts[k].ID
+}
+
+// searchDegrees finds, for every activation, the rung that meets the budget: the
+// lowest that does for all alike, by bisection, then lower ones for as many in a
+// row as make the network cheaper, while the budget still holds.
+func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
+	s := &degreeSearch{u: u, c: c, acts: acts, macs: multiplyAdds(c.graph)}
+	for _, v := range acts {
+		shape, err := v.ActShape()
+		if err != nil {
+			return err
+		}
+		s.even = s.even || shape.Sym == ir.SymEven
+	}
+	var ladder []rung
+	for k := minPolyLevels; k <= maxPolyLevels; k++ {
+		ladder = append(ladder, rung{k, false})
+		if s.even {
+			ladder = append(ladder, rung{k, true})
+		}
+	}
+	drop := u.opt.drop()
+	var q, last quality
+	lo, hi := 0, len(ladder)
+	for lo < hi {
+		k := (lo + hi) / 2
+		t, err := s.trial(slices.Repeat([]rung{ladder[k]}, len(acts)), drop)
+		if err != nil {
+			return err
+		}
+		if t.ok(drop) {
+			q, hi = t, k
+		} else {
+			last, lo = t, k+1
+		}
+	}
+	if lo == len(ladder) {
+		return fmt.Errorf("%w: with polynomials of degree %d (%d levels each), %v; the budget is %.3g %%: raise --accuracy-drop or give more calibration data",
+			ErrAccuracy, 1<<maxPolyLevels-1, maxPolyLevels, last, 100*drop)
+	}
+	if !u.skip("activation-trim") {
+		var err error
+		if q, err = s.trim(q, drop); err != nil {
+			return err
+		}
+	}
+	u.note("activations: %v on %d held-out calibration samples", q, len(c.held))
+	return nil
+}
+
+// trim lowers rungs by a level, for one activation or several in a row, as long
+// as that makes the network cheaper, keeps within the budget, and work is left.
+func (s *degreeSearch) trim(q quality, drop float64) (quality, error) {
+	type run struct{ from, to int }
+	lowered := func(r run) []rung {
+		out := slices.Clone(s.rungs)
+		for k := r.from; k <= r.to; k++ {
+			out[k].levels--
+		}
+		return out
+	}
+	var failed [][]rung
+	for s.work = 0; s.work < searchWork; {
+		have := s.u.levelCost(s.depths(s.rungs))
+		best, gain := []rung(nil), 0.0
+		for i := len(s.acts) - 1; i >= 0; i-- {
+			for j := i; j < len(s.acts) && s.rungs[j].levels > minPolyLevels; j++ {
+				t := lowered(run{i, j})
+				if slices.ContainsFunc(failed, func(f []rung) bool { return noneHigher(t, f) }) {
+					break
+				}
+				if g := (have - s.u.levelCost(s.depths(t))) / float64(j-i+1); g > gain+1e-12 {
+					best, gain = t, g
+				}
+			}
+		}
+		if best == nil {
+			break
+		}
+		t, err := s.trial(best, drop)
+		if err != nil {
+			return q, err
+		}
+		if t.ok(drop) {
+			q = t
+		} else {
+			failed = append(failed, best)
+		}
+	}
+	return q, nil
+}
+
+// noneHigher reports whether no rung of a has more levels than that of b.
+func noneHigher(a, b []rung) bool {
+	for k := range a {
+		if a[k].levels > b[k].levels {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *degreeSearch) depths(rungs []rung) []int {
+	out := make([]int, len(rungs))
+	for i, r := range rungs {
+		out[i] = r.levels
+	}
+	return out
+}
+
+// multiplyAdds estimates the products that one evaluation of each value takes.
+func multiplyAdds(g *ir.Graph) []float64 {
+	out := make([]float64, len(g.Values))
+	for i, v := range g.Values {
+		n := float64(v.Type.Elems())
+		switch v.Op {
+		case ir.OpConst, ir.OpInput:
+			n = 0
+		case ir.OpConv:
+			n *= float64(ir.NumElems(v.Args[1].Type.Shape[1:]))
+		case ir.OpMatMul:
+			s := v.Args[0].Type.Shape
+			n *= float64(s[len(s)-1])
+		case ir.OpAct:
+			n *= 32
+		}
+		out[i] = n
+	}
+	return out
+}
+
+// What chainCost takes for granted: levels between two bootstraps and those of
+// fresh ciphertexts, and seconds for a bootstrap and for a level.
+const (
+	usefulLevels = 11
+	freshLevels  = 22
+	bootSeconds  = 3
+	levelSeconds = 0.05
+)
+
+// chainCost is the cost of a network by the depths of its activations, in the
+// order of the graph: refreshes along the path that has most, taken as late as
+// possible, and levels. It stands in for the placement of refreshes where that is
+// not known yet.
+func (u *unit) chainCost(depths []int) float64 {
+	total, k := 0, 0
+	type state struct{ boots, left, used int }
+	at := map[*ir.Value]state{}
+	longest := 0
+	if all, err := Catalogue(); err == nil {
+		for _, p := range all {
+			longest = max(longest, p.MaxLevel())
+		}
+	}
+	var worst state
+	for _, v := range u.graph.Values {
+		s := state{left: freshLevels}
+		for _, a := range v.Args {
+			if t := at[a]; a.Type.Encrypted {
+				s.used = max(s.used, t.used)
+				if t.boots > s.boots || t.boots == s.boots && t.left < s.left {
+					s.boots, s.left = t.boots, t.left
+				}
+			}
+		}
+		need := 0
+		if v.Type.Encrypted {
+			switch v.Op {
+			case ir.OpAct:
+				need = depths[k] + 1
+				total += depths[k]
+				k++
+			case ir.OpMul:
+				if v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted {
+					need = 1
+				}
+			case ir.OpPow:
+				need = 1
+			}
+		}
+		s.used += need
+		if need > s.left {
+			s.boots, s.left = s.boots+1, usefulLevels
+			if need > s.left {
+				s.boots++
+			}
+		}
+		s.left -= need
+		at[v] = s
+		worst.used, worst.boots = max(worst.used, s.used), max(worst.boots, s.boots)
+	}
+	cost := levelSeconds * float64(total)
+	if worst.used+1 > longest {
+		cost += bootSeconds * float64(worst.boots)
+	}
+	return cost
+}

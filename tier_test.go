@@ -1,0 +1,94 @@
+package home_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/lattigo"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/ir/plan/plantest"
+	"github.com/home-fhe/home/passes"
+	"github.com/home-fhe/home/runtime"
+)
+
+// TestBootstrapTiers runs a plan that bootstraps from the slow tier, with weights
+// and matrices as coefficients: at the least budget and with none, on one thread
+// and on several, the result is that of a run that holds everything in memory, bit
+// for bit. The executor counts the bootstraps.
+func TestBootstrapTiers(t *testing.T) {
+	p := plantest.Deep(plantest.DeepConfig{LogN: 9, Layers: 3})
+	q := newParty(t, p, 2, lattigo.AllowInsecure())
+	_, inputs := q.encrypt(t, ir.ArrayOf([]float64{0.5}, 1), 1)
+	want, rep, err := q.exec.Run(context.Background(), inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep.Counts != p.Counts || rep.Counts.Bootstraps != 3 {
+		t.Errorf("%+v are executed, %+v planned", rep.Counts, p.Counts)
+	}
+	prof := backend.DefaultProfile()
+	prof.Tiers[len(prof.Tiers)-1].ReadBps = 1e8 // slow enough to transform everything
+	dir := t.TempDir()
+	least := int64(1)
+	for _, threads := range []int{1, 2} {
+		for _, bound := range []bool{false, true} {
+			budget := int64(0)
+			if bound {
+				budget = max(least, p.Bytes.DRAMMin)
+			}
+			if err := passes.Retier(p, budget, prof, threads); err != nil {
+				t.Fatal(err)
+			}
+			if p.Tier.Compact == 0 {
+				t.Fatal("nothing is compact")
+			}
+			if _, err := runtime.Install(context.Background(), p, q.e, keySource{q.keys}, dir, runtime.InstallOptions{Threads: threads}); err != nil {
+				t.Fatal(err)
+			}
+			s, err := runtime.OpenStore(p, q.e, keySource{q.keys}.ID(), dir, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, rep, err := runtime.Run(context.Background(), p, q.e, inputs, runtime.Options{Threads: threads, Slow: s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id := range want {
+				for i := range want[id] {
+					if !slices.Equal(got[id][i], want[id][i]) {
+						t.Fatalf("budget %d, %d threads: limb %d of object %d differs", budget, threads, i, id)
+					}
+				}
+			}
+			slow := rep.Tiers[1]
+			if rep.Counts.Bootstraps != 3 || slow.Expanded == 0 || slow.BytesRead != p.Tier.BytesRead || (p.Tier.BytesRead > p.Tier.BytesLower) != bound {
+				t.Errorf("budget %d: %d bootstraps, %d plaintexts transformed, %d bytes read of %d planned, %d at least", budget, rep.Counts.Bootstraps, slow.Expanded, slow.BytesRead, p.Tier.BytesRead, p.Tier.BytesLower)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			least = p.Bytes.DRAMMin
+		}
+	}
+}
+
+// TestDeepFiles takes a plan that bootstraps through its file.
+func TestDeepFiles(t *testing.T) {
+	p := plantest.Deep(plantest.DeepConfig{LogN: 8, Entries: 100, Diagonals: 60, Values: 5000})
+	path := t.TempDir() + "/deep.hplan"
+	if err := p.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	q, err := plan.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err1 := p.Fingerprint()
+	b, err2 := q.Fingerprint()
+	if err1 != nil || err2 != nil || a != b || q.Count(nil) != p.Counts {
+		t.Errorf("fingerprints %s and %s (%v, %v), counts %+v", a, b, err1, err2, q.Count(nil))
+	}
+}
