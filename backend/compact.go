@@ -1,6 +1,10 @@
 package backend
 
-import "github.com/home-fhe/home/ir"
+import (
+	"math/bits"
+
+	"github.com/home-fhe/home/ir"
+)
 
 // Compact is an Engine whose plaintexts have a compact form: the coefficients,
 // in one slab, of which transforms alone make the limbs of any level. A slow
@@ -16,7 +20,13 @@ type Compact interface {
 }
 
 // ExpandSeconds predicts the time to make one slab of a plaintext from its
-// compact form on one core: a reduction, a transform and a product.
-func (p *Profile) ExpandSeconds(par *ir.Params) float64 {
-	return 1e-9 * float64(par.N()) * (p.NTT*float64(par.LogN) + 2*p.Mul)
+// compact form on one core: a reduction, a transform and a product. Where the
+// slots repeat after points, the transform is shorter by as many times, down to
+// an eighth, and what it gives is copied.
+func (p *Profile) ExpandSeconds(par *ir.Params, points int) float64 {
+	gap := bits.Len(uint(par.Slots()/points)) - 1
+	if gap = min(gap, 3); gap <= 0 {
+		return 1e-9 * float64(par.N()) * (p.NTT*float64(par.LogN) + 2*p.Mul)
+	}
+	return 1e-9 * (float64(par.N()>>gap)*(p.NTT*float64(par.LogN-gap)+2*p.Mul) + float64(par.N())*p.Add)
 }

@@ -122,7 +122,7 @@ func (p *Profile) Seconds(par *ir.Params, op ir.Op, level int) float64 {
 		ns = q * n * p.Add
 	case ir.OpHEMulPlain, ir.OpHEMulConst, ir.OpHELift:
 		ns = 2 * q * n * p.Mul
-	case ir.OpHEMacConst:
+	case ir.OpHEMacConst, ir.OpHEMacPlain:
 		ns = 2 * q * n * p.Mac
 	case ir.OpHEMul:
 		ns = 5*q*n*p.Mul + decompose + gadget + modDown(2) + 2*q*n*p.Add

@@ -1,6 +1,9 @@
 package ir
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // gemmTile is the number of columns of a tile; narrower products are left to
 // gorgonia.
@@ -40,5 +43,19 @@ func gemm(out, a, b []float64, m, k, n int) {
 			}
 			out[i*n+c] = s
 		}
+	}
+}
+
+// ClenshawAll replaces every element of u by the Chebyshev series there.
+func ClenshawAll(u, c []float64) {
+	if n := len(u) / 16; fma && n > 0 && len(c) > 2 {
+		if len(c)%2 == 0 { // an odd number after the first
+			c = append(slices.Clone(c), 0)
+		}
+		clenshaw16(&u[0], n, &c[len(c)-1], len(c)-1)
+		u = u[16*n:]
+	}
+	for i, x := range u {
+		u[i] = Clenshaw(c, x)
 	}
 }

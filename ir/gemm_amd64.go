@@ -2,7 +2,7 @@ package ir
 
 import "golang.org/x/sys/cpu"
 
-// fma reports whether the CPU and the operating system offer what the tiles
+// fma reports whether the CPU and the operating system offer what the kernels
 // need.
 var fma = cpu.X86.HasAVX2 && cpu.X86.HasFMA
 
@@ -16,3 +16,10 @@ func gemm4x8(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int)
 //
 //go:noescape
 func gemm1x8(c, a, b *float64, ldb, k int)
+
+// clenshaw16 evaluates a Chebyshev series in place at sixteen times blocks
+// points. c points at the highest of steps coefficients after the first; steps is
+// even and positive.
+//
+//go:noescape
+func clenshaw16(u *float64, blocks int, c *float64, steps int)

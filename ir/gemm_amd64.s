@@ -1,7 +1,7 @@
 #include "textflag.h"
 
-// Tiles of a matrix product on 256-bit fused multiply-add. Both sum in ascending
-// order of k, so a tile's result does not depend on where the tile lies.
+// Kernels on 256-bit fused multiply-add. Tiles of a matrix product sum in
+// ascending order of k, so a tile's result does not depend on where the tile lies.
 
 // func gemm4x8(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int)
 TEXT ·gemm4x8(SB), NOSPLIT, $0-56
@@ -77,5 +77,73 @@ row:
 	JNZ row
 	VMOVUPD Y0, (DI)
 	VMOVUPD Y1, 32(DI)
+	VZEROUPPER
+	RET
+
+// STEP is one step of Clenshaw's recurrence: q becomes uu*p-q+c, uu = 2u, and
+// takes the place of p in the next step.
+#define STEP(uu, p, q) \
+	VSUBPD q, Y12, q \
+	VFMADD231PD p, uu, q
+
+// func clenshaw16(u *float64, blocks int, c *float64, steps int)
+//
+// steps is even: the coefficients above the first, with a leading zero where
+// their number is odd; c points at the last of them.
+TEXT ·clenshaw16(SB), NOSPLIT, $0-32
+	MOVQ u+0(FP), DI
+	MOVQ blocks+8(FP), R8
+	MOVQ c+16(FP), R9
+	MOVQ steps+24(FP), R10
+block:
+	VMOVUPD (DI), Y0
+	VMOVUPD 32(DI), Y1
+	VMOVUPD 64(DI), Y2
+	VMOVUPD 96(DI), Y3
+	VADDPD Y0, Y0, Y0
+	VADDPD Y1, Y1, Y1
+	VADDPD Y2, Y2, Y2
+	VADDPD Y3, Y3, Y3
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	VXORPD Y6, Y6, Y6
+	VXORPD Y7, Y7, Y7
+	VXORPD Y8, Y8, Y8
+	VXORPD Y9, Y9, Y9
+	VXORPD Y10, Y10, Y10
+	VXORPD Y11, Y11, Y11
+	MOVQ R9, SI
+	MOVQ R10, CX
+steps:
+	VBROADCASTSD (SI), Y12
+	STEP(Y0, Y4, Y8)
+	STEP(Y1, Y5, Y9)
+	STEP(Y2, Y6, Y10)
+	STEP(Y3, Y7, Y11)
+	VBROADCASTSD -8(SI), Y12
+	STEP(Y0, Y8, Y4)
+	STEP(Y1, Y9, Y5)
+	STEP(Y2, Y10, Y6)
+	STEP(Y3, Y11, Y7)
+	SUBQ $16, SI
+	SUBQ $2, CX
+	JNZ steps
+	// u*p - q + c0, and c0 is where SI points now.
+	VBROADCASTSD (SI), Y12
+	VSUBPD Y8, Y12, Y8
+	VSUBPD Y9, Y12, Y9
+	VSUBPD Y10, Y12, Y10
+	VSUBPD Y11, Y12, Y11
+	VFMADD231PD (DI), Y4, Y8
+	VFMADD231PD 32(DI), Y5, Y9
+	VFMADD231PD 64(DI), Y6, Y10
+	VFMADD231PD 96(DI), Y7, Y11
+	VMOVUPD Y8, (DI)
+	VMOVUPD Y9, 32(DI)
+	VMOVUPD Y10, 64(DI)
+	VMOVUPD Y11, 96(DI)
+	ADDQ $128, DI
+	DECQ R8
+	JNZ block
 	VZEROUPPER
 	RET

@@ -9,3 +9,5 @@ func gemm4x8(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int) {
 }
 
 func gemm1x8(c, a, b *float64, ldb, k int) { panic("BUG: no vector unit") }
+
+func clenshaw16(u *float64, blocks int, c *float64, steps int) { panic("BUG: no vector unit") }

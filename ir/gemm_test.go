@@ -37,3 +37,28 @@ func TestMatMul(t *testing.T) {
 		}
 	}
 }
+
+// TestClenshawAll holds series of all lengths and numbers of points against the
+// sum of cosines that they are.
+func TestClenshawAll(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	for n := 1; n < 70; n++ {
+		c := make([]float64, 1+r.IntN(40))
+		for i := range c {
+			c[i] = r.NormFloat64()
+		}
+		u, want := make([]float64, n), make([]float64, n)
+		for i := range u {
+			u[i] = 2*r.Float64() - 1
+			for k, x := range c {
+				want[i] += x * math.Cos(float64(k)*math.Acos(u[i]))
+			}
+		}
+		ClenshawAll(u, c)
+		for i := range u {
+			if math.Abs(u[i]-want[i]) > 1e-11 {
+				t.Fatalf("%d coefficients, point %d of %d: %v, want %v", len(c), i, n, u[i], want[i])
+			}
+		}
+	}
+}

@@ -72,6 +72,7 @@ const (
 	OpHERaise     // level 0 to a higher one, adding multiples of q_0 to the coefficients; args ct, sparse key, dense key
 	OpHERealPart  // ct + its complex conjugate: twice the real parts; args ct, key
 	OpHEMulI      // ct times the imaginary unit
+	OpHEMacPlain  // acc + ct * pt
 	OpHEOutput    // ciphertext for the client
 
 	// Plan files hold the numbers of scheme operations: what is new comes last.

@@ -31,7 +31,7 @@ var _ = register([]Info{
 				k = PlainQPKind
 			}
 			t, err := attrType(v, k)
-			t.Encrypted, t.Complex = false, v.Slots.DFT != nil
+			t.Encrypted, t.Complex = false, v.Slots.Complex()
 			return t, err
 		}},
 	{Op: OpHEKey, Name: "he.key", Vocab: Scheme, Result: KeyKind,
@@ -153,24 +153,9 @@ var _ = register([]Info{
 	{Op: OpHEMulQP, Name: "he.mulqp", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherQPKind,
 		Attrs: []AttrSpec{levelAttr}, Doc: "product with a plaintext modulo QP", Infer: inferProduct(CipherQPKind, PlainQPKind)},
 	{Op: OpHEMacQP, Name: "he.macqp", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Result: CipherQPKind,
-		Doc: "accumulates a product with a plaintext modulo QP",
-		Infer: func(v *Value) (Type, error) {
-			t, err := sameAs(v, 0, CipherQPKind)
-			if err != nil {
-				return t, err
-			}
-			a, b := v.Args[1].Type, v.Args[2].Type
-			switch {
-			case a.Kind != CipherQPKind || b.Kind != PlainQPKind:
-				return t, fmt.Errorf("product of kinds %s and %s", a.Kind, b.Kind)
-			case a.Level < t.Level || b.Level < t.Level:
-				return t, fmt.Errorf("levels %d and %d below %d", a.Level, b.Level, t.Level)
-			case !a.Scale.Mul(b.Scale).Equal(t.Scale):
-				return t, fmt.Errorf("scale %s times %s added to scale %s", a.Scale, b.Scale, t.Scale)
-			}
-			t.Complex = t.Complex || a.Complex || b.Complex
-			return t, nil
-		}},
+		Doc: "accumulates a product with a plaintext modulo QP", Infer: inferMac(CipherQPKind, PlainQPKind)},
+	{Op: OpHEMacPlain, Name: "he.macplain", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Result: CipherKind,
+		Doc: "accumulates a product with a plaintext", Infer: inferMac(CipherKind, PlainKind)},
 	{Op: OpHEGiant, Name: "he.giant", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherQPKind,
 		Attrs: []AttrSpec{rotAttr}, Doc: "giant step: rotation of a sum modulo QP",
 		Infer: func(v *Value) (Type, error) {
@@ -321,6 +306,27 @@ func inferProduct(ka, kb Kind) func(*Value) (Type, error) {
 		}
 		a.Level, a.Scale, a.Complex = level, a.Scale.Mul(b.Scale), a.Complex || b.Complex
 		return a, nil
+	}
+}
+
+// inferMac types an accumulator plus a product, at the accumulator's level.
+func inferMac(acc, plain Kind) func(*Value) (Type, error) {
+	return func(v *Value) (Type, error) {
+		t, err := sameAs(v, 0, acc)
+		if err != nil {
+			return t, err
+		}
+		a, b := v.Args[1].Type, v.Args[2].Type
+		switch {
+		case a.Kind != acc || b.Kind != plain:
+			return t, fmt.Errorf("product of kinds %s and %s", a.Kind, b.Kind)
+		case a.Level < t.Level || b.Level < t.Level:
+			return t, fmt.Errorf("levels %d and %d below %d", a.Level, b.Level, t.Level)
+		case !a.Scale.Mul(b.Scale).Equal(t.Scale):
+			return t, fmt.Errorf("scale %s times %s added to scale %s", a.Scale, b.Scale, t.Scale)
+		}
+		t.Complex = t.Complex || a.Complex || b.Complex
+		return t, nil
 	}
 }
 

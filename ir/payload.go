@@ -97,10 +97,22 @@ type SlotData struct {
 	Period int
 	Index  []int32
 	Value  []float64
+	// Imag says that some Index is Period + s: the imaginary part of slot s.
+	Imag bool
 	// DFT, where it is set, gives the slots instead, which are complex then; Index
 	// and Value are empty. The matrices of bootstrapping are large and follow from
 	// a few numbers.
 	DFT *Diagonal
+}
+
+// Complex reports whether slots have imaginary parts.
+func (d *SlotData) Complex() bool {
+	return d.DFT != nil || d.Imag
+}
+
+// SetImag sets Imag by the indices.
+func (d *SlotData) SetImag() {
+	d.Imag = len(d.Index) > 0 && int(d.Index[len(d.Index)-1]) >= d.Period
 }
 
 // Fill writes one period of the slots into z, Period long.
@@ -111,7 +123,11 @@ func (d *SlotData) Fill(z []complex128) {
 	}
 	clear(z)
 	for i, s := range d.Index {
-		z[s] = complex(d.Value[i], 0)
+		if v := d.Value[i]; int(s) < d.Period {
+			z[s] = complex(v, 0)
+		} else {
+			z[int(s)-d.Period] += complex(0, v)
+		}
 	}
 }
 

@@ -435,6 +435,7 @@ func decodeSlots(b []byte) (*SlotData, error) {
 	n := r.count()
 	d.Index = r.ints(n)
 	d.Value = r.floats(n)
+	d.SetImag()
 	return d, r.done()
 }
 
@@ -974,8 +975,10 @@ func (p *parser) approx() (*Approx, error) {
 
 func (p *parser) slots() (*SlotData, error) {
 	d := new(SlotData)
-	return d, p.fields("(", []string{"period", "index", "value"},
+	err := p.fields("(", []string{"period", "index", "value"},
 		into(&d.Period, p.int), into(&d.Index, p.int32s), into(&d.Value, p.floats))
+	d.SetImag()
+	return d, err
 }
 
 func (p *parser) dft() (*SlotData, error) {

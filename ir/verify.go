@@ -50,7 +50,7 @@ func (m *Sparse) Check() error {
 	return nil
 }
 
-// Check verifies that the indices ascend within the period, or that the
+// Check verifies that the indices ascend within both parts of the period, or that the
 // generated diagonal exists.
 func (d *SlotData) Check() error {
 	if d.DFT != nil {
@@ -64,10 +64,13 @@ func (d *SlotData) Check() error {
 	}
 	prev := int32(-1)
 	for _, i := range d.Index {
-		if i <= prev || int(i) >= d.Period {
+		if i <= prev || int(i) >= 2*d.Period {
 			return fmt.Errorf("index %d after %d of period %d", i, prev, d.Period)
 		}
 		prev = i
+	}
+	if d.Imag != (int(prev) >= d.Period) {
+		return fmt.Errorf("imaginary parts: %t, and the last index is %d of period %d", d.Imag, prev, d.Period)
 	}
 	return nil
 }

@@ -96,6 +96,55 @@ func TestFit(t *testing.T) {
 	}
 }
 
+// TestComposites approximates rectifiers by compositions of sign polynomials: each
+// is more precise than the one before and than a single polynomial of the most
+// levels, takes the levels it says, and its inner polynomials stay in [-1,1].
+func TestComposites(t *testing.T) {
+	v := &ir.Value{Op: ir.OpAct, Attrs: ir.Attrs{"fn": "leakyrelu", "alpha": 0.1}}
+	f, err := v.Activation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shape, err := v.ActShape()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := &spread{}
+	r := rand.New(rand.NewPCG(4, 4))
+	for range 20000 {
+		seen.add(0.2*r.NormFloat64(), 1)
+	}
+	direct, err := fitPolynomial(f, shape, -1, 1, seen, rung{maxPolyLevels, true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := direct.Err
+	for _, c := range composites {
+		p := fitComposite(f, seen, c.levels)
+		levels := 1 + polyDepth(p.Degree())
+		for _, inner := range p.Inner {
+			levels += polyDepth(len(inner) - 1)
+			for i := range 2001 {
+				if y := ir.Clenshaw(inner, float64(i)/1000-1); math.Abs(y) > 1+1e-3 {
+					t.Fatalf("%d levels: an inner polynomial is %v", c.levels, y)
+				}
+			}
+		}
+		if levels != c.levels {
+			t.Errorf("%d levels, want %d", levels, c.levels)
+		}
+		worst := 0.0
+		for i := range 20001 {
+			u := float64(i)/10000 - 1
+			worst = max(worst, math.Abs(p.Unit(u)-f(u)))
+		}
+		if worst > 1.02*p.Err || p.Err > 0.9*last {
+			t.Errorf("%d levels: error %g, reported %g, %g with fewer levels", c.levels, worst, p.Err, last)
+		}
+		last = p.Err
+	}
+}
+
 // TestIntervals holds interval bounds against random inputs, which must never
 // leave them.
 func TestIntervals(t *testing.T) {

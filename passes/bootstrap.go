@@ -164,7 +164,7 @@ func (c *bootstrap) seconds(par *ir.Params, prof *backend.Profile, level, n, cts
 }
 
 func (c *bootstrap) split(s *stage, n int, par *ir.Params, prof *backend.Profile, level int) *rotations {
-	return chooseSplit(s.keys(n), []int{0}, 1, 1, splitWidths(n, nil), par, prof, level)
+	return chooseSplit(s.keys(n), splitWidths(n, nil), par, prof, level)
 }
 
 // refresh brings a ciphertext of real slots, which repeat after period, to a
@@ -190,7 +190,7 @@ func (lw *lowering) refresh(c *bootstrap, x *ir.Value, period, level int) *ir.Va
 	}
 	x = b.emit(ir.OpHERealPart, nil, x, b.key(ir.KeyConj, at))
 	coef, consts := c.cosine(float64(par.Q[0]) / (2 * math.Pi * message))
-	x = b.polynomial(x, coef, lw.target)
+	x = b.polynomial(x, coef, at, lw.target)
 	for _, k := range consts {
 		y := b.mul(x, x)
 		x = b.rescale(b.addConst(b.add(y, y), -k))

@@ -118,6 +118,23 @@ func commonPeriod(a *packed, p *placement) int {
 	return max(a.period, p.out.period)
 }
 
+// copies is how many entries the diagonals have for each entry of a matrix.
+func (p *placement) copies(a *packed) int {
+	limit := commonPeriod(a, p)
+	if p.count > 1 {
+		if limit = p.unit; p.blocks {
+			limit = p.out.layout.Slots
+		}
+	}
+	n := 0
+	for i, e := range p.out.layout.Map {
+		if e == 0 && (p.out.layout.Cts > 1 || i < limit) {
+			n++
+		}
+	}
+	return n
+}
+
 // replicas lists, for each element, the addresses below the period that hold it
 // (all addresses for more than one ciphertext).
 func replicas(l *ir.Layout, n, period int) [][]int32 {
@@ -176,17 +193,168 @@ func (s split) of(d int) (baby, giant int) {
 	return b, d - b
 }
 
-// rotations is how the diagonals of a layer are summed up.
+// rotations is a way to sum up the diagonals of a layer.
 type rotations struct {
 	split split
-	keys  []int   // rotations of baby and giant steps, ascending, each once
+	half  []int   // by argument, see pairs; nil: no pairs
+	keys  []int   // of all rotations, ascending, each once
 	cost  float64 // seconds
 }
 
-// chooseSplit finds the cheapest baby-step giant-step split for a set of
-// diagonals at the level of the products.
-func chooseSplit(diags []diagKey, inBase []int, ins, outs int, widths []int, par *ir.Params, prof *backend.Profile, level int) *rotations {
-	return cheapest(splits(diags, inBase, ins, outs, widths, par, prof, level))
+// pairs joins diagonals two by two: of an argument x and a rotation half,
+//
+//	A*rot(x, d) + B*rot(x, d+half) = Re((A - i*B) * rot(x + i*rot(x, half), d))
+//
+// for real A, B and x, so that one complex diagonal does the work of two. half is
+// given by argument, 0 where nothing is joined; nil joins nothing at all. The
+// result holds the indices of A and B, -1 for no B.
+func (l *layerSum) pairs(half []int) [][2]int { return pairs(l.diags, half, l.period) }
+
+func pairs(diags []diagKey, half, period []int) [][2]int {
+	var out [][2]int
+	if half == nil {
+		half = make([]int, len(period))
+	}
+	var at marks
+	for from := 0; from < len(diags); {
+		k, to := diags[from], from+1
+		for to < len(diags) && diags[to].arg == k.arg && diags[to].in == k.in && diags[to].out == k.out {
+			to++
+		}
+		h, n := half[k.arg], period[k.arg]
+		if h == 0 {
+			for i := from; i < to; i++ {
+				out = append(out, [2]int{i, -1})
+			}
+			from = to
+			continue
+		}
+		at.reset(n)
+		index := make(map[int]int, to-from)
+		for i := from; i < to; i++ {
+			at.add(mod(diags[i].rot, n))
+			index[mod(diags[i].rot, n)] = i
+		}
+		start := out
+		take := func(i int) { // the chain i, i+half, ...
+			for r := mod(diags[i].rot, n); at.remove(r); r = mod(r+2*h, n) {
+				j := -1
+				if at.remove(mod(r+h, n)) {
+					j = index[mod(r+h, n)]
+				}
+				out = append(out, [2]int{index[r], j})
+				if j < 0 {
+					break
+				}
+			}
+		}
+		for i := from; i < to; i++ {
+			if !at.has(mod(diags[i].rot-h, n)) {
+				take(i)
+			}
+		}
+		// What remains are cycles. Those of two are cut where no rotation is near,
+		// so that neighbours stay together.
+		cut := widestGap(diags[from:to], h)
+		for i := from; i < to; i++ {
+			if mod(diags[i].rot-cut, n) < h {
+				take(i)
+			}
+		}
+		for i := from; i < to; i++ {
+			take(i)
+		}
+		slices.SortFunc(out[len(start):], func(a, b [2]int) int { return a[0] - b[0] })
+		from = to
+	}
+	return out
+}
+
+// widestGap returns the middle of the widest gap between rotations modulo h, the
+// one nearest below -h/2.
+func widestGap(diags []diagKey, h int) int {
+	r := make([]int, len(diags))
+	for i, d := range diags {
+		r[i] = mod(d.rot, h)
+	}
+	slices.Sort(r)
+	best, cut := r[0]+h-r[len(r)-1], (r[0]+h+r[len(r)-1]+1)/2
+	for i := 1; i < len(r); i++ {
+		if g := r[i] - r[i-1]; g > best {
+			best, cut = g, (r[i]+r[i-1]+1)/2
+		}
+	}
+	return mod(cut+h/2, h) - h - h/2
+}
+
+// halves chooses for each argument the rotation that joins most diagonals.
+func halves(diags []diagKey, period []int) []int {
+	out := make([]int, len(period))
+	for k := range out {
+		var of []diagKey
+		for _, d := range diags {
+			if d.arg == k {
+				of = append(of, d)
+			}
+		}
+		least := len(of) * 3 / 4 // an argument has to be rotated for it
+		try := make([]int, len(period))
+		for h := period[k] / 2; h > 0; h /= 2 {
+			try[k] = h
+			if n := len(pairs(of, try, period)); n < least {
+				least, out[k] = n, h
+			}
+		}
+	}
+	return out
+}
+
+// layerSum is the sum of products that a layer consists of.
+type layerSum struct {
+	diags     []diagKey // sorted
+	base      []int     // by argument, the number of its first ciphertext
+	ins, outs int       // ciphertexts
+	period    []int     // by argument, slots after which it repeats
+	widths    []int     // of baby steps
+	level     int       // of the products
+	fetch     []float64 // by argument, seconds to have an encoded diagonal at hand; nil: not counted
+}
+
+func newLayerSum(diags []diagKey, args []*packed, p *placement, par *ir.Params, level int) *layerSum {
+	l := &layerSum{diags: diags, outs: p.out.layout.Cts, widths: splitWidths(par.Slots(), args), level: level}
+	for _, a := range args {
+		l.base = append(l.base, l.ins)
+		l.ins += a.layout.Cts
+		l.period = append(l.period, repeats(a))
+	}
+	return l
+}
+
+// repeats is the number of slots after which an argument repeats.
+func repeats(a *packed) int {
+	if a.layout.Cts > 1 {
+		return a.layout.Slots
+	}
+	return a.period
+}
+
+// chooseSplit finds the cheapest baby-step giant-step split for the diagonals of
+// one ciphertext at the level of the products.
+func chooseSplit(diags []diagKey, widths []int, par *ir.Params, prof *backend.Profile, level int) *rotations {
+	l := &layerSum{diags: diags, base: []int{0}, ins: 1, outs: 1, widths: widths, level: level}
+	return cheapest(l.splits(nil, par, prof))
+}
+
+// ways prices every way to sum up the diagonals.
+func (l *layerSum) ways(par *ir.Params, prof *backend.Profile) []*rotations {
+	out := l.splits(nil, par, prof)
+	if par.Ring != ir.RingStandard {
+		return out
+	}
+	if half := halves(l.diags, l.period); slices.Max(half) > 0 {
+		out = append(out, l.splits(half, par, prof)...)
+	}
+	return out
 }
 
 func cheapest(rs []*rotations) *rotations {
@@ -194,47 +362,69 @@ func cheapest(rs []*rotations) *rotations {
 }
 
 // splits prices every split of the given widths.
-func splits(diags []diagKey, inBase []int, ins, outs int, widths []int, par *ir.Params, prof *backend.Profile, level int) []*rotations {
-	hoist := prof.Seconds(par, ir.OpHEHoistRot, level)
-	giant := prof.Seconds(par, ir.OpHEGiant, level) + prof.Seconds(par, ir.OpHEAddQP, level)
-	dec := prof.Seconds(par, ir.OpHEDecompose, level)
-	mac := prof.Seconds(par, ir.OpHEMacQP, level)
-	down := prof.Seconds(par, ir.OpHEModDown, level) + prof.Seconds(par, ir.OpHERescale, level)
-	slots := par.Slots()
-	far := max(slots, slices.Max(widths)) // generated transforms may be longer than the slots
-	for _, d := range diags {
-		far = max(far, abs(d.rot))
+func (l *layerSum) splits(half []int, par *ir.Params, prof *backend.Profile) []*rotations {
+	hoist := prof.Seconds(par, ir.OpHEHoistRot, l.level)
+	giant := prof.Seconds(par, ir.OpHEGiant, l.level) + prof.Seconds(par, ir.OpHEAddQP, l.level)
+	dec := prof.Seconds(par, ir.OpHEDecompose, l.level)
+	mac := prof.Seconds(par, ir.OpHEMacQP, l.level)
+	down := prof.Seconds(par, ir.OpHEModDown, l.level) + prof.Seconds(par, ir.OpHERescale, l.level)
+	slots, diags, fixed := par.Slots(), l.diags, float64(l.outs)*down
+	var fixedKeys []int
+	if half != nil {
+		diags = nil
+		seen := map[int]bool{}
+		for _, p := range l.pairs(half) {
+			d := l.diags[p[0]]
+			diags = append(diags, d)
+			if in := l.base[d.arg] + d.in; half[d.arg] > 0 && !seen[in] {
+				seen[in] = true
+				fixed += prof.Seconds(par, ir.OpHERotate, l.level) + prof.Seconds(par, ir.OpHEMulI, l.level) + prof.Seconds(par, ir.OpHEAdd, l.level)
+				fixedKeys = append(fixedKeys, half[d.arg])
+			}
+		}
+		fixed += float64(l.outs) * prof.Seconds(par, ir.OpHERealPart, l.level)
 	}
+	fixed += float64(len(diags)) * mac
+	if l.fetch != nil {
+		for _, d := range diags {
+			fixed += l.fetch[d.arg]
+		}
+	}
+	far := max(slots, slices.Max(l.widths)) // generated transforms may be longer than the slots
 	var out []*rotations
 	var babies, giants, decomposed, keys marks
-	for _, w := range widths {
+	for _, w := range l.widths {
 		offsets := []int{0, w / 2}
 		if w < 2 {
 			offsets = offsets[:1]
 		}
 		for _, off := range offsets {
-			r := &rotations{split: split{w, off}, cost: float64(len(diags))*mac + float64(outs)*down}
-			babies.reset(ins * w)
-			giants.reset(outs * 4 * far)
-			decomposed.reset(ins)
+			r := &rotations{split: split{w, off}, half: half, cost: fixed}
+			babies.reset(l.ins * w)
+			giants.reset(l.outs * 4 * far)
+			decomposed.reset(l.ins)
 			keys.reset(slots)
+			key := func(rot int) {
+				if keys.add(mod(rot, slots)) {
+					r.keys = append(r.keys, mod(rot, slots))
+				}
+			}
+			for _, k := range fixedKeys {
+				key(k)
+			}
 			for _, d := range diags {
 				b, g := r.split.of(d.rot)
-				in := inBase[d.arg] + d.in
+				in := l.base[d.arg] + d.in
 				if b != 0 && babies.add(in*w+b+off) {
 					r.cost += hoist
 					if decomposed.add(in) {
 						r.cost += dec
 					}
-					if keys.add(mod(b, slots)) {
-						r.keys = append(r.keys, mod(b, slots))
-					}
+					key(b)
 				}
 				if g != 0 && giants.add((4*d.out+2)*far+g) {
 					r.cost += giant
-					if keys.add(mod(g, slots)) {
-						r.keys = append(r.keys, mod(g, slots))
-					}
+					key(g)
 				}
 			}
 			slices.Sort(r.keys)
@@ -256,6 +446,8 @@ func (m *marks) reset(n int) {
 	}
 }
 
+func (m *marks) has(i int) bool { return m.at[i] == m.now }
+
 // add reports whether i was not in the set before.
 func (m *marks) add(i int) bool {
 	if m.at[i] == m.now {
@@ -263,6 +455,15 @@ func (m *marks) add(i int) bool {
 	}
 	m.at[i] = m.now
 	return true
+}
+
+// remove reports whether i was in the set before.
+func (m *marks) remove(i int) bool {
+	had := m.at[i] == m.now
+	if had {
+		m.at[i] = 0
+	}
+	return had
 }
 
 // splitWidths lists the candidate widths: powers of two, and rows of the grid.

@@ -296,43 +296,55 @@ func (q quality) String() string {
 }
 
 // judge compares the outputs of the approximated network for the check half
-// with those of the exact one.
+// with those of the exact one. A network with a batch of its own has one row of
+// outputs for each part of it.
 func (c *calibration) judge(got [][]float64) quality {
-	n := len(got)
+	rows := 1
+	if in, out := c.graph.Inputs[0].Type.Shape, c.graph.Outputs[0].Type.Shape; len(c.graph.Outputs) == 1 && len(in) > 1 && len(out) > 1 && in[0] == out[0] {
+		rows = in[0]
+	}
 	var q quality
-	errs, margins := make([]float64, n), make([]float64, n)
-	ranked, lost := make([][]float64, n), make([][]float64, n) // by rank of the exact outputs: value, error
+	var errs, margins []float64
+	var ranked, lost [][]float64 // by rank of the exact outputs: value, error
 	for i, h := range c.held {
-		want := c.outputs[h]
-		order := make([]int, len(want))
-		for k := range order {
-			order[k] = k
-		}
-		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(want[b], want[a]) })
-		for _, k := range order {
-			d := got[i][k] - want[k]
-			if math.IsNaN(d) {
-				d = math.Inf(1)
+		for r := range rows {
+			per := len(got[i]) / rows
+			want, have := c.outputs[h][r*per:(r+1)*per], got[i][r*per:(r+1)*per]
+			order := make([]int, per)
+			for k := range order {
+				order[k] = k
 			}
-			errs[i] = max(errs[i], math.Abs(d))
-			q.largest = max(q.largest, math.Abs(want[k]))
-			ranked[i] = append(ranked[i], want[k])
-			lost[i] = append(lost[i], d)
-		}
-		if len(order) > 1 {
-			margins[i] = ranked[i][0] - ranked[i][1]
-		}
-		if changes(ranked[i], lost[i]) {
-			q.disagree++
+			slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(want[b], want[a]) })
+			worst := 0.0
+			value, miss := make([]float64, per), make([]float64, per)
+			for rank, k := range order {
+				d := have[k] - want[k]
+				if math.IsNaN(d) {
+					d = math.Inf(1)
+				}
+				value[rank], miss[rank] = want[k], d
+				worst = max(worst, math.Abs(d))
+				q.largest = max(q.largest, math.Abs(want[k]))
+			}
+			if per > 1 {
+				margins = append(margins, value[0]-value[1])
+			} else {
+				margins = append(margins, 0)
+			}
+			if changes(value, miss) {
+				q.disagree++
+			}
+			errs, ranked, lost = append(errs, worst), append(ranked, value), append(lost, miss)
 		}
 	}
-	for i := range n {
-		for j := range n {
+	for i := range ranked {
+		for j := range lost {
 			if changes(ranked[i], lost[j]) {
 				q.expected++
 			}
 		}
 	}
+	n := len(errs)
 	q.disagree /= float64(n)
 	q.expected /= float64(n) * float64(n)
 	slices.Sort(errs)

@@ -39,6 +39,7 @@ func (u *unit) fitActivation(c *calibration, v *ir.Value, walk *clear.Walk, k ru
 	}
 	var probed []float64
 	if !homogeneous(v) || u.multiplied[v] {
+		k.levels = min(k.levels, maxPolyLevels)
 		center, bound := spanOf(shape, all)
 		for i, sample := range c.fit {
 			for ch := range a.channels {
@@ -90,8 +91,10 @@ func (u *unit) fitActivation(c *calibration, v *ir.Value, walk *clear.Walk, k ru
 			}
 		}
 	}
-	p, err := fitPolynomial(f, shape, -1, 1, seen, k)
-	if err != nil {
+	var p *ir.Approx
+	if k.levels > maxPolyLevels {
+		p = fitComposite(f, seen, k.levels)
+	} else if p, err = fitPolynomial(f, shape, -1, 1, seen, k); err != nil {
 		return nil, fail(err)
 	}
 	p.Err *= most
@@ -177,6 +180,7 @@ type degreeSearch struct {
 	c     *calibration
 	acts  []*ir.Value
 	even  bool // a full rung differs from one that is not, for some activation
+	signs bool // some activation may be a composite
 	rungs []rung
 	best  []*ir.Approx
 	front []*front // by activation, for rungs as they are; nil where none is kept
@@ -290,12 +294,18 @@ func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
 			return err
 		}
 		s.even = s.even || shape.Sym == ir.SymEven
+		s.signs = s.signs || homogeneous(v) && !u.multiplied[v]
 	}
 	var ladder []rung
 	for k := minPolyLevels; k <= maxPolyLevels; k++ {
 		ladder = append(ladder, rung{k, false})
 		if s.even {
 			ladder = append(ladder, rung{k, true})
+		}
+	}
+	if s.signs {
+		for _, c := range composites {
+			ladder = append(ladder, rung{c.levels, true})
 		}
 	}
 	drop := u.opt.drop()
@@ -314,8 +324,8 @@ func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
 		}
 	}
 	if lo == len(ladder) {
-		return fmt.Errorf("%w: with polynomials of degree %d (%d levels each), %v; the budget is %.3g %%: raise --accuracy-drop or give more calibration data",
-			ErrAccuracy, 1<<maxPolyLevels-1, maxPolyLevels, last, 100*drop)
+		return fmt.Errorf("%w: with %d levels for each activation, %v; the budget is %.3g %%: raise --accuracy-drop or give more calibration data",
+			ErrAccuracy, ladder[lo-1].levels, last, 100*drop)
 	}
 	if !u.skip("activation-trim") {
 		var err error
@@ -334,7 +344,7 @@ func (s *degreeSearch) trim(q quality, drop float64) (quality, error) {
 	lowered := func(r run) []rung {
 		out := slices.Clone(s.rungs)
 		for k := r.from; k <= r.to; k++ {
-			out[k].levels--
+			out[k] = out[k].lower()
 		}
 		return out
 	}
@@ -367,6 +377,21 @@ func (s *degreeSearch) trim(q quality, drop float64) (quality, error) {
 		}
 	}
 	return q, nil
+}
+
+// lower is the rung with the next fewer levels: a full one, as that takes no more
+// products than one of more levels with even terms only.
+func (r rung) lower() rung {
+	below := r.levels - 1
+	if below > maxPolyLevels {
+		below = maxPolyLevels
+		for _, c := range composites {
+			if c.levels < r.levels {
+				below = max(below, c.levels)
+			}
+		}
+	}
+	return rung{below, true}
 }
 
 // noneHigher reports whether no rung of a has more levels than that of b.
@@ -408,69 +433,75 @@ func multiplyAdds(g *ir.Graph) []float64 {
 	return out
 }
 
-// What chainCost takes for granted: levels between two bootstraps and those of
-// fresh ciphertexts, and seconds for a bootstrap and for a level.
+// Rough seconds that chainCost takes a bootstrap and a level to cost.
 const (
-	usefulLevels = 11
-	freshLevels  = 22
-	bootSeconds  = 3
-	levelSeconds = 0.05
+	bootSeconds  = 1.5
+	levelSeconds = 0.2
 )
 
 // chainCost is the cost of a network by the depths of its activations, in the
-// order of the graph: refreshes along the path that has most, taken as late as
-// possible, and levels. It stands in for the placement of refreshes where that is
-// not known yet.
+// order of the graph: levels, and refreshes along the path that has most, taken as
+// late as can be, with the parameters that need fewest. It stands in for the
+// placement of refreshes, which takes too long for every choice of depths.
 func (u *unit) chainCost(depths []int) float64 {
-	total, k := 0, 0
-	type state struct{ boots, left, used int }
-	at := map[*ir.Value]state{}
-	longest := 0
-	if all, err := Catalogue(); err == nil {
-		for _, p := range all {
-			longest = max(longest, p.MaxLevel())
-		}
+	total, longest := 0, 0
+	for _, d := range depths {
+		total += d
 	}
-	var worst state
-	for _, v := range u.graph.Values {
-		s := state{left: freshLevels}
+	for _, e := range catalogue {
+		longest = max(longest, e.levels)
+	}
+	cost := levelSeconds * float64(total)
+	if boots := u.chain(depths, longest, 0); boots == 0 {
+		return cost
+	}
+	least := math.MaxInt
+	for _, e := range bootEntries {
+		boots := u.chain(depths, e.levels-e.boot.levelsIn(), e.levels-e.boot.levelsOver()-e.boot.levelsIn())
+		least = min(least, boots)
+	}
+	return cost + bootSeconds*float64(least)
+}
+
+// chain counts the refreshes on the path that needs most, for fresh
+// levels at the input and useful ones after a refresh.
+func (u *unit) chain(depths []int, fresh, useful int) int {
+	type state struct{ boots, left int }
+	worse := func(s, t state) state {
+		if t.boots > s.boots || t.boots == s.boots && t.left < s.left {
+			return t
+		}
+		return s
+	}
+	at := make([]state, len(u.graph.Values))
+	end, k := state{left: fresh}, 0
+	for i, v := range u.graph.Values {
+		s := state{left: fresh}
+		if !v.Type.Encrypted {
+			continue
+		}
 		for _, a := range v.Args {
-			if t := at[a]; a.Type.Encrypted {
-				s.used = max(s.used, t.used)
-				if t.boots > s.boots || t.boots == s.boots && t.left < s.left {
-					s.boots, s.left = t.boots, t.left
-				}
+			if a.Type.Encrypted {
+				s = worse(s, at[a.ID])
 			}
 		}
 		need := 0
-		if v.Type.Encrypted {
-			switch v.Op {
-			case ir.OpAct:
-				need = depths[k] + 1
-				total += depths[k]
-				k++
-			case ir.OpMul:
-				if v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted {
-					need = 1
-				}
-			case ir.OpPow:
-				need = 1
-			}
+		switch {
+		case v.Op == ir.OpAct:
+			need = depths[k] + 1
+			k++
+		case v.Op == ir.OpPow, v.Op == ir.OpMul && v.Args[0].Type.Encrypted && v.Args[1].Type.Encrypted:
+			need = 1
 		}
-		s.used += need
 		if need > s.left {
-			s.boots, s.left = s.boots+1, usefulLevels
-			if need > s.left {
-				s.boots++
-			}
+			s = state{s.boots + 1, useful}
 		}
 		s.left -= need
-		at[v] = s
-		worst.used, worst.boots = max(worst.used, s.used), max(worst.boots, s.boots)
+		at[i] = s
+		end = worse(end, s)
 	}
-	cost := levelSeconds * float64(total)
-	if worst.used+1 > longest {
-		cost += bootSeconds * float64(worst.boots)
+	if end.left < 1 { // the last layer
+		end.boots++
 	}
-	return cost
+	return end.boots
 }

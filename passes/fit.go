@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -38,64 +39,22 @@ func fitPolynomial(f func(float64) float64, shape ir.ActShape, lo, hi float64, s
 	if evenOnly {
 		degree--
 	}
-	var basis []int
-	for k := 0; k <= degree; k++ {
-		if !evenOnly || k < 2 || k%2 == 0 {
-			basis = append(basis, k)
-		}
-	}
-	nodes := max(256, 6*degree)
 	share := rangeShare
 	if len(shape.Kinks) > 0 {
 		share = rangeShareKink
 	}
-	var pts, weights []float64
-	if seen != nil {
-		pts, weights = seen.points()
-	}
-	total := 0.0
-	for _, w := range weights {
-		total += w
-	}
-	if total == 0 {
-		total = 1
-	}
-	for i := range nodes {
-		pts = append(pts, math.Cos(math.Pi*(float64(i)+0.5)/float64(nodes)))
-		weights = append(weights, share*total/float64(nodes))
-	}
-	a := mat.NewDense(len(pts), len(basis), nil)
-	y := mat.NewVecDense(len(pts), nil)
-	t := make([]float64, degree+1)
+	pts, weights := withRange(seen, share, max(256, 6*degree))
+	y := make([]float64, len(pts))
 	for i, u := range pts {
-		w := math.Sqrt(weights[i])
-		t[0] = 1
-		if degree > 0 {
-			t[1] = u
-		}
-		for k := 2; k <= degree; k++ {
-			t[k] = 2*u*t[k-1] - t[k-2]
-		}
-		for j, k := range basis {
-			a.Set(i, j, w*t[k])
-		}
-		v := f(center + bound*u)
-		if math.IsNaN(v) || math.IsInf(v, 0) {
+		if y[i] = f(center + bound*u); math.IsNaN(y[i]) || math.IsInf(y[i], 0) {
 			return nil, fmt.Errorf("the function is not finite at %g, inside its range [%g, %g]", center+bound*u, lo, hi)
 		}
-		y.SetVec(i, w*v)
 	}
-	var qr mat.QR
-	qr.Factorize(a)
-	var x mat.VecDense
-	if err := qr.SolveVecTo(&x, false, y); err != nil {
+	c, err := chebyshevFit(pts, y, weights, degree, func(k int) bool { return !evenOnly || k < 2 || k%2 == 0 })
+	if err != nil {
 		return nil, fmt.Errorf("least squares of degree %d: %w", degree, err)
 	}
-	p := &ir.Approx{Coef: make([]float64, degree+1), Center: center, Bound: bound}
-	for j, k := range basis {
-		p.Coef[k] = x.AtVec(j)
-	}
-	p.Coef = trimCoef(p.Coef)
+	p := &ir.Approx{Coef: c, Center: center, Bound: bound}
 	p.Err = worstError(p, f, shape.Kinks)
 	return p, nil
 }
@@ -117,8 +76,12 @@ func spanOf(shape ir.ActShape, r Range) (center, bound float64) {
 func worstError(p *ir.Approx, f func(float64) float64, kinks []float64) float64 {
 	worst := 0.0
 	at := func(u float64) { worst = max(worst, math.Abs(p.Unit(u)-f(p.Center+p.Bound*u))) }
-	for i := range 4096 {
-		at(-math.Cos(math.Pi * float64(i) / 4095))
+	points := 4096
+	if p.Inner != nil { // composites oscillate faster
+		points *= 16
+	}
+	for i := range points {
+		at(-math.Cos(math.Pi * float64(i) / float64(points-1)))
 	}
 	for _, k := range kinks {
 		if u := (k - p.Center) / p.Bound; math.Abs(u) <= 1 {
@@ -150,6 +113,72 @@ func (s *spread) points() (u, weight []float64) {
 		if w > 0 {
 			u, weight = append(u, s.sum[b]/w), append(weight, w)
 		}
+	}
+	return u, weight
+}
+
+// chebyshevFit returns the coefficients of the least squares polynomial through
+// weighted points of [-1,1], with the terms that use allows.
+func chebyshevFit(u, y, weight []float64, degree int, use func(k int) bool) ([]float64, error) {
+	var basis []int
+	for k := 0; k <= degree; k++ {
+		if use(k) {
+			basis = append(basis, k)
+		}
+	}
+	// The products of the basis follow from its moments: T_i*T_j is half of
+	// T_{i+j}+T_{|i-j|}.
+	moment, right := make([]float64, 2*degree+1), make([]float64, degree+1)
+	for i, x := range u {
+		w := weight[i]
+		t, next := 1.0, x
+		for k := range moment {
+			moment[k] += w * t
+			if k <= degree {
+				right[k] += w * y[i] * t
+			}
+			t, next = next, 2*x*next-t
+		}
+	}
+	gram, rhs := mat.NewSymDense(len(basis), nil), mat.NewVecDense(len(basis), nil)
+	for i, k := range basis {
+		for j, l := range basis[:i+1] {
+			gram.SetSym(i, j, (moment[k+l]+moment[k-l])/2)
+		}
+		gram.SetSym(i, i, gram.At(i, i)*(1+1e-14))
+		rhs.SetVec(i, right[k])
+	}
+	var chol mat.Cholesky
+	if !chol.Factorize(gram) {
+		return nil, errors.New("the points do not determine it")
+	}
+	var x mat.VecDense
+	if err := chol.SolveVecTo(&x, rhs); err != nil {
+		return nil, err
+	}
+	c := make([]float64, degree+1)
+	for j, k := range basis {
+		c[k] = x.AtVec(j)
+	}
+	return trimCoef(c), nil
+}
+
+// withRange returns the values seen with their weights, and Chebyshev nodes of the
+// whole of [-1,1] that have the given share beside them.
+func withRange(seen *spread, share float64, nodes int) (u, weight []float64) {
+	total := 0.0
+	if seen != nil {
+		u, weight = seen.points()
+		for _, w := range weight {
+			total += w
+		}
+	}
+	if total == 0 {
+		total = 1
+	}
+	for i := range nodes {
+		u = append(u, math.Cos(math.Pi*(float64(i)+0.5)/float64(nodes)))
+		weight = append(weight, share*total/float64(nodes))
 	}
 	return u, weight
 }

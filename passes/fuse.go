@@ -199,8 +199,6 @@ func (f *fuser) visit(v *ir.Value) error {
 		if enc > 1 || v.Op == ir.OpDiv && v.Args[1].Type.Encrypted {
 			return refuse("both operands are encrypted", "only products with a constant side can be computed here; run it with --mode clear")
 		}
-	case ir.OpMaxPool, ir.OpReduceMax:
-		return refuse("a maximum of encrypted values is not available yet", "use average pooling, or run it with --mode clear")
 	case ir.OpSoftmax, ir.OpLogSoftmax, ir.OpArgMax:
 		return refuse("available on the client only, as the last step of the network", "end the exported network before it, or run it with --mode clear")
 	}

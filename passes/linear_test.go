@@ -89,13 +89,14 @@ func fill(r *rand.Rand, l *ir.Layout, x []float64) [][]float64 {
 // nothing larger than the result where a polynomial may follow.
 func TestPlacements(t *testing.T) {
 	const slots = 64
-	par := tiny(t, 6, ir.RingReal, 2)
+	rings := []*ir.Params{tiny(t, 6, ir.RingReal, 2), tiny(t, 7, ir.RingStandard, 2)}
 	prof := backend.DefaultProfile()
 	shapes := [][]int{{1}, {3}, {8}, {1, 10}, {1, 37}, {1, 64}, {1, 100}, {1, 1, 4, 4}, {1, 2, 4, 4}, {1, 3, 4, 4}, {1, 4, 4, 4}, {1, 8, 4, 4},
 		{1, 5, 2, 2}, {1, 2, 3, 5}, {1, 7, 8}, {1, 2, 16}, {1, 4, 2, 2}, {1, 8, 2, 2}, {1, 2, 1, 1}, {2, 3, 2, 2}, {1, 16, 2, 2}, {1, 1, 8, 8}, {1, 2, 2, 2}, {1, 3, 2, 2}, {1, 2, 2, 2}}
 	checked := map[string]int{}
 	for seed := range uint64(1500) {
 		r := rand.New(rand.NewPCG(seed, 5))
+		par := rings[seed%2]
 		arg := func() (*packed, []int) {
 			shape := shapes[r.IntN(len(shapes))]
 			ls := inputLayouts(slots, shape, []int{1 + r.IntN(40)})
@@ -193,6 +194,9 @@ func TestPlacements(t *testing.T) {
 			}
 			lw := lowerScheme("layer", nodes, st, par, prof)
 			got := schemeRun(t, lw.b.g, par, inputs)
+			if slices.ContainsFunc(lw.b.g.Values, func(v *ir.Value) bool { return v.Op == ir.OpHERealPart }) {
+				checked["pairs of diagonals"]++
+			}
 			checked[fmt.Sprintf("fold %v, blocks %v, %d ciphertexts to %d, grid %v", p.count > 1, p.blocks, min(2, args[0].layout.Cts), min(2, p.out.layout.Cts), p.out.grid != nil)]++
 			for i, e := range p.out.layout.Map {
 				z := got[i/slots][i%slots]
@@ -207,7 +211,7 @@ func TestPlacements(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{
+	for _, kind := range []string{"pairs of diagonals",
 		"fold true, blocks true, 1 ciphertexts to 1, grid false", "fold true, blocks false, 1 ciphertexts to 1, grid false",
 		"fold true, blocks false, 1 ciphertexts to 1, grid true", "fold true, blocks false, 2 ciphertexts to 1, grid false",
 		"fold false, blocks false, 2 ciphertexts to 2, grid true", "fold false, blocks false, 1 ciphertexts to 1, grid true",

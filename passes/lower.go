@@ -24,24 +24,47 @@ type lowering struct {
 	state   *packState
 	index   map[*fusedNode]int
 	cts     map[*fusedNode][]*ir.Value
-	exposed map[*fusedNode]bool // layers that a polynomial or a product follows
+	exposed map[*fusedNode]bool // layers that a polynomial, a product or a refresh follows
+	// What takes long is done on all cores: gathering the diagonals of the layers
+	// before they are lowered, sorting the slots of each afterwards.
+	diags map[*fusedNode][]*diagData
+	late  []func()
 }
 
 func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params, prof *backend.Profile) *lowering {
 	lw := &lowering{b: newBuilder(&ir.Graph{Name: name}), par: par, prof: prof, target: ir.ScaleTwo(par.LogScale),
 		nodes: nodes, state: st, index: map[*fusedNode]int{}, cts: map[*fusedNode][]*ir.Value{}, exposed: map[*fusedNode]bool{}}
 	for _, n := range nodes {
-		if n.kind == fusedPoly || n.kind == fusedMul {
+		if n.kind == fusedPoly || n.kind == fusedMul || n.kind == fusedRefresh {
 			for _, a := range n.args {
 				lw.exposed[a] = true
 			}
 		}
 	}
+	var layers []*fusedNode
 	for i, n := range nodes {
 		lw.index[n] = i
+		if n.kind == fusedLinear && !isLanes(lw.place(n).out.layout) {
+			layers = append(layers, n)
+		}
+	}
+	found := make([][]*diagData, len(layers))
+	all := func(n int, f func(i int)) {
+		if err := eachParallel(n, func(i int) error { f(i); return nil }); err != nil {
+			panic(err)
+		}
+	}
+	all(len(layers), func(i int) { found[i] = lw.gather(layers[i]) })
+	lw.diags = map[*fusedNode][]*diagData{}
+	for i, n := range layers {
+		lw.diags[n] = found[i]
+	}
+	for i, n := range nodes {
 		lw.b.cur, lw.b.name = i, n.name
 		lw.cts[n] = lw.node(n)
+		delete(lw.diags, n)
 	}
+	all(len(lw.late), func(i int) { lw.late[i](); lw.late[i] = nil })
 	lw.b.finish()
 	return lw
 }
@@ -62,7 +85,7 @@ func (lw *lowering) node(n *fusedNode) []*ir.Value {
 		return lw.linear(n)
 	case fusedPoly:
 		for _, x := range lw.cts[n.args[0]] {
-			out = append(out, b.polynomial(x, n.approx.Coef, lw.target))
+			out = append(out, b.polynomial(x, n.approx.Coef, n.level+n.depth(), lw.target))
 		}
 	case fusedMul:
 		x, y := lw.cts[n.args[0]], lw.cts[n.args[1]]
@@ -95,6 +118,45 @@ type diagData struct {
 	val []float64
 }
 
+func (lw *lowering) packedArgs(n *fusedNode) []*packed {
+	var args []*packed
+	for _, a := range n.args {
+		args = append(args, lw.place(a).out)
+	}
+	return args
+}
+
+// gather returns the diagonals of a layer in order.
+func (lw *lowering) gather(n *fusedNode) []*diagData {
+	p, args := lw.place(n), lw.packedArgs(n)
+	// Entries of one diagonal tend to follow each other, those of one pair of
+	// ciphertexts always do.
+	type pair struct{ arg, in, out int }
+	known := map[pair]map[int]*diagData{}
+	var diags []*diagData
+	for k, m := range n.mats {
+		var last *diagData
+		p.eachEntry(args[k], m, func(in, out, to, rot int, val float64) {
+			key := diagKey{k, in, out, rot}
+			if last == nil || last.key != key {
+				at := pair{k, in, out}
+				if known[at] == nil {
+					known[at] = map[int]*diagData{}
+				}
+				if last = known[at][rot]; last == nil {
+					last = &diagData{key: key}
+					known[at][rot] = last
+					diags = append(diags, last)
+				}
+			}
+			last.to = append(last.to, int32(to))
+			last.val = append(last.val, val)
+		})
+	}
+	slices.SortFunc(diags, func(x, y *diagData) int { return compareDiag(x.key, y.key) })
+	return diags
+}
+
 func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 	b, p := lw.b, lw.place(n)
 	slots := lw.par.Slots()
@@ -108,30 +170,12 @@ func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 		return lw.lanesLinear(n, level, product)
 	}
 
-	var args []*packed
-	for _, a := range n.args {
-		args = append(args, lw.place(a).out)
-	}
-	byKey := map[diagKey]*diagData{}
+	args := lw.packedArgs(n)
 	period := make([]int, len(args))
-	for k, m := range n.mats {
+	for k := range n.mats {
 		period[k] = commonPeriod(args[k], p)
-		p.eachEntry(args[k], m, func(in, out, to, rot int, val float64) {
-			key := diagKey{k, in, out, rot}
-			d := byKey[key]
-			if d == nil {
-				d = &diagData{key: key}
-				byKey[key] = d
-			}
-			d.to = append(d.to, int32(to))
-			d.val = append(d.val, val)
-		})
 	}
-	var diags []*diagData
-	for _, d := range byKey {
-		diags = append(diags, d)
-	}
-	slices.SortFunc(diags, func(x, y *diagData) int { return compareDiag(x.key, y.key) })
+	diags := lw.diags[n]
 
 	acc := make([]*ir.Value, p.out.layout.Cts) // modulo Q, at scale product
 	join := func(j int, v *ir.Value) {
@@ -201,7 +245,7 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 	if len(diags) == 0 {
 		return
 	}
-	b, slots := lw.b, lw.par.Slots()
+	b := lw.b
 	keys := make([]diagKey, len(diags))
 	rotates := false
 	for i, d := range diags {
@@ -211,28 +255,54 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 	if !rotates {
 		for _, d := range diags {
 			x := lw.cts[n.args[d.key.arg]][d.key.in]
-			pt := b.plain(d.slots(period[d.key.arg], 0), level, product.Div(x.Type.Scale), false)
+			pt := b.plain(lw.slots(d, nil, period[d.key.arg], 0, 1), level, product.Div(x.Type.Scale), false)
 			join(d.key.out, b.emit(ir.OpHEMulPlain, ir.Attrs{"level": level}, x, pt))
 		}
 		return
 	}
-	var by split
-	if s := lw.state.splits; s != nil {
+	sum := newLayerSum(keys, args, p, lw.par, level)
+	var by *rotations
+	if s := lw.state.sums; s != nil {
 		by = s[lw.index[n]]
 	} else {
-		base, ins := inBases(args)
-		by = chooseSplit(keys, base, ins, p.out.layout.Cts, splitWidths(slots, args), lw.par, lw.prof, level).split
+		by = cheapest(sum.ways(lw.par, lw.prof))
 	}
-
-	terms := make([]term, len(diags))
-	for i, d := range diags {
-		terms[i] = term{d.key, func(giant int) *ir.SlotData { return d.slots(period[d.key.arg], giant) }}
+	joined := sum.pairs(by.half)
+	factor := 1.0
+	if len(joined) < len(diags) {
+		factor = 0.5 // taking the real part doubles it
 	}
-	source := func(k diagKey) *ir.Value { return lw.cts[n.args[k.arg]][k.in] }
-	for j, s := range lw.bsgs(terms, by, source, p.out.layout.Cts, level, product) {
-		if s != nil {
-			join(j, b.emit(ir.OpHEModDown, nil, s))
+	var terms []term
+	for _, x := range joined {
+		a, b := diags[x[0]], (*diagData)(nil)
+		if x[1] >= 0 {
+			b = diags[x[1]]
 		}
+		terms = append(terms, term{a.key, func(giant int) *ir.SlotData { return lw.slots(a, b, period[a.key.arg], giant, factor) }})
+	}
+	twice := map[diagKey]*ir.Value{} // x + i*rot(x, half)
+	source := func(k diagKey) *ir.Value {
+		x := lw.cts[n.args[k.arg]][k.in]
+		if factor == 1 || by.half[k.arg] == 0 {
+			return x
+		}
+		at := diagKey{arg: k.arg, in: k.in}
+		if twice[at] == nil {
+			h := by.half[k.arg]
+			y := b.emit(ir.OpHERotate, ir.Attrs{"rot": h, "level": level}, x, b.key(h, level))
+			twice[at] = b.emit(ir.OpHEAdd, ir.Attrs{"level": level}, b.emit(ir.OpHEMulI, nil, y), x)
+		}
+		return twice[at]
+	}
+	for j, s := range lw.bsgs(terms, by.split, source, p.out.layout.Cts, level, product) {
+		if s == nil {
+			continue
+		}
+		y := b.emit(ir.OpHEModDown, nil, s)
+		if factor < 1 {
+			y = b.emit(ir.OpHERealPart, nil, y, b.key(ir.KeyConj, level))
+		}
+		join(j, y)
 	}
 }
 
@@ -314,20 +384,33 @@ func (lw *lowering) bsgs(terms []term, split split, source func(diagKey) *ir.Val
 	return sums
 }
 
-// slots returns the diagonal as slot values, rotated to the right by giant so
-// that the giant step brings them back.
-func (d *diagData) slots(period, giant int) *ir.SlotData {
-	out := &ir.SlotData{Period: period, Index: make([]int32, len(d.to)), Value: make([]float64, len(d.to))}
-	perm := make([]int, len(d.to))
-	at := make([]int32, len(d.to))
-	for i, t := range d.to {
-		perm[i] = i
-		at[i] = int32(mod(int(t)+giant, period))
+// slots returns the diagonal a - i*b, or a where there is no b, times factor, as
+// slot values rotated to the right by giant so that the giant step brings them
+// back. They are filled in at the end.
+func (lw *lowering) slots(a, b *diagData, period, giant int, factor float64) *ir.SlotData {
+	out := &ir.SlotData{Period: period, Imag: b != nil}
+	fill := func(d *diagData, base int, factor float64) {
+		perm := make([]int64, len(d.to)) // slot and entry in one word, to be sorted
+		for i, t := range d.to {
+			perm[i] = int64(base+mod(int(t)+giant, period))<<32 | int64(i)
+		}
+		slices.Sort(perm)
+		for _, k := range perm {
+			out.Index, out.Value = append(out.Index, int32(k>>32)), append(out.Value, factor*d.val[int32(k)])
+		}
+		d.to, d.val = nil, nil
 	}
-	slices.SortFunc(perm, func(x, y int) int { return int(at[x]) - int(at[y]) })
-	for i, k := range perm {
-		out.Index[i], out.Value[i] = at[k], d.val[k]
-	}
+	lw.late = append(lw.late, func() {
+		n := len(a.to)
+		if b != nil {
+			n += len(b.to)
+		}
+		out.Index, out.Value = make([]int32, 0, n), make([]float64, 0, n)
+		fill(a, 0, factor)
+		if b != nil {
+			fill(b, period, -factor)
+		}
+	})
 	return out
 }
 

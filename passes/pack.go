@@ -15,15 +15,15 @@ import (
 // beam is how many partial packings are kept while layers are placed in order,
 // and perLayout how many of them may agree in the newest layout.
 const (
-	beam      = 12
-	perLayout = 3
+	beam      = 6
+	perLayout = 2
 )
 
 // packState is a partial packing: a layout for each step so far.
 type packState struct {
-	places []placement // by node index
-	splits []split     // of linear layers, by node index; nil: each takes its cheapest
-	cost   float64     // seconds on one core
+	places []placement  // by node index
+	sums   []*rotations // of linear layers, by node index; nil: each takes its cheapest
+	cost   float64      // seconds on one core
 }
 
 // packer searches for a packing. Layouts and sparsity patterns are numbered, so
@@ -38,6 +38,7 @@ type packer struct {
 	partner  map[*fusedNode]*fusedNode // the factor whose layout a factor must take
 	until    []int                     // by node, the last that reads its layout
 	tier     backend.TierProfile       // that weights and keys come from
+	deep     bool                      // the network is refreshed
 
 	layouts  map[uint64][]*packed
 	number   map[*packed]int
@@ -73,7 +74,7 @@ func newPacker(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) *packe
 	}
 	// A network that is refreshed has more weights and keys than memory holds.
 	pk.tier = prof.Tiers[0]
-	if slices.ContainsFunc(nodes, func(n *fusedNode) bool { return n.kind == fusedRefresh }) {
+	if pk.deep = slices.ContainsFunc(nodes, func(n *fusedNode) bool { return n.kind == fusedRefresh }); pk.deep {
 		pk.tier = prof.Slow()
 	}
 	placed := func(n *fusedNode) *fusedNode { // the step that decides on n's layout
@@ -332,18 +333,34 @@ func (pk *packer) price(i int, s *packState, p placement) float64 {
 	if diags[len(diags)-1].rot == math.MaxInt {
 		return math.Inf(1)
 	}
-	base, ins := inBases(args)
-	r := chooseSplit(diags, base, ins, p.out.layout.Cts, splitWidths(par.Slots(), args), par, prof, level)
-	cost := r.cost + cts*float64(bits.Len(uint(p.count))-1)*(prof.Seconds(par, ir.OpHERotate, level)+prof.Seconds(par, ir.OpHEAdd, level))
-	return cost + float64(len(diags))*pk.fetchSeconds(level)
+	l := pk.layerSum(n, diags, args, &p)
+	fold := prof.Seconds(par, ir.OpHERotate, level) + prof.Seconds(par, ir.OpHEAdd, level)
+	cost := cheapest(l.ways(par, prof)).cost + cts*float64(bits.Len(uint(p.count))-1)*fold
+	if pk.deep {
+		for k, m := range n.mats {
+			cost += entrySeconds * float64(m.NNZ()*p.copies(args[k]))
+		}
+	}
+	return cost
 }
 
-// fetchSeconds is the time to have an encoded diagonal at hand: to read it, or
-// its coefficients to make it from.
-func (pk *packer) fetchSeconds(level int) float64 {
+// entrySeconds is what an entry of a diagonal costs when a plan is made, read
+// and installed, of which every run bears a share; and there is memory to hold
+// only so many.
+const entrySeconds = 1e-8
+
+// layerSum returns the sum of products that a layer consists of, with the time
+// to have an encoded diagonal at hand: to read it, or its coefficients to make
+// it from.
+func (pk *packer) layerSum(n *fusedNode, diags []diagKey, args []*packed, p *placement) *layerSum {
+	level := n.level + 1
+	l := newLayerSum(diags, args, p, pk.par, level)
 	slabs := float64(pk.par.Slabs(ir.PlainQPKind, level))
 	read := float64(pk.par.SlabBytes()) / pk.tier.ReadBps
-	return min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par))
+	for _, a := range args {
+		l.fetch = append(l.fetch, min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par, commonPeriod(a, p))))
+	}
+	return l
 }
 
 // exposed is the share of the time to fetch a key that no step hides.
@@ -355,12 +372,12 @@ func (pk *packer) shareKeys(s *packState) {
 	type layer struct {
 		node    int
 		price   float64 // of a key
+		sum     *layerSum
 		options []*rotations
-		now     *rotations
 	}
 	var layers []layer
-	slots := pk.par.Slots()
 	used := map[int]int{}
+	s.sums = make([]*rotations, len(pk.nodes))
 	for i, n := range pk.nodes {
 		if n.kind != fusedLinear {
 			continue
@@ -369,25 +386,24 @@ func (pk *packer) shareKeys(s *packState) {
 		for k := p.unit; k < p.unit*p.count; k *= 2 {
 			used[k]++
 		}
-		args := pk.args(i, s)
-		diags := diagonals(n, args, &p, false)
-		base, ins := inBases(args)
-		l := layer{node: i, options: splits(diags, base, ins, p.out.layout.Cts, splitWidths(slots, args), pk.par, pk.prof, n.level+1),
-			price: float64(pk.par.Slabs(ir.KeyKind, n.level+1)*pk.par.SlabBytes()) / pk.tier.ReadBps * exposed}
-		l.now = cheapest(l.options)
-		for _, k := range l.now.keys {
+		args, level := pk.args(i, s), n.level+1
+		l := layer{node: i, sum: pk.layerSum(n, diagonals(n, args, &p, false), args, &p),
+			price: float64(pk.par.Slabs(ir.KeyKind, level)*pk.par.SlabBytes()) / pk.tier.ReadBps * exposed}
+		l.options = l.sum.ways(pk.par, pk.prof)
+		s.sums[i] = cheapest(l.options)
+		for _, k := range s.sums[i].keys {
 			used[k]++
 		}
 		layers = append(layers, l)
 	}
 	for changed, round := true, 0; changed && round < 8; round++ {
 		changed = false
-		for j := range layers {
-			l := &layers[j]
-			for _, k := range l.now.keys {
+		for _, l := range layers {
+			now := s.sums[l.node]
+			for _, k := range now.keys {
 				used[k]--
 			}
-			best, least := l.now, math.Inf(1)
+			best, least := now, math.Inf(1)
 			for _, o := range l.options {
 				c := o.cost
 				for _, k := range o.keys {
@@ -395,20 +411,16 @@ func (pk *packer) shareKeys(s *packState) {
 						c += l.price
 					}
 				}
-				if c < least || c == least && o == l.now {
+				if c < least || c == least && o == now {
 					best, least = o, c
 				}
 			}
-			changed = changed || best != l.now
-			l.now = best
-			for _, k := range l.now.keys {
+			changed = changed || best != now
+			s.sums[l.node] = best
+			for _, k := range best.keys {
 				used[k]++
 			}
 		}
-	}
-	s.splits = make([]split, len(pk.nodes))
-	for _, l := range layers {
-		s.splits[l.node] = l.now.split
 	}
 }
 
@@ -433,16 +445,6 @@ func rowSum(n *fusedNode) float64 {
 		m = max(m, s)
 	}
 	return 2 * m
-}
-
-func inBases(args []*packed) ([]int, int) {
-	var base []int
-	n := 0
-	for _, a := range args {
-		base = append(base, n)
-		n += a.layout.Cts
-	}
-	return base, n
 }
 
 // packedGraph writes a packing as a graph in the packed vocabulary.

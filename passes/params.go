@@ -100,8 +100,9 @@ var bootMade = sync.OnceValues(func() ([]*ir.Params, error) {
 // ErrTooDeep marks a network that needs more levels than any chain has.
 var ErrTooDeep = errors.New("network too deep for one modulus chain")
 
-// parameters takes the next catalogue entry that is deep enough, or else the one
-// on which the network is refreshed at the least cost.
+// parameters takes the next catalogue entry that is deep enough, or the one on
+// which the network is refreshed at the least cost where none is, or that is
+// cheaper.
 func parameters(u *unit) error {
 	u.placer, u.placed = nil, nil
 	if p := u.opt.Params; p != nil {
@@ -114,11 +115,16 @@ func parameters(u *unit) error {
 	if err != nil {
 		return err
 	}
-	for i, p := range all {
-		if i >= u.next && p.MaxLevel() >= u.straight {
-			u.par, u.next = p, i+1
-			return nil
-		}
+	fits := slices.IndexFunc(all[min(u.next, len(all)):], func(p *ir.Params) bool { return p.MaxLevel() >= u.straight })
+	straight := func() error {
+		u.placer, u.placed = nil, nil
+		u.next += fits + 1
+		u.par = all[u.next-1]
+		return nil
+	}
+	// In a smaller ring nothing is cheaper; nor with a ciphertext for every element.
+	if fits >= 0 && (all[u.next+fits].LogN < bootEntries[0].logN || u.opt.Throughput || u.opt.Batch > 1) {
+		return straight()
 	}
 	from := max(0, u.next-len(all))
 	tries, err := bootPlacers(u.fused, u.opt.profile(), from)
@@ -129,6 +135,12 @@ func parameters(u *unit) error {
 		return u.imprecise()
 	}
 	best, err := u.place(tries)
+	if fits >= 0 {
+		alone, ok := newPlacer(u.fused, all[u.next+fits], u.opt.profile(), nil).solve(mostStates)
+		if err != nil || ok && alone.seconds <= near*u.placed.seconds {
+			return straight()
+		}
+	}
 	if err != nil && u.lastMiss != nil { // parameters left have fewer levels
 		return u.imprecise()
 	}
@@ -195,7 +207,7 @@ func givenPlacers(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) []*
 }
 
 // near is how much more seconds may be predicted where that takes fewer
-// bootstraps or is more precise: predictions are no better.
+// bootstraps, or none, or is more precise: predictions are no better.
 const near = 1.03
 
 // place takes the cheapest placement of refreshes under several parameters, the

@@ -30,6 +30,7 @@ type Pass struct {
 // Passes is the pipeline in order.
 var Passes = []Pass{
 	{"fold", "evaluate what is constant and drop what is unused", ir.Tensor, ir.Tensor, false, fold},
+	{"maxima", "turn maxima into rounds of pairs", ir.Tensor, ir.Tensor, false, maxima},
 	{"activations", "choose a range and a polynomial for every activation, within the accuracy budget", ir.Tensor, ir.Tensor, false, activations},
 	{"activation-trim", "lower the degrees of single activations while the budget still holds (part of activations)", ir.Tensor, ir.Tensor, true, nil},
 	{"fuse", "turn everything between two nonlinear steps into one sparse matrix", ir.Tensor, ir.Tensor, false, fusePass},
@@ -47,6 +48,8 @@ var Passes = []Pass{
 // second; a test holds the list of passes against it.
 var Order = [][3]string{
 	{"fold", "activations", "constants must not count as activations"},
+	{"fold", "maxima", "a maximum of constants needs no rounds"},
+	{"maxima", "activations", "rounds of pairs are activations, with ranges and polynomials of their own"},
 	{"activations", "fuse", "the range of an activation is folded into the matrix before it"},
 	{"activations", "activation-trim", "degrees are lowered from ones that meet the budget"},
 	{"fuse", "levels", "levels are consumed by fused steps"},

@@ -230,7 +230,6 @@ func TestRefusals(t *testing.T) {
 		return "graph \"bad\"\n%0 = tensor.input() {shape=[1,2,4,4]} \"x\"\n" + body + "inputs(%0)\noutputs(" + out + ")\n"
 	}
 	for _, c := range []struct{ name, text, want string }{
-		{"maximum", tensor("%1 = tensor.maxpool(%0) {kernel=[2,2]} \"pool\"\n", "%1"), "pool"},
 		{"softmax inside", tensor("%1 = tensor.softmax(%0) \"soft\"\n%2 = tensor.add(%1, %0) \"sum\"\n", "%2"), "soft"},
 		{"both encrypted", tensor("%1 = tensor.matmul(%0, %0) \"gram\"\n", "%1"), "gram"},
 		{"division", tensor("%1 = tensor.div(%0, %0) \"ratio\"\n", "%1"), "ratio"},

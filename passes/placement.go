@@ -220,6 +220,9 @@ type networkPlacer struct {
 	again map[[3]int]float64 // of refreshes, by points, ciphertexts and level
 }
 
+// compositePart is about how many levels each polynomial of a composite sign takes.
+const compositePart = 5
+
 // stepSize is what the cost of a step depends on before it is packed.
 type stepSize struct {
 	kind     fusedKind
@@ -294,7 +297,14 @@ func (s stepSize) seconds(depth, level int, par *ir.Params, prof *backend.Profil
 	cts, top := float64(s.cts), level+depth
 	switch s.kind {
 	case fusedPoly:
-		return cts * polyCost(1<<depth-1, par, prof, (level+1+top)/2)
+		t := 0.0
+		for d := 0; top > level; top -= d {
+			if d = top - level; d > maxPolyLevels { // a composite sign, not yet taken apart
+				d = compositePart
+			}
+			t += polyCost(1<<d-1, par, prof, top-d/2)
+		}
+		return cts * t
 	case fusedMul:
 		return cts * (prof.Seconds(par, ir.OpHEMul, top) + prof.Seconds(par, ir.OpHERescale, top))
 	case fusedLinear:
@@ -465,7 +475,7 @@ func (p *pricer) price(levels []int) (seconds float64, bootstraps int) {
 		if ok && at.seconds < seconds {
 			seconds, bootstraps = at.seconds, t.bootstraps(at)
 		}
-		if ok && t.boot == nil {
+		if ok && t.boot == nil && t.par.LogN < bootEntries[0].logN {
 			break
 		}
 	}

@@ -310,6 +310,30 @@ func TestPlacementResNet(t *testing.T) {
 	}
 }
 
+// TestStraight compares bootstrapping with chains long enough to do without.
+func TestStraight(t *testing.T) {
+	for _, c := range []struct {
+		blocks, degree int
+		opt            Options
+		boot           bool
+	}{
+		{1, 63, Options{}, false},  // in a smaller ring
+		{1, 255, Options{}, false}, // two bootstraps against 28 levels
+		{2, 63, Options{}, true},   // three against 36
+		{2, 63, Options{Batch: 1 << 15}, false},
+		{2, 63, Options{Throughput: true}, false},
+		{3, 31, Options{}, true}, // deeper than any chain
+	} {
+		u := deepUnit(deepNetwork(c.blocks, c.degree), &c.opt)
+		if err := errors.Join(parameters(u), placementPass(u)); err != nil {
+			t.Fatal(err)
+		}
+		if got := u.par.Ring == ir.RingStandard; got != c.boot || (u.placer != nil) != c.boot || u.depth > u.par.MaxLevel() {
+			t.Errorf("%d blocks of degree %d, batch %d: %q, depth %d", c.blocks, c.degree, c.opt.Batch, u.par.Name, u.depth)
+		}
+	}
+}
+
 func BenchmarkPlacement(b *testing.B) {
 	nodes := deepNetwork(9, 63)
 	par, err := bootMade()

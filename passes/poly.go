@@ -20,6 +20,7 @@ func polyDepth(degree int) int { return bits.Len(uint(max(degree, 1))) }
 type chebyshev struct {
 	b     *builder
 	basis map[int]*ir.Value // T_k(v)
+	top   int               // level at which v is read
 	baby  int               // leaves hold degrees below this power of two
 
 	// A polynomial whose odd part is linear only (every approximation of a
@@ -29,30 +30,30 @@ type chebyshev struct {
 	extraCoef float64
 }
 
-// polynomial emits sum c[k]*T_k(u) with result level u.Level - polyDepth and
-// scale exactly target.
-func (b *builder) polynomial(u *ir.Value, c []float64, target ir.Scale) *ir.Value {
+// polynomial emits sum c[k]*T_k(u), u being read at level top, with result level
+// top - polyDepth and scale exactly target.
+func (b *builder) polynomial(u *ir.Value, c []float64, top int, target ir.Scale) *ir.Value {
 	deg := len(c) - 1
 	for deg > 1 && c[deg] == 0 {
 		deg--
 	}
 	c = c[:deg+1]
-	lt := u.Type.Level - polyDepth(deg)
+	lt := top - polyDepth(deg)
 	even := deg >= 4
 	for k := 3; k <= deg && even; k += 2 {
 		even = c[k] == 0
 	}
-	e := &chebyshev{b: b, basis: map[int]*ir.Value{1: u}}
+	e := &chebyshev{b: b, basis: map[int]*ir.Value{1: u}, top: top}
 	if even {
 		half := make([]float64, deg/2+1)
 		for k := 0; k <= deg; k += 2 {
 			half[k/2] = c[k]
 		}
 		v := e.power(2)
-		e = &chebyshev{b: b, basis: map[int]*ir.Value{1: v}, extra: u, extraCoef: c[1]}
+		e = &chebyshev{b: b, basis: map[int]*ir.Value{1: v}, top: v.Type.Level, extra: u, extraCoef: c[1]}
 		c = half
 	}
-	e.baby = bestBaby(c, e.basis[1].Type.Level, lt+1)
+	e.baby = bestBaby(c, e.top, lt+1)
 	raw := e.raw(c, lt+1, target.Mul(ir.ScalePrime(lt+1)))
 	if e.extra != nil && e.extraCoef != 0 {
 		raw = b.macConst(raw, e.extra, e.extraCoef)
@@ -86,7 +87,7 @@ func (e *chebyshev) power(k int) *ir.Value {
 	if a != b {
 		td = e.power(a - b)
 	}
-	p := e.b.mul(ta, tb)
+	p := e.b.mulAt(ta, tb, min(e.top, ta.Type.Level, tb.Type.Level))
 	p = e.b.add(p, p)
 	if td == nil {
 		p = e.b.addConst(p, -1)
@@ -149,7 +150,7 @@ func (e *chebyshev) raw(c []float64, level int, scale ir.Scale) *ir.Value {
 
 // leaf reports whether a sum of constants times basis elements does.
 func (e *chebyshev) leaf(c []float64, level int) bool {
-	return len(c)-1 < e.baby && powerLevel(len(c)-1, e.basis[1].Type.Level) >= level
+	return len(c)-1 < e.baby && powerLevel(len(c)-1, e.top) >= level
 }
 
 // powerLevel returns the level of T_k for a variable at level top.

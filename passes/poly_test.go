@@ -99,8 +99,8 @@ func TestPolynomial(t *testing.T) {
 				scale := ir.ScaleTwo(40 + r.IntN(3))
 				target := ir.ScaleTwo(40).Mul(ir.ScalePrime(1)).Div(ir.ScalePrime(2))
 				b := newBuilder(&ir.Graph{Name: "poly"})
-				x := b.emit(ir.OpHEInput, ir.Attrs{"level": top, "scale": scale.String()})
-				y := b.polynomial(x, c, target)
+				x := b.emit(ir.OpHEInput, ir.Attrs{"level": top + r.IntN(2), "scale": scale.String()})
+				y := b.polynomial(x, c, top, target)
 				if !y.Type.Scale.Equal(target) {
 					t.Fatalf("degree %d: scale %v, want %v", deg, y.Type.Scale, target)
 				}
@@ -139,7 +139,7 @@ func TestPolynomialProducts(t *testing.T) {
 	count := func(c []float64) int {
 		b := newBuilder(&ir.Graph{Name: "poly"})
 		x := b.emit(ir.OpHEInput, ir.Attrs{"level": 8, "scale": "2^40"})
-		b.polynomial(x, c, ir.ScaleTwo(40))
+		b.polynomial(x, c, x.Type.Level, ir.ScaleTwo(40))
 		n := 0
 		for _, v := range b.g.Values {
 			if v.Op == ir.OpHEMul {

@@ -28,20 +28,24 @@ type TierOptions struct {
 	// ReadBps and WriteBps are the bandwidths of the slow tier in bytes per
 	// second, Latency the seconds from asking to the first byte.
 	ReadBps, WriteBps, Latency float64
-	// ExpandSeconds is the time on one core to make one slab of a plaintext from
-	// its coefficients; 0 where that cannot be done.
-	ExpandSeconds float64
+	// ExpandSeconds predicts the time on one core to make one slab of a plaintext,
+	// whose slots repeat after a number of points, from its coefficients; nil where
+	// that cannot be done.
+	ExpandSeconds func(points int) float64
 }
 
 // compact returns the least number of slabs from which it takes less time to
 // read one slab of coefficients and transform it than to read the plaintext; 0
 // for none. The slow tier is then smaller by as many times, and quicker to fill.
-func (o *TierOptions) compact(slabBytes int64) int {
-	read := float64(slabBytes) / o.ReadBps
-	if o.ExpandSeconds <= 0 || o.ExpandSeconds >= read {
+func (o *TierOptions) compact(p *ir.Params) int {
+	if o.ExpandSeconds == nil {
 		return 0
 	}
-	n := read/(read-o.ExpandSeconds) + 1 // read + n*expand < n*read
+	read, expand := float64(p.SlabBytes())/o.ReadBps, o.ExpandSeconds(p.Slots())
+	if expand >= read {
+		return 0
+	}
+	n := read/(read-expand) + 1 // read + n*expand < n*read
 	if n > 1<<20 {
 		return 0
 	}
@@ -53,14 +57,14 @@ const tierReserveMost = 512 << 20
 
 // TierReserve returns the bytes of a budget that are left to the runtime
 // itself: 64 MiB for code, stacks, plan and ciphertexts in transit; the tables
-// of the transforms, 8 limbs for every prime; the scratch of one step per
+// of the transforms, 10 limbs for every prime; the scratch of one step per
 // thread, 6 limbs for every prime and a few more; and a quarter of these two
 // for the collector to work in. Measured on the LeNet plan at N = 2^15 with 26
 // primes and one thread, where it gives 180 MiB: tables of 50 MB, scratch of 41
 // MB, 111 MB of live Go heap in all.
 func TierReserve(p *ir.Params, threads int) int64 {
 	primes := len(p.Q) + len(p.P)
-	limbs := int64(8*primes + max(threads, 1)*(6*primes+8))
+	limbs := int64(10*primes + max(threads, 1)*(6*primes+8))
 	return min(tierReserveMost, 64<<20+limbs*int64(p.SlabBytes())*5/4)
 }
 
@@ -90,7 +94,7 @@ func newTierTrace(p *plan.Plan, form plan.Tier) *tierTrace {
 		o := &p.Objects[i]
 		t.size[i] = int32(p.Params.Slabs(o.Type.Kind, o.Type.Level))
 		t.read[i] = t.size[i]
-		if form.IsCompact(o, int(t.size[i])) {
+		if form.IsCompact(p, o, int(t.size[i])) {
 			t.read[i] = 1
 		}
 	}
@@ -176,8 +180,8 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 		o.Reserve = TierReserve(&p.Params, 1)
 	}
 	slab := int64(p.Params.SlabBytes())
-	forms := []plan.Tier{{Compact: o.compact(slab)}}
-	if forms[0].Compact > 0 && slices.ContainsFunc(p.Objects, func(o plan.Object) bool { return o.Role == plan.RolePlain && o.Type.Complex }) {
+	forms := []plan.Tier{{Compact: o.compact(&p.Params)}}
+	if forms[0].Compact > 0 && slices.ContainsFunc(p.Plains, func(d ir.SlotData) bool { return d.DFT != nil }) {
 		forms = append(forms, plan.Tier{Compact: forms[0].Compact, Whole: true})
 	}
 	var best *plan.Tier
@@ -441,7 +445,11 @@ func (t *tierTrace) expand(obj plan.ObjectID, o TierOptions) float64 {
 	if t.read[obj] == t.size[obj] {
 		return 0
 	}
-	return float64(t.size[obj]) * o.ExpandSeconds
+	points := t.p.Params.Slots()
+	if k := int(t.p.Objects[obj].Plain); k < len(t.p.Plains) { // else they were dropped after the install
+		points = t.p.Plains[k].Period
+	}
+	return float64(t.size[obj]) * o.ExpandSeconds(points)
 }
 
 // predict fills in the time, the stalls and the traffic of one run on one core,

@@ -425,9 +425,10 @@ func TestCompactByCost(t *testing.T) {
 	for _, c := range []struct {
 		read, expand float64 // seconds per slab
 		want         int
-	}{{1, 0, 0}, {1, 2, 0}, {1, 1, 0}, {1, 0.01, 2}, {1, 0.49, 2}, {1, 0.51, 3}, {1, 0.9, 11}} {
-		o := TierOptions{ReadBps: 4096 / c.read, ExpandSeconds: c.expand}
-		got := o.compact(4096)
+	}{{1, 0, 2}, {1, 2, 0}, {1, 1, 0}, {1, 0.01, 2}, {1, 0.49, 2}, {1, 0.51, 3}, {1, 0.9, 11}} {
+		p := &ir.Params{LogN: 9, Ring: ir.RingStandard}
+		o := TierOptions{ReadBps: 4096 / c.read, ExpandSeconds: func(int) float64 { return c.expand }}
+		got := o.compact(p)
 		if got != c.want {
 			t.Errorf("reading a slab %g s, transforming %g s: from %d slabs on, want %d", c.read, c.expand, got, c.want)
 		}

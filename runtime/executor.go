@@ -489,12 +489,12 @@ func Run(ctx context.Context, p *plan.Plan, e backend.Engine, in Inputs, o Optio
 // the error is that of the context.
 func (x *Executor) Run(ctx context.Context, in Inputs) (Outputs, Report, error) {
 	rep := Report{SetupSeconds: x.setup}
-	cpu0, began := cpuSeconds(), time.Now()
+	cpu0, began := CPUSeconds(), time.Now()
 	x.emit(Event{Kind: RunBegin, Label: x.e.Name(), Total: len(x.p.Steps)})
 	r := newRun(x, in)
 	out, err := r.do(ctx)
 	x.emit(Event{Kind: RunEnd, Err: err})
-	rep.Seconds, rep.CPUSeconds = time.Since(began).Seconds(), cpuSeconds()-cpu0
+	rep.Seconds, rep.CPUSeconds = time.Since(began).Seconds(), CPUSeconds()-cpu0
 	rep.Counts = x.p.Count(func(i int) bool { return r.executed[i] })
 	rep.PeakRSSBytes = PeakRSS()
 	rep.ArenaPeak = int64(x.arena.Usage().Peak) * int64(x.e.SlabBytes())

@@ -71,7 +71,7 @@ func compactForms(p *plan.Plan, e backend.Engine) []bool {
 	}
 	for i := range p.Objects {
 		o := &p.Objects[i]
-		c[i] = p.Tier.IsCompact(o, e.Slabs(o.Type))
+		c[i] = p.Tier.IsCompact(p, o, e.Slabs(o.Type))
 	}
 	return c
 }

@@ -24,10 +24,10 @@ import (
 const reserve = 1 << 20
 
 // tiered gives a plan the tier plan for its least budget and some slabs.
-func tiered(t *testing.T, p *plan.Plan, extra int) { t.Helper(); tieredWith(t, p, extra, 0) }
+func tiered(t *testing.T, p *plan.Plan, extra int) { t.Helper(); tieredWith(t, p, extra, nil) }
 
 // tieredWith is tiered for an engine that expands a slab in a number of seconds.
-func tieredWith(t *testing.T, p *plan.Plan, extra int, expand float64) {
+func tieredWith(t *testing.T, p *plan.Plan, extra int, expand func(int) float64) {
 	t.Helper()
 	slab := int64(p.Params.SlabBytes())
 	tier, err := passes.Tiering(p, passes.TierOptions{
@@ -102,7 +102,7 @@ func TestCompactWeights(t *testing.T) {
 		for i, extra := range []int{0, 10, 1 << 20} {
 			for _, threads := range []int{1, 3} {
 				e := &compactEngine{fakeEngine: plain}
-				tieredWith(t, p, extra, slab/2e9) // half as long as reading
+				tieredWith(t, p, extra, func(int) float64 { return slab / 2e9 }) // half as long as reading
 				if p.Tier.Compact != 3 {
 					t.Fatalf("compact from %d slabs on, want 3", p.Tier.Compact)
 				}

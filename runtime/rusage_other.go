@@ -2,8 +2,8 @@
 
 package runtime
 
-// cpuSeconds is unknown on this system.
-func cpuSeconds() float64 { return 0 }
+// CPUSeconds is unknown on this system.
+func CPUSeconds() float64 { return 0 }
 
 // PeakRSS is unknown on this system.
 func PeakRSS() int64 { return 0 }

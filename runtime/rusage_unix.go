@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpuSeconds returns the processor time, user and system, that the process has
+// CPUSeconds returns the processor time, user and system, that the process has
 // used.
-func cpuSeconds() float64 {
+func CPUSeconds() float64 {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
 		return 0

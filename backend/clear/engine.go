@@ -158,11 +158,13 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 		copy(o.re, v.re)
 		copy(o.im, v.im)
 	} else {
-		z := o.re[:n]
-		clear(z)
+		clear(o.re[:n])
 		clear(o.im)
 		for i, v := range values.Value {
-			s := int(values.Index[i])
+			s, z := int(values.Index[i]), o.re
+			if s >= n && o.im != nil {
+				s, z = s-n, o.im
+			}
 			if s < 0 || s >= n {
 				return fmt.Errorf("slot %d lies outside the period of %d", s, n)
 			}
@@ -279,7 +281,7 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 		difference(z.im, a.im, b.im)
 	case ir.OpHEMulPlain, ir.OpHEMul, ir.OpHEMulQP:
 		multiply(z, a, b)
-	case ir.OpHEMacQP:
+	case ir.OpHEMacQP, ir.OpHEMacPlain:
 		accumulate(z, a, b, c)
 	case ir.OpHEAddConst:
 		for i := range z.re {
@@ -488,7 +490,7 @@ var vectorArgs = map[ir.Op]int{
 	ir.OpHEAdd: 2, ir.OpHESub: 2, ir.OpHEAddPlain: 2, ir.OpHEMulPlain: 2,
 	ir.OpHEAddConst: 1, ir.OpHEMulConst: 1, ir.OpHEMacConst: 2, ir.OpHEMul: 2,
 	ir.OpHERescale: 1, ir.OpHERotate: 1, ir.OpHEDecompose: 1, ir.OpHEHoistRot: 1,
-	ir.OpHELift: 1, ir.OpHEMulQP: 2, ir.OpHEMacQP: 3, ir.OpHEGiant: 1,
+	ir.OpHELift: 1, ir.OpHEMulQP: 2, ir.OpHEMacQP: 3, ir.OpHEMacPlain: 3, ir.OpHEGiant: 1,
 	ir.OpHEAddQP: 2, ir.OpHEModDown: 1, ir.OpHEOutput: 1,
 	ir.OpHERaise: 1, ir.OpHERealPart: 1, ir.OpHEMulI: 1,
 }

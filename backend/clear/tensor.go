@@ -213,9 +213,9 @@ func polynomial(a *ir.Approx, x *ir.Array) (out *ir.Array, worst float64, n int)
 			}
 		}
 		for _, c := range a.Inner {
-			clenshaw(dst, c)
+			ir.ClenshawAll(dst, c)
 		}
-		clenshaw(dst, a.Coef)
+		ir.ClenshawAll(dst, a.Coef)
 		for i := range dst {
 			if a.Inner != nil {
 				dst[i] *= (src[i] - h.Center) / h.Bound
@@ -224,27 +224,6 @@ func polynomial(a *ir.Approx, x *ir.Array) (out *ir.Array, worst float64, n int)
 		}
 	}
 	return out, worst, n
-}
-
-// clenshaw is ir.Clenshaw for every element of u, four at a time to hide the
-// latency of the recurrence.
-func clenshaw(u, c []float64) {
-	i := 0
-	for ; i+4 <= len(u); i += 4 {
-		x := u[i : i+4 : i+4]
-		u0, u1, u2, u3 := x[0], x[1], x[2], x[3]
-		var p0, p1, p2, p3, q0, q1, q2, q3 float64
-		for k := len(c) - 1; k > 0; k-- {
-			p0, q0 = 2*u0*p0-q0+c[k], p0
-			p1, q1 = 2*u1*p1-q1+c[k], p1
-			p2, q2 = 2*u2*p2-q2+c[k], p2
-			p3, q3 = 2*u3*p3-q3+c[k], p3
-		}
-		x[0], x[1], x[2], x[3] = u0*p0-q0+c[0], u1*p1-q1+c[0], u2*p2-q2+c[0], u3*p3-q3+c[0]
-	}
-	for ; i < len(u); i++ {
-		u[i] = ir.Clenshaw(c, u[i])
-	}
 }
 
 // batch evaluates the parts of a batch side by side.

@@ -314,6 +314,9 @@ func (r *runner) steps() {
 		prod := one(ir.OpHEMulQP, qp(d2), zip(a, w, mul), liftHigh, pt)
 		one(ir.OpHEMacQP, qp(d2), zip(a, w, func(v, u float64) float64 { return 2 * v * u }), prod, lift, pt)
 		one(ir.OpHEAddQP, qp(d), zip(a, a, add), lift, liftHigh)
+		flat := r.encode(w, ir.PlainKind, c.arg, d)
+		flatProd := one(ir.OpHEMulPlain, ct(c.out, d2), zip(a, w, mul), x, flat)
+		one(ir.OpHEMacPlain, ct(c.out, d2), zip(a, w, func(v, u float64) float64 { return 2 * v * u }), flatProd, x, flat)
 		for _, rot := range []int{1, 3, r.p.Slots() - 2, r.p.Slots() / 2} {
 			key := r.key(rot, c.key)
 			r.check(at(ir.OpHERotate), r.do(plan.Step{Op: ir.OpHERotate, Rot: rot}, out, x, key), rotated(a, rot))
@@ -351,6 +354,9 @@ func (r *runner) inPlace() {
 	acc := r.do(plan.Step{Op: ir.OpHEMulQP}, kind(ir.CipherQPKind, l, d2), lift, pt)
 	self(plan.Step{Op: ir.OpHEMacQP}, acc, lift, pt)
 	self(plan.Step{Op: ir.OpHEAddQP}, acc, acc)
+	flat := r.do(plan.Step{Op: ir.OpHEMulPlain}, ct(l, d2), y, r.encode(w, ir.PlainKind, l+1, d))
+	self(plan.Step{Op: ir.OpHEMacPlain}, flat, y, r.encode(w, ir.PlainKind, l+1, d))
+	r.check("accumulate in place", flat, zip(b, w, func(v, u float64) float64 { return 2 * v * u }))
 	r.check("accumulate modulo QP in place", acc, zip(b, w, func(v, u float64) float64 { return 4 * v * u }))
 }
 

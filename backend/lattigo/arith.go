@@ -216,20 +216,6 @@ func (m *modulus) macRow(z, a, x, y []uint64) {
 	}
 }
 
-// mulPlainRow sets z = x*y, neither in Montgomery form.
-func (m *modulus) mulPlainRow(z, x, y []uint64) {
-	if m.vec {
-		mulVec(&z[0], &x[0], &y[0], len(z), m.q, m.neginv)
-		m.mulScalarRow(z, z, m.r2)
-		return
-	}
-	x, y = x[:len(z)], y[:len(z)]
-	r2 := m.r2
-	for i := range z {
-		z[i] = m.mred(m.mred(x[i], y[i]), r2)
-	}
-}
-
 // tensorRow sets d0 = a0*b0, d1 = a0*b1 + a1*b0, d2 = a1*b1.
 func (m *modulus) tensorRow(d0, d1, d2, a0, a1, b0, b1 []uint64) {
 	if m.vec {

@@ -32,6 +32,7 @@ func BenchmarkSteps(b *testing.B) {
 		{13, ir.RingReal, sizes(33, 29, 5), []int{35}, 29, 5},
 		{15, ir.RingReal, sizes(41, 37, 16), []int{38, 38, 38, 38, 38, 38}, 37, 13},
 		{15, ir.RingStandard, sizes(45, 34, 20), []int{45, 45, 45}, 34, 20},
+		{16, ir.RingStandard, sizes(49, 44, 29), []int{46, 46, 46, 46, 46, 46}, 44, 26},
 	} {
 		p, err := ir.NewParams("bench", c.logN, c.ring, ir.SecretTernary, c.q, c.p, c.scale)
 		if err != nil {
@@ -70,11 +71,12 @@ func benchSteps(b *testing.B, p *ir.Params, l int) {
 	}
 	digits, qp, qp2, out := mk(ir.DigitsKind, l), mk(ir.CipherQPKind, l), mk(ir.CipherQPKind, l), mk(ir.CipherKind, l)
 	low := mk(ir.CipherKind, l-1)
-	for _, s := range []struct {
+	type bench struct {
 		op   ir.Op
 		out  backend.Operand
 		args []backend.Operand
-	}{
+	}
+	steps := []bench{
 		{ir.OpHEDecompose, digits, []backend.Operand{x}},
 		{ir.OpHELift, qp, []backend.Operand{x}},
 		{ir.OpHEAdd, out, []backend.Operand{x, y}},
@@ -91,7 +93,18 @@ func benchSteps(b *testing.B, p *ir.Params, l int) {
 		{ir.OpHEAddQP, qp2, []backend.Operand{qp2, qp}},
 		{ir.OpHEGiant, qp2, []backend.Operand{qp, key}},
 		{ir.OpHEModDown, out, []backend.Operand{qp}},
-	} {
+	}
+	if p.Ring == ir.RingStandard { // timing only: any key will do
+		sparse, bottom := mk(ir.SparseKeyKind, 0), mk(ir.CipherKind, 0)
+		for _, err := range []error{client.Encrypt(v, bottom), client.MakeKey(ir.KeySparse, sparse)} {
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		steps = append(steps, bench{ir.OpHERaise, out, []backend.Operand{bottom, sparse, key}},
+			bench{ir.OpHERealPart, out, []backend.Operand{x, key}}, bench{ir.OpHEMulI, out, []backend.Operand{x}})
+	}
+	for _, s := range steps {
 		step := &plan.Step{Op: s.op, Rot: 1, Const: 0.5, Scale: d}
 		name := fmt.Sprint(s.op)
 		b.Run(name, func(b *testing.B) {

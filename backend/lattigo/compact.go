@@ -75,16 +75,85 @@ func (e *engine) coefs(s *scratch, values *ir.SlotData, t ir.Type) ([]float64, f
 // limbs writes a plaintext from its coefficients: x as fixed rounds them, or c
 // where x is nil. Either may lie in the last limb.
 func (e *engine) limbs(o *operand, x []uint64, c []float64) {
-	for i, z := range o.rows {
-		m := e.mod(i, o.t.Level)
-		if x != nil {
-			m.centredRow(z, x, fixedMod)
+	// Slots that repeat make a polynomial in X^k, which takes every value k times
+	// in a row.
+	gap := mostGap
+	for i := range o.rows {
+		if m := e.mod(i, o.t.Level); m.vec {
+			gap = min(gap, len(m.tw.short))
 		} else {
-			m.residues(z, c)
+			gap = 0
 		}
-		m.ntt(z, z)
-		if o.t.Kind == ir.PlainQPKind {
-			m.mulScalarRow(z, z, m.r2)
+	}
+	if x != nil {
+		gap = gather(x, gap)
+	} else {
+		gap = gather(c, gap)
+	}
+	n := e.n >> gap
+	for i, row := range o.rows {
+		m, z := e.mod(i, o.t.Level), row[:n]
+		if x != nil {
+			m.centredRow(z, x[:n], fixedMod)
+		} else {
+			m.residues(z, c[:n])
+		}
+		if gap > 0 {
+			m.tw.short[gap-1].forward(m, z, z)
+		} else {
+			m.ntt(z, z)
+		}
+		m.mulScalarRow(z, z, m.r2)
+		repeat(row, gap)
+	}
+}
+
+// gather finds the largest power of two 2^gap, gap at most most, such that only
+// multiples of it have coefficients, moves these to the front and returns gap.
+func gather[T uint64 | float64](x []T, most int) int {
+	gap := 0
+	for ; gap < most; gap++ {
+		k := 1 << gap
+		for i := k; i < len(x); i += 2 * k {
+			if x[i] != 0 {
+				most = gap
+				break
+			}
+		}
+		if most == gap {
+			break
+		}
+	}
+	if gap > 0 {
+		for i := range len(x) >> gap {
+			x[i] = x[i<<gap]
+		}
+	}
+	return gap
+}
+
+// repeat puts each of the first len(z)>>gap entries 2^gap times in a row.
+func repeat(z []uint64, gap int) {
+	switch k := 1 << gap; k {
+	case 1:
+	case 2:
+		for i := len(z)/2 - 1; i >= 0; i-- {
+			v := z[i]
+			y := z[2*i : 2*i+2]
+			y[0], y[1] = v, v
+		}
+	case 4:
+		for i := len(z)/4 - 1; i >= 0; i-- {
+			v := z[i]
+			y := z[4*i : 4*i+4]
+			y[0], y[1], y[2], y[3] = v, v, v, v
+		}
+	default:
+		for i := len(z)>>gap - 1; i >= 0; i-- {
+			v := z[i]
+			for y := z[i<<gap : (i+1)<<gap]; len(y) >= 8; y = y[8:] {
+				y[0], y[1], y[2], y[3], y[4], y[5], y[6], y[7] = v, v, v, v, v, v, v, v
+			}
 		}
 	}
 }

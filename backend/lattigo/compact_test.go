@@ -73,6 +73,49 @@ func TestCompact(t *testing.T) {
 	}
 }
 
+// The transforms of fewer points, which slots that repeat get by with, give what
+// the full one gives.
+func TestShortTransforms(t *testing.T) {
+	for _, ring := range []ir.Ring{ir.RingReal, ir.RingStandard} {
+		p, err := ir.NewParams("compact", 12, ring, ir.SecretTernary, []int{47, 45, 46}, []int{49, 48}, 45)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Insecure = true
+		e := must[*engine](t)(openEngine(p))
+		r := rand.New(rand.NewPCG(1, 2))
+		for period := p.Slots(); period > 0; period /= 2 {
+			d := ir.SlotData{Period: period}
+			for i := range d.Period {
+				d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, r.NormFloat64())
+			}
+			ty := ir.Type{Kind: ir.PlainQPKind, Level: 2, Scale: ir.ScaleTwo(45)}
+			a := must[*operand](t)(e.bind(ty, conformance.Slabs(e, ty)))
+			if err := e.Encode(&d, a); err != nil {
+				t.Fatal(err)
+			}
+			s := e.take()
+			c, _, err := e.coefs(s, &d, ty)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := make([]uint64, len(c))
+			fixed(x, c)
+			for i, row := range a.rows {
+				m := e.mod(i, 2)
+				z := make([]uint64, len(row))
+				m.centredRow(z, x, fixedMod)
+				m.ntt(z, z)
+				m.mulScalarRow(z, z, m.r2)
+				if !slices.Equal(z, row) {
+					t.Errorf("%s period %d limb %d differs", ring, period, i)
+				}
+			}
+			e.give(s)
+		}
+	}
+}
+
 func BenchmarkExpand(b *testing.B) {
 	p, err := ir.NewParams("compact", 16, ir.RingStandard, ir.SecretH192, []int{49, 45, 45, 45, 45}, []int{49, 49, 49, 49, 49, 49}, 45)
 	if err != nil {

@@ -12,7 +12,7 @@
 //	ct      c0 mod q0..ql, c1 mod q0..ql
 //	ctqp    c0 mod q0..ql, c0 mod p0.., c1 mod q0..ql, c1 mod p0..
 //	digits  digit by digit: mod q0..ql, mod p0..
-//	pt      mod q0..ql
+//	pt      mod q0..ql; Montgomery form
 //	ptqp    mod q0..ql, mod p0..; Montgomery form
 //	key     digit by digit: b mod q0..ql, b mod p0.., a mod q0..ql, a mod p0..;
 //	        Montgomery form

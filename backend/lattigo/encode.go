@@ -33,7 +33,7 @@ func (e *encoder) coefs(values *ir.SlotData, scale float64, work []complex128, c
 	if values.Period > e.n {
 		return 0, fmt.Errorf("slot values with period %d do not fit %d slots", values.Period, e.n)
 	}
-	if e.real && values.DFT != nil {
+	if e.real && values.Complex() {
 		return 0, errors.New("complex slot values need the standard ring")
 	}
 	// Values of a period n/k make a polynomial in X^k: a transform of n/k points

@@ -123,7 +123,6 @@ func (e *engine) take() *scratch {
 func (e *engine) give(s *scratch) { e.scratch <- s }
 
 func makeRows(k, n int) [][]uint64 {
-	//ZZ
 	all := make([]uint64, k*n)
 	rows := make([][]uint64, k)
 	for i := range rows {
@@ -242,8 +241,8 @@ func (e *engine) bind(t ir.Type, slabs [][]byte) (*operand, error) {
 	return o, nil
 }
 
-// Encode writes the plaintext of slot values at the level and scale of out. A
-// plaintext modulo QP is written in Montgomery form.
+// Encode writes the plaintext of slot values at the level and scale of out, in
+// Montgomery form.
 func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 	o, err := e.operand(out)
 	if err != nil {
@@ -312,6 +311,7 @@ var argKinds = map[ir.Op][]ir.Kind{
 	ir.OpHEAddPlain: {ir.CipherKind, ir.PlainKind}, ir.OpHEMulPlain: {ir.CipherKind, ir.PlainKind},
 	ir.OpHEAddConst: {ir.CipherKind}, ir.OpHEMulConst: {ir.CipherKind},
 	ir.OpHEMacConst: {ir.CipherKind, ir.CipherKind},
+	ir.OpHEMacPlain: {ir.CipherKind, ir.CipherKind, ir.PlainKind},
 	ir.OpHEMul:      {ir.CipherKind, ir.CipherKind, ir.KeyKind},
 	ir.OpHERescale:  {ir.CipherKind}, ir.OpHERotate: {ir.CipherKind, ir.KeyKind},
 	ir.OpHEDecompose: {ir.CipherKind}, ir.OpHEHoistRot: {ir.CipherKind, ir.DigitsKind, ir.KeyKind},
@@ -406,13 +406,13 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 		}
 	case ir.OpHEAddPlain:
 		for i := range nq {
-			e.mods[i].addRow(out.q(0, i), a.q(0, i), b.q(0, i))
+			e.mods[i].macScalarRow(out.q(0, i), a.q(0, i), b.q(0, i), 1) // out of Montgomery form
 			copyRow(out.q(1, i), a.q(1, i))
 		}
 	case ir.OpHEMulPlain:
 		for i := range nq { // limb by limb, while that of the plaintext is in cache
 			for k := range 2 {
-				e.mods[i].mulPlainRow(out.q(k, i), a.q(k, i), b.q(0, i))
+				e.mods[i].mulRow(out.q(k, i), a.q(k, i), b.q(0, i))
 			}
 		}
 	case ir.OpHEAddConst:
@@ -458,6 +458,12 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 		for i := range nqp {
 			for k := range 2 {
 				e.mod(i, l).macRow(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l), c.qp(0, i, l))
+			}
+		}
+	case ir.OpHEMacPlain:
+		for i := range nq {
+			for k := range 2 {
+				e.mods[i].macRow(out.q(k, i), a.q(k, i), b.q(k, i), c.q(0, i))
 			}
 		}
 	case ir.OpHELift:

@@ -1064,6 +1064,8 @@ conv4:
 	MUL(Z17, Z18, Z14, Z15)
 c4term:
 	MOVQ (R8), DI
+	PREFETCHT0 1024(DI)(BX*8)  // of up to eight rows in turn, which the machine does not foresee
+	PREFETCHT0 1088(DI)(BX*8)
 	VMOVDQU64 (DI)(BX*8), Z16
 	VMOVDQU64 64(DI)(BX*8), Z17
 	TARGET(0, Z0, Z1, Z2, Z3)

@@ -88,7 +88,6 @@ func testModulus(t *testing.T, rng *rand.Rand, f, s *modulus, n int) {
 		"macConst": func(m *modulus, z ...[]uint64) { m.macScalarRow(z[0], a, x, c) },
 		"subMul":   func(m *modulus, z ...[]uint64) { m.subMulRow(z[0], x, y, c) },
 		"mul":      func(m *modulus, z ...[]uint64) { m.mulRow(z[0], x, y) },
-		"mulPlain": func(m *modulus, z ...[]uint64) { m.mulPlainRow(z[0], x, y) },
 		"mac":      func(m *modulus, z ...[]uint64) { m.macRow(z[0], a, x, y) },
 		"tensor":   func(m *modulus, z ...[]uint64) { m.tensorRow(z[0], z[1], z[2], x, y, a, b) },
 		"square":   func(m *modulus, z ...[]uint64) { m.squareRow(z[0], z[1], z[2], x, y) },

@@ -8,41 +8,46 @@ package lattigo
 func (e *engine) rescale(w *scratch, out, in *operand) {
 	l := out.t.Level
 	last := e.mods[l+1]
-	x := w.acc[:1]
-	for k := range 2 {
-		last.intt(x[0], in.q(k, l+1))
-		e.divide(w, e.scale[l+1], x, l, func(i int, t []uint64, down uint64) {
-			e.mods[i].subMulRow(out.q(k, i), in.q(k, i), t, down)
-		})
-	}
+	x0, x1 := w.acc[:1], w.acc[1:2]
+	last.intt(x0[0], in.q(0, l+1))
+	last.intt(x1[0], in.q(1, l+1))
+	e.divide(w, e.scale[l+1], [][][]uint64{x0, x1}, l, func(k, i int, t []uint64, down uint64) {
+		e.mods[i].subMulRow(out.q(k, i), in.q(k, i), t, down)
+	})
 }
 
 // modDown divides both parts by P, rounding.
 func (e *engine) modDown(w *scratch, out, in *operand) {
 	l, np := out.t.Level, len(e.p.P)
-	x := w.acc[:np]
-	for k := range 2 {
-		for j := range np {
-			e.mods[len(e.p.Q)+j].intt(x[j], in.qp(k, l+1+j, l))
-		}
-		e.divide(w, e.pToQ, x, l, func(i int, t []uint64, down uint64) {
-			e.mods[i].subMulRow(out.q(k, i), in.q(k, i), t, down)
-		})
+	x0, x1 := w.acc[:np], w.acc[np:2*np]
+	for j := range np {
+		e.mods[len(e.p.Q)+j].intt(x0[j], in.qp(0, l+1+j, l))
+		e.mods[len(e.p.Q)+j].intt(x1[j], in.qp(1, l+1+j, l))
 	}
+	e.divide(w, e.pToQ, [][][]uint64{x0, x1}, l, func(k, i int, t []uint64, down uint64) {
+		e.mods[i].subMulRow(out.q(k, i), in.q(k, i), t, down)
+	})
 }
 
-// divide reads x, coefficients modulo the sources of b, as a centred number and
-// hands it to emit modulo q_0..q_l, transformed, with the inverse of the product
+// divide reads each x, coefficients modulo the sources of b, as centred numbers and
+// hands them to emit modulo q_0..q_l, transformed, with the inverse of the product
 // of the sources. It overwrites x and w.tmp.
-func (e *engine) divide(w *scratch, b *basis, x [][]uint64, l int, emit func(i int, t []uint64, down uint64)) {
-	v := w.v[0]
-	b.prepare(x, v)
+func (e *engine) divide(w *scratch, b *basis, x [][][]uint64, l int, emit func(k, i int, t []uint64, down uint64)) {
+	for k := range x {
+		b.prepare(x[k], w.v[k])
+	}
 	for from := 0; from <= l; from += e.group {
 		n := min(e.group, l+1-from)
-		b.convertGroup(w.tmp[:n], e.all[from:from+n], e.mods[from:from+n], x, v)
+		for k := range x {
+			b.convertGroup(w.tmp[k*e.group:k*e.group+n], e.all[from:from+n], e.mods[from:from+n], x[k], w.v[k])
+		}
+		// Transforms modulo one prime follow each other: their constants are large.
 		for i := range n {
-			e.mods[from+i].ntt(w.tmp[i], w.tmp[i])
-			emit(from+i, w.tmp[i], b.down[from+i])
+			for k := range x {
+				t := w.tmp[k*e.group+i]
+				e.mods[from+i].ntt(t, t)
+				emit(k, from+i, t, b.down[from+i])
+			}
 		}
 	}
 }
@@ -56,29 +61,24 @@ func (e *engine) prepareDigits(w *scratch, l int) {
 	}
 }
 
-// digitLimbs computes digit d modulo limbs from..from+n-1 of QP_l, transformed,
-// into rows t, and sets x to them; where a limb belongs to the digit it is own(i)
-// itself, and the row in t is not used.
+// digitLimbs computes digit d modulo limbs from..from+len(t)-1 of QP_l into rows t,
+// as coefficients still, and sets x to them; where a limb belongs to the digit it
+// is own(i) itself, transformed, and the row in t is not used.
 func (e *engine) digitLimbs(w *scratch, x, t [][]uint64, d, from, l int, own func(i int) []uint64) {
 	var targets [maxGroup]int
 	var mods [maxGroup]*modulus
 	n := len(t)
 	lo, hi := e.digitPrimes(d, l)
-	if n == 1 && from >= lo && from < hi {
-		x[0] = own(from)
-		return
-	}
-	for i := range n {
-		targets[i], mods[i] = e.target(from+i, l), e.mod(from+i, l)
-	}
-	e.digitBasis(d, l).convertGroup(t, targets[:n], mods[:n], w.coef[lo:hi], w.v[d])
-	for i := range n {
-		if from+i >= lo && from+i < hi {
-			x[i] = own(from + i)
-			continue
+	if from < lo || from+n > hi {
+		for i := range n {
+			targets[i], mods[i] = e.target(from+i, l), e.mod(from+i, l)
 		}
-		mods[i].ntt(t[i], t[i])
-		x[i] = t[i]
+		e.digitBasis(d, l).convertGroup(t, targets[:n], mods[:n], w.coef[lo:hi], w.v[d])
+	}
+	for i := range n {
+		if x[i] = t[i]; from+i >= lo && from+i < hi {
+			x[i] = own(from + i)
+		}
 	}
 }
 
@@ -98,7 +98,12 @@ func (e *engine) decompose(w *scratch, out, in *operand) {
 			z := out.rows[d*out.stride+from : d*out.stride+from+n]
 			e.digitLimbs(w, x[:n], z, d, from, l, own)
 			for i := range n {
-				copyRow(z[i], x[i])
+				if &x[i][0] != &z[i][0] {
+					copy(z[i], x[i])
+					continue
+				}
+				m := e.mod(from+i, l)
+				m.ntt(z[i], z[i])
 			}
 		}
 	}
@@ -114,9 +119,15 @@ func (e *engine) digitGadget(w *scratch, z0, z1 []uint64, key *operand, from, to
 		for k := range digits {
 			e.digitLimbs(w, w.x[k*e.group:k*e.group+n], w.tmp[(k+1)*e.group:(k+1)*e.group+n], k, from, l, own)
 		}
+		// Transforms modulo one prime follow each other: their constants are large.
 		for i := range n {
+			m := e.mod(from+i, l)
 			for k := range digits {
-				w.terms[k] = w.x[k*e.group+i]
+				x := w.x[k*e.group+i]
+				if t := w.tmp[(k+1)*e.group+i]; &x[0] == &t[0] {
+					m.ntt(x, x)
+				}
+				w.terms[k] = x
 			}
 			e.dotKey(w, z0, z1, w.terms[:digits], key, from+i, l)
 			emit(from + i)
@@ -311,7 +322,7 @@ func (e *engine) giant(w *scratch, out, in, key *operand, rot int) {
 	for j := range np {
 		e.mods[len(e.p.Q)+j].intt(p[j], in.qp(1, l+1+j, l))
 	}
-	e.divide(w, e.pToQ, p, l, func(i int, t []uint64, down uint64) {
+	e.divide(w, e.pToQ, [][][]uint64{p}, l, func(_, i int, t []uint64, down uint64) {
 		m := e.mods[i]
 		m.subMulRow(w.own[i], in.q(1, i), t, down)
 		m.intt(w.coef[i], w.own[i])

@@ -16,7 +16,15 @@ type twiddles struct {
 	first, firsS []uint64
 	g, gs        uint64 // inverse fold
 	n, ns        uint64 // 1/N, or 1/2N in the conjugate-invariant ring
+	// short transforms polynomials in X^(2^(i+1)) forward: it has the tables of
+	// the ring of as many times fewer coefficients, whose roots are the first of
+	// this ring.
+	short []*twiddles
 }
+
+// mostGap is log2 of the widest gap between coefficients for which there is a
+// shorter transform.
+const mostGap = 3
 
 // shoup returns floor(w*2^52/q).
 func shoup(w, q uint64) uint64 {
@@ -45,6 +53,9 @@ func newTwiddles(m *modulus, n int, fold bool) *twiddles {
 	}
 	t.w, t.ws = layers(m.sub.RootsForward)
 	t.inv, t.invS = layers(m.sub.RootsBackward)
+	for k := n / 2; k >= max(64, n>>mostGap); k /= 2 {
+		t.short = append(t.short, &twiddles{fold: fold, last: blockTwiddles(t.w[:k]), lastS: blockTwiddles(t.ws[:k])})
+	}
 	t.last, t.lastS = blockTwiddles(t.w), blockTwiddles(t.ws)
 	t.first, t.firsS = blockTwiddles(t.inv), blockTwiddles(t.invS)
 	// The passes read the layers down to blocks of 128; the rest is in the block
@@ -54,6 +65,9 @@ func newTwiddles(m *modulus, n int, fold bool) *twiddles {
 	if fold {
 		t.f, t.g = plain(m.sub.RootsForward[1]), plain(m.sub.RootsBackward[1])
 		t.fs, t.gs = shoup(t.f, m.q), shoup(t.g, m.q)
+	}
+	for _, u := range t.short {
+		u.w, u.ws, u.f, u.fs = t.w, t.ws, t.f, t.fs
 	}
 	t.n = plain(m.sub.NInv)
 	t.ns = shoup(t.n, m.q)

@@ -50,6 +50,8 @@ func TestRaise(t *testing.T) {
 			}
 			p.Insecure = true
 			e := must[*engine](t)(openEngine(p))
+			portable := &engine{rings: must[*rings](t)(newRingsWith(p, false)), scratch: make(chan *scratch, 1)}
+			portable.scratch <- nil
 			cl := newTestClient(t, e)
 			bind := func(k ir.Kind, l int, s ir.Scale) *operand {
 				tt := ir.Type{Kind: k, Encrypted: true, Level: l, Scale: s}
@@ -81,6 +83,15 @@ func TestRaise(t *testing.T) {
 				out := bind(ir.CipherKind, l, d)
 				if err := e.exec(&plan.Step{Op: ir.OpHERaise}, [3]*operand{x, sparse, dense}, out); err != nil {
 					t.Fatal(err)
+				}
+				plain := bind(ir.CipherKind, l, d)
+				if err := portable.exec(&plan.Step{Op: ir.OpHERaise}, [3]*operand{x, sparse, dense}, plain); err != nil {
+					t.Fatal(err)
+				}
+				for i := range plain.rows {
+					if !slices.Equal(plain.rows[i], out.rows[i]) {
+						t.Fatalf("level %d: limb %d depends on the kernels", l, i)
+					}
 				}
 				sent := make([]int64, e.n) // modulo q_0: message and noise
 				for i, r := range cl.decryptLimb(out, 0) {

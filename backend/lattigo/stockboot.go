@@ -23,6 +23,7 @@ const (
 // Unit is the time of stock bootstraps.
 type Unit struct {
 	Seconds []float64 // per bootstrap
+	CPU     []float64 // the same, by the clock of the processor
 	Setup   float64   // seconds to make keys and matrices
 	Mean    float64   // -log2 of the mean and of the largest error of a slot,
 	Worst   float64   // for slots uniform in the square of side 2
@@ -31,8 +32,8 @@ type Unit struct {
 // StockBootstrap times bootstraps of stock Lattigo with its own parameters and
 // code; nothing of the engine takes part. The evaluator overwrites its input and,
 // from Bootstrap, returns nonsense for sparse slots, so each run takes a copy,
-// full slots, and Evaluate.
-func StockBootstrap(runs int) (*Unit, error) {
+// full slots, and Evaluate. cpu returns the processor time used so far.
+func StockBootstrap(runs int, cpu func() float64) (*Unit, error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(10)) // gigabytes of keys
 	began := time.Now()
 	set := bootstrapping.N16QP1546H192H32
@@ -71,11 +72,11 @@ func StockBootstrap(runs int) (*Unit, error) {
 	u := &Unit{Setup: time.Since(began).Seconds()}
 	var high *rlwe.Ciphertext
 	for range max(runs, 1) {
-		in, start := low.CopyNew(), time.Now()
+		in, start, used := low.CopyNew(), time.Now(), cpu()
 		if high, err = eval.Evaluate(in); err != nil {
 			return nil, err
 		}
-		u.Seconds = append(u.Seconds, time.Since(start).Seconds())
+		u.Seconds, u.CPU = append(u.Seconds, time.Since(start).Seconds()), append(u.CPU, cpu()-used)
 	}
 	got := make([]complex128, len(want))
 	if err := encoder.Decode(rlwe.NewDecryptor(params, sk).DecryptNew(high), got); err != nil {

@@ -140,7 +140,7 @@ func reportPlan(p *plan.Plan) *planReport {
 			case plan.ActFetch:
 				tr.Fetches++
 				o := &p.Objects[a.Obj]
-				tr.Transforms += one(t.IsCompact(o, p.Params.Slabs(o.Type.Kind, o.Type.Level)))
+				tr.Transforms += one(t.IsCompact(p, o, p.Params.Slabs(o.Type.Kind, o.Type.Level)))
 			case plan.ActSpill:
 				tr.Spills++
 			}

@@ -556,20 +556,21 @@ func decodePlains(b []byte, version uint32) ([]ir.SlotData, error) {
 		if version > 1 {
 			entries--
 		}
-		if entries > period || entries > uint64(len(b)) {
+		if entries > 2*period || entries > uint64(len(b)) {
 			return bad()
 		}
 		d := ir.SlotData{Period: int(period), Index: make([]int32, entries), Value: make([]float64, entries)}
 		at := uint64(0)
 		for k := range d.Index {
 			gap, v := next(), next()
-			if broken || gap >= period || v >= n || at+gap >= period {
+			if broken || gap >= 2*period || v >= n || at+gap >= 2*period {
 				return bad()
 			}
 			at += gap
 			d.Index[k], d.Value[k] = int32(at), values[v]
 			at++
 		}
+		d.SetImag()
 		out[i] = d
 	}
 	if broken || len(b) != 0 {
@@ -617,7 +618,7 @@ func (p *Plan) Verify() error {
 			values[i].Op, values[i].Attrs = ir.OpHEKey, ir.Attrs{"rot": o.Rot, "level": o.Type.Level}
 		case RolePlain:
 			made[i] = (o.Type.Kind == ir.PlainKind || o.Type.Kind == ir.PlainQPKind) && o.Plain >= 0 && int(o.Plain) < len(p.Plains) &&
-				o.Type.Complex == (p.Plains[o.Plain].DFT != nil)
+				o.Type.Complex == p.Plains[o.Plain].Complex()
 		case RoleTemp, RoleOutput:
 			continue
 		}
@@ -750,7 +751,7 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 }
 
 // inPlaceOps may write their first argument.
-var inPlaceOps = []ir.Op{ir.OpHEAdd, ir.OpHEAddQP, ir.OpHEMacConst, ir.OpHEMacQP}
+var inPlaceOps = []ir.Op{ir.OpHEAdd, ir.OpHEAddQP, ir.OpHEMacConst, ir.OpHEMacQP, ir.OpHEMacPlain}
 
 // InPlace reports whether steps of an op may write their first argument.
 func InPlace(op ir.Op) bool { return slices.Contains(inPlaceOps, op) }

@@ -165,11 +165,16 @@ func TestPlains(t *testing.T) {
 				plains = append(plains, d)
 				continue
 			}
-			for i := range d.Period {
+			most := d.Period
+			if r.IntN(4) == 0 {
+				most *= 2 // imaginary parts
+			}
+			for i := range most {
 				if r.IntN(3) == 0 {
 					d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, []float64{0.5, r.NormFloat64(), math.Copysign(0, -1), 1e-300}[r.IntN(4)])
 				}
 			}
+			d.SetImag()
 			plains = append(plains, d)
 		}
 		raw := encodePlains(plains)

@@ -33,7 +33,7 @@ type Object struct {
 }
 
 // Step is one scheme operation. Out is a fresh object except for the
-// accumulating ops (OpHEMacConst, OpHEMacQP, OpHEAddQP, OpHEAdd), where Out may
+// accumulating ops (OpHEMacConst, OpHEMacQP, OpHEMacPlain, OpHEAddQP, OpHEAdd), where Out may
 // equal Args[0]: then the step updates in place.
 type Step struct {
 	Op    ir.Op      `cbor:"o"`
@@ -144,7 +144,7 @@ func (p *Plan) CountStep(c *Counts, step int) {
 	case ir.OpHEMul:
 		c.CtMults++
 		c.KeySwitches++
-	case ir.OpHEMulPlain, ir.OpHEMulQP, ir.OpHEMacQP:
+	case ir.OpHEMulPlain, ir.OpHEMacPlain, ir.OpHEMulQP, ir.OpHEMacQP:
 		c.Diagonals++
 	}
 }
@@ -283,8 +283,8 @@ type Tier struct {
 	Actions    []Action `cbor:"actions"`
 	// Compact is the least size in slabs of plaintexts that the slow tier holds as
 	// one slab of coefficients; a fetch of one ends with the transforms that make
-	// its slabs. 0: none. With Whole, it is for weights alone, and generated
-	// diagonals, which every bootstrap reads again, are whole.
+	// its slabs. 0: none. With Whole, the matrices of bootstraps, which are read
+	// again and again, are whole all the same.
 	Compact int  `cbor:"compact,omitempty"`
 	Whole   bool `cbor:"whole,omitempty"`
 	// Prediction for one core.
@@ -295,8 +295,11 @@ type Tier struct {
 	BytesLower   int64   `cbor:"bytes_lower"` // distinct read-only bytes: nothing can read less
 }
 
-// IsCompact reports whether the slow tier holds an object of so many slabs as
-// one slab of coefficients.
-func (t *Tier) IsCompact(o *Object, slabs int) bool {
-	return t.Compact > 0 && o.Role == RolePlain && slabs >= t.Compact && !(t.Whole && o.Type.Complex)
+// IsCompact reports whether the slow tier holds an object of p of so many slabs
+// as one slab of coefficients.
+func (t *Tier) IsCompact(p *Plan, o *Object, slabs int) bool {
+	matrix := func() bool {
+		return o.Layer >= 0 && int(o.Layer) < len(p.Layers) && p.Layers[o.Layer].Kind == LayerRefresh
+	}
+	return t.Compact > 0 && o.Role == RolePlain && slabs >= t.Compact && !(t.Whole && matrix())
 }

@@ -1,0 +1,159 @@
+package home_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/backend/lattigo"
+	"github.com/home-fhe/home/backend/sim"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/passes"
+)
+
+// deepNetwork returns a network with many nonlinear steps in a row, some of which
+// read what was made long before.
+func deepNetwork(seed uint64) *ir.Graph {
+	r := rand.New(rand.NewPCG(seed, 0x64656570))
+	n := &netGen{r: r, g: &ir.Graph{Name: fmt.Sprintf("deep-%d", seed)}}
+	shape := [][]int{{1, 1 + r.IntN(40)}, {1, 1 + r.IntN(3), 1 + r.IntN(8), 1 + r.IntN(8)}, {1, 2, 8, 8}, {1, 4, 12, 12}}[r.IntN(4)]
+	in, err := n.g.Add(ir.OpInput, "input", ir.Attrs{"shape": shape})
+	if err != nil {
+		panic(err)
+	}
+	n.g.Inputs, n.live = []*ir.Value{in}, []*ir.Value{in}
+	last := in
+	grow := func(v *ir.Value) {
+		if v != nil {
+			last = v
+		}
+	}
+	for range 5 + r.IntN(5) {
+		for range r.IntN(3) {
+			grow(n.linear())
+		}
+		if r.IntN(4) == 0 {
+			grow(n.nonlinear())
+		}
+		if r.IntN(4) > 0 {
+			grow(n.add(ir.OpAct, ir.Attrs{"fn": []string{"tanh", "sigmoid", "silu"}[r.IntN(3)]}, last))
+		} else {
+			grow(n.add(ir.OpMul, nil, last, last))
+		}
+	}
+	n.g.Outputs = append(n.g.Outputs, last)
+	for r.IntN(4) == 0 {
+		n.g.Outputs = append(n.g.Outputs, n.live[r.IntN(len(n.live))])
+	}
+	n.g.Prune()
+	return n.g
+}
+
+// TestRandomDeep runs random networks on chains that are too short for them: on
+// exact slots, where the error is that of the bootstraps' sine, simulated, and
+// some encrypted.
+func TestRandomDeep(t *testing.T) {
+	cases, encrypted := 16, 6
+	if longTests() {
+		cases, encrypted = 600, 100
+	}
+	bootstraps := 0
+	for seed := range uint64(cases) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { bootstraps += deepCase(t, seed, seed < uint64(encrypted)) })
+	}
+	if bootstraps < cases/2 {
+		t.Errorf("%d bootstraps in %d networks: too few to tell", bootstraps, cases)
+	}
+}
+
+func deepCase(t *testing.T, seed uint64, encrypted bool) (bootstraps int) {
+	g := deepNetwork(seed)
+	if err := ir.Verify(g, ir.Tensor); err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(seed, 0x73616d70))
+	shape := g.Inputs[0].Type.Shape
+	style := inputStyle(r, ir.NumElems(shape))
+	var calib []*ir.Array
+	for range 40 {
+		x := randomSample(r, shape)
+		for i, u := range x.Data {
+			x.Data[i] = style(i, u)
+		}
+		calib = append(calib, x)
+	}
+	q := slices.Concat([]int{49}, slices.Repeat([]int{44}, 17+r.IntN(6)))
+	par, err := ir.NewParams("test-deep", 7+r.IntN(3), ir.RingStandard, ir.SecretTernary, q, slices.Repeat([]int{48}, 5), 44)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := passes.Compile(passes.Source{Graph: g}, passes.Options{Calibrate: calib, AccuracyDrop: 0.3, Margin: 0.5, AllowInsecure: true, Params: par})
+	if errors.Is(err, passes.ErrAccuracy) || errors.Is(err, passes.ErrTooDeep) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("seed %d, %+v:\n%s", seed, p.Counts, g)
+		}
+	}()
+	if err := p.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	x := calib[r.IntN(6)]
+	out, _, err := clear.EvalTensor(p.Network, []*ir.Array{x}, clear.Options{Approx: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, want := 1.0, [][]float64{}
+	for _, a := range out {
+		top, want = max(top, a.MaxAbs()), append(want, a.Data)
+	}
+	check := func(machine string, got []*ir.Array, err error, tolerance float64) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", machine, err)
+		}
+		if e, err := largestError(got, want); err != nil || !(e <= tolerance) {
+			t.Errorf("%s: error %.3g exceeds %.3g (outputs up to %.3g; %v)", machine, e, tolerance, top, err)
+		}
+	}
+	exact, err := clear.NewEngine(&p.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := runSlots(p, exact, func(v []float64, o backend.Operand) error {
+		z, _ := clear.Slots(o)
+		copy(z, v)
+		return nil
+	}, x, 1)
+	check("clear", got, err, 2e-4*top)
+	noisy, err := sim.New(&p.Params, backend.DefaultProfile(), seed+2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer noisy.Close()
+	claim := 8*math.Exp2(-p.OutputBits) + 1e-12*top
+	got, err = runSlots(p, noisy, noisy.Encrypt, x, 1)
+	check("simulate", got, err, claim)
+	if encrypted {
+		pair := newParty(t, p, 1, lattigo.AllowInsecure())
+		ct, inputs := pair.encrypt(t, x, 1)
+		res, rep, err := pair.exec.Run(t.Context(), inputs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("encrypted", pair.decrypt(t, ct, res, 1), nil, claim)
+		if rep.Counts != p.Counts {
+			t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
+		}
+	}
+	return p.Counts.Bootstraps
+}
