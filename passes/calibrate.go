@@ -178,10 +178,12 @@ func newCalibration(g *ir.Graph, samples []*ir.Array) (*calibration, error) {
 	return c, nil
 }
 
-// fitSamples and checkSamples are how many samples each half has at most.
+// fitSamples and checkSamples are how many samples each half has at most. Both are
+// evaluated side by side, in no more memory than walkBytes.
 const (
 	fitSamples   = 250
 	checkSamples = 200
+	walkBytes    = 1 << 30
 )
 
 // split takes samples to fit to and to judge by in turn, spread over all.
@@ -191,13 +193,37 @@ func (c *calibration) split() {
 		return
 	}
 	half := len(c.samples) / 2
+	room := walkBytes / (8 * max(1, slices.Max(liveElems(c.graph)))) // samples
 	take := func(n, first int) (out []int) {
-		for i := range min(half, n) {
-			out = append(out, 2*(i*half/min(half, n))+first)
+		n = max(1, min(half, n, room*n/(fitSamples+checkSamples)))
+		for i := range n {
+			out = append(out, 2*(i*half/n)+first)
 		}
 		return out
 	}
 	c.fit, c.held = take(fitSamples, 0), take(checkSamples, 1)
+}
+
+// liveElems counts, for every value, the elements that are held while it is
+// evaluated.
+func liveElems(g *ir.Graph) []int {
+	last := make([]int, len(g.Values))
+	for i, v := range g.Values {
+		last[i] = i
+		for _, a := range v.Args {
+			last[a.ID] = i
+		}
+	}
+	out := make([]int, len(g.Values))
+	for i, v := range g.Values {
+		if v.Op == ir.OpConst {
+			continue
+		}
+		for k := i; k <= last[i]; k++ {
+			out[k] += v.Type.Elems()
+		}
+	}
+	return out
 }
 
 // pick returns samples by their numbers.
@@ -278,14 +304,6 @@ func (q quality) ok(drop float64) bool {
 		return q.disagree <= drop && q.expected <= drop && q.logit95 <= 0.25*q.margin
 	}
 	return q.logit95 <= drop*max(q.largest, 1e-9)
-}
-
-// hopeless reports a quality so far from the budget that a few samples show it.
-func (q quality) hopeless(drop float64) bool {
-	if q.margin > 0 {
-		return q.disagree > 10*drop || q.expected > 10*drop || q.logit95 > q.margin
-	}
-	return q.logit95 > 4*drop*max(q.largest, 1e-9)
 }
 
 func (q quality) String() string {

@@ -14,7 +14,7 @@ import (
 // channelFloor-th of the tensor's.
 const (
 	channelMargin = 3
-	channelFloor  = 3
+	channelFloor  = 2
 )
 
 // fitActivation approximates an activation given what the network, approximated
@@ -184,6 +184,7 @@ type degreeSearch struct {
 	rungs []rung
 	best  []*ir.Approx
 	front []*front // by activation, for rungs as they are; nil where none is kept
+	keep  bool     // there is memory for fronts
 	macs  []float64
 	work  float64 // multiply-adds spent
 }
@@ -238,7 +239,7 @@ func (s *degreeSearch) trial(rungs []rung, drop float64) (quality, error) {
 		if err := now.held.Until(v); err != nil {
 			return quality{}, err
 		}
-		if k%frontEvery == 0 {
+		if s.keep && k%frontEvery == 0 {
 			fronts[k] = &front{now.fit.Clone(), now.held.Clone()}
 		}
 		if k < from {
@@ -288,7 +289,11 @@ func (f *front) at(acts []*ir.Value, k int) int {
 // row as make the network cheaper, while the budget still holds.
 func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
 	s := &degreeSearch{u: u, c: c, acts: acts, macs: multiplyAdds(c.graph)}
-	for _, v := range acts {
+	live, kept := liveElems(c.graph), 0
+	for k, v := range acts {
+		if k%frontEvery == 0 {
+			kept += live[v.ID]
+		}
 		shape, err := v.ActShape()
 		if err != nil {
 			return err
@@ -296,6 +301,7 @@ func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
 		s.even = s.even || shape.Sym == ir.SymEven
 		s.signs = s.signs || homogeneous(v) && !u.multiplied[v]
 	}
+	s.keep = 8*kept*(len(c.fit)+len(c.held)) <= walkBytes
 	var ladder []rung
 	for k := minPolyLevels; k <= maxPolyLevels; k++ {
 		ladder = append(ladder, rung{k, false})

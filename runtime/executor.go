@@ -141,7 +141,8 @@ type Executor struct {
 
 // NewExecutor checks the plan against the engine and does the set-up that its
 // residency asks for: without a slow tier every key is expanded and every
-// weight encoded into DRAM, in parallel. The caller closes the executor.
+// weight encoded into DRAM, in parallel; with one, as much memory is taken from
+// the operating system as the tier plan will use. The caller closes the executor.
 func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options) (*Executor, error) {
 	o.Threads = max(o.Threads, 1)
 	if o.QueueDepth <= 0 {
@@ -195,14 +196,43 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	if err := x.makeFixed(ctx); err != nil {
 		return nil, errors.Join(err, x.Close())
 	}
-	if o.Slow == nil {
-		x.setup = time.Since(began).Seconds()
+	if o.Slow != nil {
+		if err := x.arena.Populate(x.peak(), o.Threads); err != nil {
+			return nil, errors.Join(err, x.Close())
+		}
 	}
+	x.setup = time.Since(began).Seconds()
 	return x, nil
 }
 
-// SetupSeconds returns how long NewExecutor took to expand keys and encode
-// weights; 0 with a slow tier.
+// peak returns the most slabs that the tier plan makes resident at once.
+func (x *Executor) peak() int {
+	most, now, next := 0, 0, 0
+	in := make([]bool, len(x.p.Objects))
+	enter := func(o plan.ObjectID) {
+		if !in[o] {
+			in[o] = true
+			now += int(x.slabs[o])
+			most = max(most, now)
+		}
+	}
+	for s := range x.p.Steps {
+		for ; next < len(x.actions) && int(x.actions[next].Step) <= s; next++ {
+			switch a := x.actions[next]; {
+			case a.Obj < 0 || int(a.Obj) >= len(in): // Run refuses it
+			case a.Kind == plan.ActFetch:
+				enter(a.Obj)
+			case in[a.Obj]:
+				in[a.Obj] = false
+				now -= int(x.slabs[a.Obj])
+			}
+		}
+		enter(x.p.Steps[s].Out)
+	}
+	return most
+}
+
+// SetupSeconds returns how long NewExecutor took.
 func (x *Executor) SetupSeconds() float64 { return x.setup }
 
 // Close frees everything the executor holds. No run may be in progress.

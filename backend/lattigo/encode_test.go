@@ -144,7 +144,7 @@ func TestReserve(t *testing.T) {
 			for _, m := range e.mods {
 				tables += words(m.sub.RootsForward, m.sub.RootsBackward)
 				if w := m.tw; w != nil {
-					tables += words(w.w, w.ws, w.inv, w.invS, w.last, w.lastS, w.first, w.firsS)
+					tables += words(w.w, w.ws, w.inv, w.invS, w.last, w.first)
 				}
 			}
 			s := e.newScratch()

@@ -17,10 +17,10 @@ func nttPass4(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)
 func nttPass2(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)
 
 //go:noescape
-func nttLast(dst, src *uint64, blocks int, w, ws *uint64, q uint64)
+func nttLast(dst, src *uint64, blocks int, w *uint64, q, inv uint64)
 
 //go:noescape
-func inttFirst(dst, src *uint64, blocks int, w, ws *uint64, q uint64)
+func inttFirst(dst, src *uint64, blocks int, w *uint64, q, inv uint64)
 
 //go:noescape
 func inttPass4(p *uint64, blocks, t int, w, ws *uint64, q uint64)

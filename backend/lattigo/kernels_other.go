@@ -10,8 +10,8 @@ const noVector = "BUG: vector kernel called without a vector unit"
 
 func nttPass4(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)         { panic(noVector) }
 func nttPass2(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)         { panic(noVector) }
-func nttLast(dst, src *uint64, blocks int, w, ws *uint64, q uint64)             { panic(noVector) }
-func inttFirst(dst, src *uint64, blocks int, w, ws *uint64, q uint64)           { panic(noVector) }
+func nttLast(dst, src *uint64, blocks int, w *uint64, q, inv uint64)            { panic(noVector) }
+func inttFirst(dst, src *uint64, blocks int, w *uint64, q, inv uint64)          { panic(noVector) }
 func inttPass4(p *uint64, blocks, t int, w, ws *uint64, q uint64)               { panic(noVector) }
 func inttPass2(p *uint64, blocks, t int, w, ws *uint64, q uint64)               { panic(noVector) }
 func foldVec(dst, src *uint64, n int, f, fs, q uint64)                          { panic(noVector) }

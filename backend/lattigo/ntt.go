@@ -8,14 +8,14 @@ import "math/bits"
 // that of Lattigo, entry for entry (Harvey, J. Symb. Comp. 2014, for the lazy
 // butterflies; Kim and Song, ICISC 2018, for the conjugate-invariant ring).
 type twiddles struct {
-	fold         bool // conjugate-invariant: fold before the transform
-	f, fs        uint64
-	w, ws        []uint64 // layer with h blocks reads w[h..2h)
-	last, lastS  []uint64 // 64 words per block of 64 residues, see blockTwiddles
-	inv, invS    []uint64
-	first, firsS []uint64
-	g, gs        uint64 // inverse fold
-	n, ns        uint64 // 1/N, or 1/2N in the conjugate-invariant ring
+	fold      bool // conjugate-invariant: fold before the transform
+	f, fs     uint64
+	w, ws     []uint64 // layer with h blocks reads w[h..2h)
+	last      []uint64 // blockWords per block of 64 residues, see blockTwiddles
+	inv, invS []uint64
+	first     []uint64
+	g, gs     uint64 // inverse fold
+	n, ns     uint64 // 1/N, or 1/2N in the conjugate-invariant ring
 	// short transforms polynomials in X^(2^(i+1)) forward: it has the tables of
 	// the ring of as many times fewer coefficients, whose roots are the first of
 	// this ring.
@@ -54,10 +54,9 @@ func newTwiddles(m *modulus, n int, fold bool) *twiddles {
 	t.w, t.ws = layers(m.sub.RootsForward)
 	t.inv, t.invS = layers(m.sub.RootsBackward)
 	for k := n / 2; k >= max(64, n>>mostGap); k /= 2 {
-		t.short = append(t.short, &twiddles{fold: fold, last: blockTwiddles(t.w[:k]), lastS: blockTwiddles(t.ws[:k])})
+		t.short = append(t.short, &twiddles{fold: fold, last: blockTwiddles(m, t.w[:k], t.ws[:k])})
 	}
-	t.last, t.lastS = blockTwiddles(t.w), blockTwiddles(t.ws)
-	t.first, t.firsS = blockTwiddles(t.inv), blockTwiddles(t.invS)
+	t.last, t.first = blockTwiddles(m, t.w, t.ws), blockTwiddles(m, t.inv, t.invS)
 	// The passes read the layers down to blocks of 128; the rest is in the block
 	// tables.
 	keep := max(2, n/64)
@@ -74,26 +73,38 @@ func newTwiddles(m *modulus, n int, fold bool) *twiddles {
 	return t
 }
 
-// blockTwiddles gathers the constants of the six innermost layers block by
-// block: word 0 for pairs at distance 32, 1-2 at 16, 3-6 at 8; then, for the
-// transposed block (lane r belongs to row r of eight residues), words 8-15 at
-// distance 4, 16-31 at 2 (first pair of each row, then second), 32-63 at 1.
-func blockTwiddles(w []uint64) []uint64 {
+// blockWords is the number of constants of a block of 64 residues.
+const blockWords = 72
+
+// blockTwiddles gathers the constants of the six innermost layers block by block.
+// The first three layers have word 0 for pairs at distance 32, 1-2 at 16, 3-6 at
+// 8, and their quotients eight words on. The others work on the transposed block
+// (lane r belongs to row r of eight residues) and, having a constant for every
+// pair, do without quotients, in Montgomery form: words 16-23 at distance 4, 24-39
+// at 2 (first pair of each row, then second), 40-71 at 1.
+func blockTwiddles(m *modulus, w, ws []uint64) []uint64 {
 	n := len(w)
-	out := make([]uint64, n)
+	out := make([]uint64, n/64*blockWords)
 	for b := range n / 64 {
-		o := out[b*64 : b*64+64]
-		o[0] = w[n/64+b]
-		copy(o[1:3], w[n/32+2*b:])
-		copy(o[3:7], w[n/16+4*b:n/16+4*b+4])
+		o := out[b*blockWords : (b+1)*blockWords]
+		for k, w := range [2][]uint64{w, ws} {
+			o := o[8*k : 8*k+8]
+			o[0] = w[n/64+b]
+			copy(o[1:3], w[n/32+2*b:])
+			copy(o[3:7], w[n/16+4*b:n/16+4*b+4])
+		}
+		o = o[16:]
 		for r := range 8 {
-			o[8+r] = w[n/8+8*b+r]
+			o[r] = w[n/8+8*b+r]
 			for k := range 2 {
-				o[16+8*k+r] = w[n/4+16*b+2*r+k]
+				o[8+8*k+r] = w[n/4+16*b+2*r+k]
 			}
 			for k := range 4 {
-				o[32+8*k+r] = w[n/2+32*b+4*r+k]
+				o[24+8*k+r] = w[n/2+32*b+4*r+k]
 			}
+		}
+		for i := range o {
+			o[i] = m.form(o[i])
 		}
 	}
 	return out
@@ -117,13 +128,13 @@ func (t *twiddles) forward(m *modulus, z, x []uint64) {
 		nttPass4(&z[0], src, blocks, size/4, &t.w[0], &t.ws[0], m.q)
 		src = &z[0]
 	}
-	nttLast(&z[0], src, n/64, &t.last[0], &t.lastS[0], m.q)
+	nttLast(&z[0], src, n/64, &t.last[0], m.q, m.inv)
 }
 
 // inverse is the inverse of forward, for entries below q.
 func (t *twiddles) inverse(m *modulus, z, x []uint64) {
 	n := len(z)
-	inttFirst(&z[0], &x[0], n/64, &t.first[0], &t.firsS[0], m.q)
+	inttFirst(&z[0], &x[0], n/64, &t.first[0], m.q, m.inv)
 	blocks, size := n/256, 256
 	for ; size <= n; blocks, size = blocks/4, size*4 {
 		inttPass4(&z[0], blocks, size/4, &t.inv[0], &t.invS[0], m.q)

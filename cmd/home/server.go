@@ -141,9 +141,7 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 		return nil, err
 	}
 	s.closers = append(s.closers, s.exec.Close)
-	if ro.Slow == nil {
-		s.setup += time.Since(began).Seconds()
-	}
+	s.setup += time.Since(began).Seconds()
 	return s, nil
 }
 

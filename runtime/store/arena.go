@@ -140,6 +140,46 @@ func (a *Arena) Alloc(n int, p Purpose, o Owner) (*Block, error) {
 	return b, nil
 }
 
+// Populate maps the first n slabs, within the limit, and has the operating
+// system back them with memory, from several goroutines: it may take longer to
+// find and clear a page than to fill it. It is for the time before the first
+// Alloc.
+func (a *Arena) Populate(n, threads int) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.use.Limit > 0 {
+		n = min(n, a.use.Limit)
+	}
+	for a.use.Mapped < n {
+		if err := a.grow(1); err != nil {
+			return err
+		}
+	}
+	if invariants {
+		return nil // poisoned, and so backed
+	}
+	var wg sync.WaitGroup
+	rest := make(chan []byte, len(a.chunks))
+	left := n * a.slab
+	for _, c := range a.chunks {
+		m := c.mem[:max(0, min(len(c.mem), left))]
+		left -= len(m)
+		rest <- m
+	}
+	close(rest)
+	for range max(threads, 1) {
+		wg.Go(func() {
+			for m := range rest {
+				for i := 0; i < len(m); i += PageBytes {
+					m[i] = 0
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
 func (a *Arena) account(p Purpose, o Owner, n int) {
 	a.use.InUse += n
 	a.use.ByPurpose[p] += n

@@ -206,3 +206,28 @@ func TestArenaRandom(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Memory that is backed beforehand is handed out like any other, and never more
+// than the limit.
+func TestPopulate(t *testing.T) {
+	for _, c := range []struct{ limit, n, mapped int }{{100, 30, 100}, {100, 1000, 100}, {0, 10, chunkBytes / 4096}, {100, 0, 0}} {
+		a, err := NewArena(4096, c.limit, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Populate(c.n, 3); err != nil {
+			t.Fatal(err)
+		}
+		if u := a.Usage(); u.Mapped != c.mapped || u.InUse != 0 {
+			t.Errorf("limit %d, %d slabs populated: %+v, want %d mapped", c.limit, c.n, u, c.mapped)
+		}
+		b, err := a.Alloc(60, Keys, "one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Free()
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
