@@ -33,17 +33,27 @@ func longTests() bool { return os.Getenv("HOME_LONG") != "" }
 // shape that the network takes one in, batch axis included.
 func images(t testing.TB, file string, n int, shape []int, mean, std float64) []*ir.Array {
 	t.Helper()
-	p := &plan.Preprocess{Channels: "gray", Order: "nchw", Scale: 1.0 / 255, Mean: []float64{mean}, Std: []float64{std}}
+	return pictures(t, file, n, shape, plan.Preprocess{Scale: 1.0 / 255, Mean: []float64{mean}, Std: []float64{std}})
+}
+
+// pictures reads pictures of a data set for n inputs of a network, which takes
+// several at a time where its first axis is longer than one.
+func pictures(t testing.TB, file string, n int, shape []int, p plan.Preprocess) []*ir.Array {
+	t.Helper()
+	p.Channels = "gray"
 	if strings.HasPrefix(file, "cifar10/") {
 		p.Channels = "rgb"
 	}
-	all, err := dataset.Load(filepath.Join(dataDir(t), file), dataset.Options{Limit: n, Shape: shape[1:], Preprocess: p})
+	if p.Order = "nchw"; len(shape) == 4 && shape[3] < shape[1] {
+		p.Order = "nhwc"
+	}
+	all, err := dataset.Load(filepath.Join(dataDir(t), file), dataset.Options{Limit: n * shape[0], Shape: shape[1:], Preprocess: &p})
 	if err != nil {
 		t.Fatal(err)
 	}
 	per := ir.NumElems(shape)
 	if len(all.Data) != n*per {
-		t.Fatalf("%s: %d values, want %d pictures of %d", file, len(all.Data), n, per)
+		t.Fatalf("%s: %d values, want %d inputs of %d", file, len(all.Data), n, per)
 	}
 	out := make([]*ir.Array, n)
 	for i := range out {

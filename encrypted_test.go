@@ -35,7 +35,20 @@ func (k keySource) Key(rot, level int, dst [][]byte) error {
 	return k.Expand(lattigo.KeySpec{Rot: rot, Level: level}, dst)
 }
 
+func (k keySource) Compact(rot, level int, dst [][]byte) error {
+	return k.KeySet.Compact(lattigo.KeySpec{Rot: rot, Level: level}, dst)
+}
+
+// newParty runs a plan with all keys and weights in memory.
 func newParty(t testing.TB, p *plan.Plan, threads int, opts ...lattigo.Option) *party {
+	t.Helper()
+	q := enroll(t, p, opts...)
+	q.serve(t, runtime.Options{Threads: threads, Keys: keySource{q.keys}})
+	return q
+}
+
+// enroll makes a client's keys and opens a server's engine.
+func enroll(t testing.TB, p *plan.Plan, opts ...lattigo.Option) *party {
 	t.Helper()
 	sk, err := lattigo.NewSecretKey(&p.Params, opts...)
 	if err != nil {
@@ -59,12 +72,18 @@ func newParty(t testing.TB, p *plan.Plan, threads int, opts ...lattigo.Option) *
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.Close() })
-	x, err := runtime.NewExecutor(context.Background(), p, e, runtime.Options{Threads: threads, Keys: keySource{keys}})
+	return &party{plan: p, sk: sk, keys: keys, e: e, opts: opts}
+}
+
+// serve makes the executor.
+func (q *party) serve(t testing.TB, o runtime.Options) {
+	t.Helper()
+	x, err := runtime.NewExecutor(context.Background(), q.plan, q.e, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.Close() })
-	return &party{p, sk, keys, e, x, opts}
+	q.exec = x
 }
 
 // run encrypts one sample, runs the plan and decrypts its first output.

@@ -53,7 +53,9 @@ func activations(u *unit) error {
 	}
 	u.multiplied = multiplied(u.graph)
 	if u.levelCost == nil {
-		u.levelCost = u.chainCost
+		if u.levelCost, err = u.levelPrice(len(acts)); err != nil {
+			return err
+		}
 	}
 	return u.searchDegrees(c, acts)
 }

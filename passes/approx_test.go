@@ -351,3 +351,113 @@ outputs(%2)
 		t.Errorf("a budget of 1e-9 gave %v", err)
 	}
 }
+
+// deepNet is a chain of rectifiers between dense layers, with samples for it.
+func deepNet(t *testing.T, layers int) (*ir.Graph, []*ir.Array) {
+	t.Helper()
+	const width = 8
+	r := rand.New(rand.NewPCG(8, 8))
+	var b strings.Builder
+	fmt.Fprintf(&b, "graph \"deep\"\n%%0 = tensor.input() {shape=[1,%d]} \"x\"\n", width)
+	id := 0
+	for l := range layers + 1 {
+		w := make([]string, width*width)
+		for i := range w {
+			x := 0.2 * r.NormFloat64()
+			if i/width == i%width { // each layer keeps most of what the last one found
+				x += 1 + float64(i%width)/width
+			}
+			w[i] = fmt.Sprintf("%.4f", x)
+		}
+		fmt.Fprintf(&b, "%%%d = tensor.const() data=[%s] : f[%d,%d] \"w%d\"\n", id+1, strings.Join(w, ","), width, width, l)
+		fmt.Fprintf(&b, "%%%d = tensor.matmul(%%%d, %%%d) \"fc%d\"\n", id+2, id, id+1, l)
+		id += 2
+		if l < layers {
+			fmt.Fprintf(&b, "%%%d = tensor.act(%%%d) {fn=\"relu\"} \"relu%d\"\n", id+1, id, l)
+			id++
+		}
+	}
+	fmt.Fprintf(&b, "inputs(%%0)\noutputs(%%%d)\n", id)
+	var samples []*ir.Array
+	for range 200 {
+		a := ir.NewArray(1, width)
+		for i := range a.Data {
+			a.Data[i] = r.NormFloat64()
+		}
+		samples = append(samples, a)
+	}
+	return parse(t, b.String()), samples
+}
+
+// TestLevelCost gives the search a price of its own: only an activation that costs
+// anything is lowered below the rung that serves all.
+func TestLevelCost(t *testing.T) {
+	const layers = 4
+	search := func(skip []string, price func([]int) float64) []int {
+		g, samples := deepNet(t, layers)
+		u := &unit{opt: &Options{Calibrate: samples, AccuracyDrop: 0.05, Skip: skip}, graph: g, levelCost: price}
+		if err := activations(u); err != nil {
+			t.Fatal(err)
+		}
+		var out []int
+		for _, v := range encryptedActs(g) {
+			if v.Approx.Channels == nil {
+				t.Errorf("%s has one range for channels of different size", v.Name)
+			}
+			out = append(out, polyDepth(v.Approx.Degree()))
+		}
+		return out
+	}
+	alike := search([]string{"activation-trim"}, nil)
+	lowered := 0
+	for only := range layers {
+		got := search(nil, func(d []int) float64 { return float64(d[only]) })
+		for k := range layers {
+			switch {
+			case k != only && got[k] != alike[k] || got[k] > alike[k]:
+				t.Errorf("%v levels where only activation %d costs anything, %v for all alike", got, only, alike)
+			case got[k] < alike[k]:
+				lowered++
+			}
+		}
+	}
+	if lowered == 0 {
+		t.Error("no activation was lowered")
+	}
+}
+
+// TestChain counts refreshes along a chain of activations.
+func TestChain(t *testing.T) {
+	g, _ := deepNet(t, 5)
+	u := &unit{graph: g}
+	for _, c := range []struct {
+		depths        []int
+		fresh, useful int
+		want          int
+	}{
+		{[]int{4, 4, 4, 4, 4}, 26, 0, 0}, // five times five, and the last layer
+		{[]int{4, 4, 4, 4, 4}, 25, 10, 1},
+		{[]int{4, 4, 4, 4, 4}, 15, 11, 1},
+		{[]int{4, 4, 4, 4, 4}, 15, 10, 2},
+		{[]int{4, 5, 4, 5, 4}, 5, 11, 3},
+		{[]int{4, 5, 4, 5, 4}, 5, 10, 4},
+	} {
+		if got := u.chain(c.depths, c.fresh, c.useful); got != c.want {
+			t.Errorf("%v from %d, then %d: %d refreshes, want %d", c.depths, c.fresh, c.useful, got, c.want)
+		}
+	}
+}
+
+// TestPlaceOfZero finds the place of zero common to lopsided ranges.
+func TestPlaceOfZero(t *testing.T) {
+	zero := placeOfZero([]Range{{-1, 3}, {-2, 6}})
+	if math.Abs(zero+0.5) > 1e-12 {
+		t.Errorf("zero at %v, want -0.5", zero)
+	}
+	for _, r := range []Range{{-1, 3}, {-3, 1}, {-1, 1}, {0.5, 2}} {
+		h := r.halfWidth(zero)
+		if lo, hi := h*(-1-zero), h*(1-zero); lo > r.Lo+1e-12 || hi < r.Hi-1e-12 || math.Min(r.Lo-lo, hi-r.Hi) > 1e-12 {
+			t.Errorf("%v lies in [%v, %v]", r, lo, hi)
+		}
+	}
+}

@@ -209,8 +209,7 @@ func (lw *lowering) transform(c *bootstrap, s *stage, x *ir.Value, n, level int)
 		}})
 	}
 	product := x.Type.Scale.Mul(ir.ScaleTwo(s.scale))
-	sums := lw.bsgs(terms, r.split, func(diagKey) *ir.Value { return x }, 1, level, product)
-	return lw.b.rescale(lw.b.emit(ir.OpHEModDown, nil, sums[0]))
+	return lw.b.rescale(lw.bsgs(terms, r, func(diagKey) *ir.Value { return x }, 1, level, product)[0])
 }
 
 // bootEntry is a row of the catalogue for networks that are refreshed.

@@ -196,9 +196,13 @@ func (s split) of(d int) (baby, giant int) {
 // rotations is a way to sum up the diagonals of a layer.
 type rotations struct {
 	split split
-	half  []int   // by argument, see pairs; nil: no pairs
-	keys  []int   // of all rotations, ascending, each once
-	cost  float64 // seconds
+	// flat says that products are summed modulo Q: every baby step is divided by
+	// P, so that plaintexts need no limbs modulo P. Else one division ends the sum
+	// (double hoisting).
+	flat bool
+	half []int   // by argument, see pairs; nil: no pairs
+	keys []int   // of all rotations, ascending, each once
+	cost float64 // seconds
 }
 
 // pairs joins diagonals two by two: of an argument x and a rotation half,
@@ -317,11 +321,18 @@ type layerSum struct {
 	period    []int     // by argument, slots after which it repeats
 	widths    []int     // of baby steps
 	level     int       // of the products
-	fetch     []float64 // by argument, seconds to have an encoded diagonal at hand; nil: not counted
+	flat      bool      // may be summed modulo Q
+	// fetch is the seconds to have an encoded diagonal of an argument at hand; nil:
+	// not counted.
+	fetch func(arg int, k ir.Kind) float64
 }
 
+// flatScale is the least scale, as a power of two, at which the rounding of every
+// baby step does not matter.
+const flatScale = 40
+
 func newLayerSum(diags []diagKey, args []*packed, p *placement, par *ir.Params, level int) *layerSum {
-	l := &layerSum{diags: diags, outs: p.out.layout.Cts, widths: splitWidths(par.Slots(), args), level: level}
+	l := &layerSum{diags: diags, outs: p.out.layout.Cts, widths: splitWidths(par.Slots(), args), level: level, flat: par.LogScale >= flatScale}
 	for _, a := range args {
 		l.base = append(l.base, l.ins)
 		l.ins += a.layout.Cts
@@ -368,6 +379,8 @@ func (l *layerSum) splits(half []int, par *ir.Params, prof *backend.Profile) []*
 	dec := prof.Seconds(par, ir.OpHEDecompose, l.level)
 	mac := prof.Seconds(par, ir.OpHEMacQP, l.level)
 	down := prof.Seconds(par, ir.OpHEModDown, l.level) + prof.Seconds(par, ir.OpHERescale, l.level)
+	modDown := prof.Seconds(par, ir.OpHEModDown, l.level)
+	macFlat := prof.Seconds(par, ir.OpHEMacPlain, l.level)
 	slots, diags, fixed := par.Slots(), l.diags, float64(l.outs)*down
 	var fixedKeys []int
 	if half != nil {
@@ -384,10 +397,18 @@ func (l *layerSum) splits(half []int, par *ir.Params, prof *backend.Profile) []*
 		}
 		fixed += float64(l.outs) * prof.Seconds(par, ir.OpHERealPart, l.level)
 	}
+	fixedFlat := fixed + float64(len(diags))*macFlat
 	fixed += float64(len(diags)) * mac
 	if l.fetch != nil {
-		for _, d := range diags {
-			fixed += l.fetch[d.arg]
+		for k := range l.base {
+			n := 0
+			for _, d := range diags {
+				if d.arg == k {
+					n++
+				}
+			}
+			fixed += float64(n) * l.fetch(k, ir.PlainQPKind)
+			fixedFlat += float64(n) * l.fetch(k, ir.PlainKind)
 		}
 	}
 	far := max(slots, slices.Max(l.widths)) // generated transforms may be longer than the slots
@@ -412,23 +433,32 @@ func (l *layerSum) splits(half []int, par *ir.Params, prof *backend.Profile) []*
 			for _, k := range fixedKeys {
 				key(k)
 			}
+			flat := fixedFlat
 			for _, d := range diags {
 				b, g := r.split.of(d.rot)
 				in := l.base[d.arg] + d.in
 				if b != 0 && babies.add(in*w+b+off) {
 					r.cost += hoist
+					flat += hoist + modDown
 					if decomposed.add(in) {
 						r.cost += dec
+						flat += dec
 					}
 					key(b)
 				}
 				if g != 0 && giants.add((4*d.out+2)*far+g) {
 					r.cost += giant
+					flat += dec + hoist
 					key(g)
 				}
 			}
 			slices.Sort(r.keys)
 			out = append(out, r)
+			if l.flat {
+				f := *r
+				f.flat, f.cost = true, flat
+				out = append(out, &f)
+			}
 		}
 	}
 	return out
@@ -494,7 +524,8 @@ func diagonals(n *fusedNode, args []*packed, p *placement, sample bool) []diagKe
 	for k, m := range n.mats {
 		walks[k] = p.walk(args[k], m)
 	}
-	c, h, w, ok := spatial(n.shape)
+	m, c, h, w, ok := spatial(n.shape)
+	c *= m
 	sample = sample && ok && c >= 4 && h*w >= 16
 	var pixels []int
 	if sample {

@@ -31,6 +31,9 @@ func (u *unit) fitActivation(c *calibration, v *ir.Value, walk *clear.Walk, k ru
 	if err != nil {
 		return nil, err
 	}
+	if k.full {
+		shape.Sym = ir.SymNone
+	}
 	x := v.Args[0]
 	a, all := c.args[x], u.ranges[x]
 	seen := &spread{}
@@ -55,31 +58,42 @@ func (u *unit) fitActivation(c *calibration, v *ir.Value, walk *clear.Walk, k ru
 		}
 		return p, nil
 	}
-	hull := max(math.Abs(all.Lo), math.Abs(all.Hi))
-	channels := make([]ir.Channel, a.channels)
-	for ch := range channels {
-		var moments moments
+	lines, ranges := make([]line, a.channels), make([]Range, a.channels)
+	for ch := range lines {
+		var m moments
 		now := Range{math.Inf(1), math.Inf(-1)}
 		for i, sample := range c.fit {
 			data := walk.Value(i, x).Data
 			now = now.join(extremes(data[ch*a.per : (ch+1)*a.per]))
 			probed = a.probe(probed[:0], data, sample, ch)
 			for j, y := range probed {
-				moments.add(y, c.exact(a, i, ch, j))
+				m.add(y, c.exact(a, i, ch, j))
 			}
 		}
-		slope, shift := moments.line()
-		seen := Range{slices.Min(a.lo[ch]), slices.Max(a.hi[ch])}
+		l := m.line()
+		was := Range{slices.Min(a.lo[ch]), slices.Max(a.hi[ch])}
 		margin := u.opt.margin()
 		if a.channels > 1 {
 			margin *= channelMargin
 		}
-		r := seen.widen(margin).tail(a.lo[ch], a.hi[ch]).join(Range{slope*now.Lo + shift, slope*now.Hi + shift}.widen(u.opt.margin()))
-		bound := max(math.Abs(r.Lo), math.Abs(r.Hi), 1e-6)
+		lines[ch] = l
+		ranges[ch] = was.widen(margin).tail(a.lo[ch], a.hi[ch]).join(Range{l.at(now.Lo), l.at(now.Hi)}.widen(u.opt.margin()))
+	}
+	// One polynomial serves all channels where zero lies at the same place in all
+	// of their ranges.
+	zero := 0.0
+	if shape.Sym == ir.SymNone && k.levels <= maxPolyLevels {
+		zero = placeOfZero(ranges)
+		shape.Kinks = []float64{zero}
+	}
+	hull := all.halfWidth(zero)
+	channels := make([]ir.Channel, a.channels)
+	for ch, l := range lines {
+		bound := max(ranges[ch].halfWidth(zero), 1e-6)
 		if a.channels > 1 {
 			bound = max(bound, hull/channelFloor)
 		}
-		channels[ch] = ir.Channel{Center: -shift / slope, Bound: bound / slope, Gain: bound}
+		channels[ch] = ir.Channel{Center: (-zero*bound - l.shift) / l.slope, Bound: bound / l.slope, Gain: bound}
 	}
 	most := 0.0
 	for ch, h := range channels {
@@ -94,7 +108,7 @@ func (u *unit) fitActivation(c *calibration, v *ir.Value, walk *clear.Walk, k ru
 	var p *ir.Approx
 	if k.levels > maxPolyLevels {
 		p = fitComposite(f, seen, k.levels)
-	} else if p, err = fitPolynomial(f, shape, -1, 1, seen, k); err != nil {
+	} else if p, err = fitPolynomial(func(u float64) float64 { return f(u - zero) }, shape, -1, 1, seen, k); err != nil {
 		return nil, fail(err)
 	}
 	p.Err *= most
@@ -131,14 +145,44 @@ func (m *moments) add(x, y float64) {
 	m.xy += x * y
 }
 
-// line returns the least squares line y = slope*x + shift, its slope kept within
-// a factor of two of one; where x hardly varies, one.
-func (m *moments) line() (slope, shift float64) {
-	slope = 1
+// line is y = slope*x + shift.
+type line struct{ slope, shift float64 }
+
+func (l line) at(x float64) float64 { return l.slope*x + l.shift }
+
+// line returns the least squares line, its slope kept within a factor of two of
+// one; where x hardly varies, one.
+func (m *moments) line() line {
+	l := line{slope: 1}
 	if v := m.xx - m.x*m.x/m.n; v > 1e-12*m.xx {
-		slope = min(2, max(0.5, (m.xy-m.x*m.y/m.n)/v))
+		l.slope = min(2, max(0.5, (m.xy-m.x*m.y/m.n)/v))
 	}
-	return slope, (m.y - slope*m.x) / m.n
+	l.shift = (m.y - l.slope*m.x) / m.n
+	return l
+}
+
+// halfWidth is that of the least interval that holds r and has the number zero at
+// the place given, between -1 and 1.
+func (r Range) halfWidth(zero float64) float64 {
+	return max(r.Hi/(1-zero), -r.Lo/(1+zero))
+}
+
+// placeOfZero returns the place of the number zero that makes the intervals around
+// some ranges narrowest, by the squares of their widths.
+func placeOfZero(ranges []Range) float64 {
+	best, least := 0.0, math.Inf(1)
+	for k := -16; k <= 16; k++ {
+		zero := float64(k) / 20
+		sum := 0.0
+		for _, r := range ranges {
+			h := r.halfWidth(zero)
+			sum += h * h
+		}
+		if sum < least {
+			best, least = zero, sum
+		}
+	}
+	return best
 }
 
 // homogeneous reports whether f(b*x) = b*f(x) for every b > 0.
@@ -439,32 +483,48 @@ func multiplyAdds(g *ir.Graph) []float64 {
 	return out
 }
 
+// levelPrice returns the cost of the network, in seconds, by the depths of its
+// activations in the order of the graph. Where no refresh is needed it is what the
+// choice of parameters will find. That takes too long for every choice of depths
+// where refreshes have to be placed: chainCost stands in for it.
+func (u *unit) levelPrice(acts int) (func(depths []int) float64, error) {
+	longest := 0
+	for _, e := range catalogue {
+		longest = max(longest, e.levels)
+	}
+	if u.chain(slices.Repeat([]int{minPolyLevels}, acts), longest, 0) > 0 {
+		return u.chainCost, nil
+	}
+	p, err := u.newPricer()
+	if err != nil {
+		return nil, err
+	}
+	return func(depths []int) float64 {
+		if u.chain(depths, longest, 0) > 0 {
+			return u.chainCost(depths)
+		}
+		seconds, _ := p.price(depths)
+		return seconds
+	}, nil
+}
+
 // Rough seconds that chainCost takes a bootstrap and a level to cost.
 const (
 	bootSeconds  = 1.5
 	levelSeconds = 0.2
 )
 
-// chainCost is the cost of a network by the depths of its activations, in the
-// order of the graph: levels, and refreshes along the path that has most, taken as
-// late as can be, with the parameters that need fewest. It stands in for the
-// placement of refreshes, which takes too long for every choice of depths.
+// chainCost is the cost of a network that must be refreshed: levels, and refreshes
+// along the path that has most, taken as late as can be, with the parameters that
+// need fewest.
 func (u *unit) chainCost(depths []int) float64 {
-	total, longest := 0, 0
+	cost := 0.0
 	for _, d := range depths {
-		total += d
-	}
-	for _, e := range catalogue {
-		longest = max(longest, e.levels)
-	}
-	cost := levelSeconds * float64(total)
-	if boots := u.chain(depths, longest, 0); boots == 0 {
-		return cost
+		cost += levelSeconds * float64(d)
 	}
 	least := math.MaxInt
 	for _, e := range bootEntries {
-		boots := u.chain(depths, e.levels-e.boot.levelsIn(), e.levels-e.boot.levelsOver()-e.boot.levelsIn())
-		least = min(least, boots)
+		least = min(least, u.chain(depths, e.levels-e.boot.levelsIn(), e.levels-e.boot.levelsOver()-e.boot.levelsIn()))
 	}
 	return cost + bootSeconds*float64(least)
 }

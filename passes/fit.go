@@ -93,7 +93,10 @@ func worstError(p *ir.Approx, f func(float64) float64, kinks []float64) float64 
 
 // spread gathers values in [-1,1] with weights, in bins as wide as a polynomial
 // of any degree in use can tell apart.
-type spread struct{ weight, sum [spreadBins]float64 }
+type spread struct {
+	weight, sum [spreadBins]float64
+	count       int
+}
 
 const spreadBins = 2048
 
@@ -102,6 +105,7 @@ func (s *spread) add(u, weight float64) {
 	if !(math.Abs(u) <= 1) {
 		return
 	}
+	s.count++
 	b := min(spreadBins-1, int(math.Acos(u)*(spreadBins/math.Pi)))
 	s.weight[b] += weight
 	s.sum[b] += weight * u
@@ -163,8 +167,13 @@ func chebyshevFit(u, y, weight []float64, degree int, use func(k int) bool) ([]f
 	return trimCoef(c), nil
 }
 
+// fewValues are so few that a polynomial fitted to them alone would be arbitrary
+// between them.
+const fewValues = 16
+
 // withRange returns the values seen with their weights, and Chebyshev nodes of the
-// whole of [-1,1] that have the given share beside them.
+// whole of [-1,1] that have the given share beside them, and more where values are
+// few.
 func withRange(seen *spread, share float64, nodes int) (u, weight []float64) {
 	total := 0.0
 	if seen != nil {
@@ -172,6 +181,7 @@ func withRange(seen *spread, share float64, nodes int) (u, weight []float64) {
 		for _, w := range weight {
 			total += w
 		}
+		share += fewValues / float64(max(1, seen.count))
 	}
 	if total == 0 {
 		total = 1

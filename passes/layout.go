@@ -7,14 +7,16 @@ import (
 	"github.com/home-fhe/home/ir"
 )
 
-// grid describes how a [C,H,W] tensor lies in planes of one size: element
-// (c,h,w) sits in plane block(c) at row h*gap+i and column w*gap+j of a row
+// grid describes how images of shape [C,H,W] lie in planes of one size: element
+// (c,h,w) sits in plane block(c) at row h*gapY+i and column w*gapX+j of a row
 // stride, with (i,j) the place of channel c inside the gap (multiplexed packing:
-// Lee et al., ICML 2022; as one matrix per layer: Ebel et al., ASPLOS 2025).
+// Lee et al., ICML 2022; as one matrix per layer: Ebel et al., ASPLOS 2025). Where
+// a network takes several images at once, a plane has a part for each, so that
+// channels of all images are the same number of slots apart.
 type grid struct {
-	row, plane int // slots from row to row, from plane to plane
-	gap        int
-	chanIn     int // consecutive planes that hold the same channel block
+	row, image, plane int // slots from row to row, image to image, plane to plane
+	gapY, gapX        int
+	chanIn            int // consecutive planes that hold the same channel block
 }
 
 // packed is a layout with what the packing pass knows about it.
@@ -34,25 +36,27 @@ func nextPow2(n int) int {
 	return 1 << bits.Len(uint(n-1))
 }
 
-// spatial reads a shape as [C,H,W] with leading ones removed; H is 1 for 1-D
-// signals. ok is false for tensors without spatial axes.
-func spatial(shape []int) (c, h, w int, ok bool) {
+// spatial reads a shape as n images of [C,H,W], leading ones removed; H is 1 for
+// 1-D signals. ok is false for tensors without spatial axes.
+func spatial(shape []int) (n, c, h, w int, ok bool) {
 	s := shape
 	for len(s) > 0 && s[0] == 1 && len(s) > 2 {
 		s = s[1:]
 	}
 	switch len(s) {
+	case 4:
+		return s[0], s[1], s[2], s[3], true
 	case 3:
-		return s[0], s[1], s[2], true
+		return 1, s[0], s[1], s[2], true
 	case 2:
 		if len(shape) >= 4 { // one channel
-			return 1, s[0], s[1], true
+			return 1, 1, s[0], s[1], true
 		}
 		if len(shape) == 3 {
-			return s[0], 1, s[1], true
+			return 1, s[0], 1, s[1], true
 		}
 	}
-	return 0, 0, 0, false
+	return 0, 0, 0, 0, false
 }
 
 // flatLayout places n elements one after the other from slot 0 and repeats them
@@ -89,11 +93,11 @@ func skewedLayout(slots, n, period, shift int) *packed {
 	return &packed{layout: l, period: slots, bounded: true}
 }
 
-// gridLayout places a [C,H,W] tensor on planes, mux channels to a plane. copies
+// gridLayout places n images of [C,H,W] on planes, mux channels to a plane. copies
 // says what the planes beyond those needed hold: 0 zeros, 1 the whole pattern
 // again (period), 2 each plane several times in a row. It returns nil where the
 // tensor does not fit the grid.
-func gridLayout(slots, c, h, w int, g grid, copies, mux int) *packed {
+func gridLayout(slots, n, c, h, w int, g grid, copies, mux int) *packed {
 	need := nextPow2((c + mux - 1) / mux)
 	planes := slots / g.plane
 	if planes == 0 {
@@ -104,13 +108,8 @@ func gridLayout(slots, c, h, w int, g grid, copies, mux int) *packed {
 		cts, copies = (need+planes-1)/planes, 0
 	}
 	last := min(mux, c) - 1
-	di, dj := last/g.gap, g.gap-1
-	if h == 1 {
-		di, dj = 0, last
-	} else if mux == 1 {
-		dj = 0
-	}
-	if ((h-1)*g.gap+di)*g.row+(w-1)*g.gap+dj >= g.plane || (w-1)*g.gap+dj >= g.row {
+	di, dj := last/g.gapX, min(last, g.gapX-1)
+	if ((h-1)*g.gapY+di)*g.row+(w-1)*g.gapX+dj >= g.image || (w-1)*g.gapX+dj >= g.row || n*g.image > g.plane {
 		return nil
 	}
 	total := planes * cts
@@ -129,14 +128,12 @@ func gridLayout(slots, c, h, w int, g grid, copies, mux int) *packed {
 			if ch >= c {
 				break
 			}
-			di, dj := s/g.gap, s%g.gap
-			if h == 1 {
-				di, dj = 0, s
-			}
-			for y := range h {
+			di, dj := s/g.gapX, s%g.gapX
+			for i := range n * h {
+				n, y := i/h, i%h
 				for x := range w {
-					a := p*g.plane + (y*g.gap+di)*g.row + x*g.gap + dj
-					l.Map[a] = int32((ch*h+y)*w + x)
+					a := p*g.plane + n*g.image + (y*g.gapY+di)*g.row + x*g.gapX + dj
+					l.Map[a] = int32(((n*c+ch)*h+y)*w + x)
 				}
 			}
 		}
@@ -149,22 +146,23 @@ func gridLayout(slots, c, h, w int, g grid, copies, mux int) *packed {
 func inputLayouts(slots int, shape []int, firstRows []int) []*packed {
 	n := ir.NumElems(shape)
 	var out []*packed
-	if c, h, w, ok := spatial(shape); ok && h*w <= slots {
+	if m, c, h, w, ok := spatial(shape); ok && nextPow2(m)*nextPow2(h*w) <= slots {
 		last := len(shape) == 4 && w < min(c, h) // channels come last
 		if last {
 			c, h, w = w, c, h
 		}
-		g := grid{row: w, plane: nextPow2(h * w), gap: 1}
+		g := grid{row: w, image: nextPow2(h * w), gapY: 1, gapX: 1}
+		g.plane = g.image * nextPow2(m)
 		copies := []int{1, 2}
 		if nextPow2(c)*g.plane > slots {
 			copies = []int{0}
 		}
 		for _, k := range copies {
-			p := gridLayout(slots, c, h, w, g, k, 1)
+			p := gridLayout(slots, m, c, h, w, g, k, 1)
 			for i, e := range p.layout.Map {
 				if last && e >= 0 {
-					ch, px := int(e)/(h*w), int(e)%(h*w)
-					p.layout.Map[i] = int32(px*c + ch)
+					ch, px := int(e)/(h*w)%c, int(e)%(h*w)
+					p.layout.Map[i] = int32((int(e)/(c*h*w)*h*w+px)*c + ch)
 				}
 			}
 			out = append(out, p)
@@ -212,22 +210,22 @@ func placements(slots int, args []*packed, shape []int, polyNext bool) []placeme
 		out = append(out, p)
 	}
 	in := args[0]
-	if c, h, w, ok := spatial(shape); ok && h*w > 1 {
+	if m, c, h, w, ok := spatial(shape); ok && h*w > 1 {
 		for _, a := range args {
 			if a.grid == nil {
 				continue
 			}
-			for _, g := range gapChoices(*a.grid, h, w) {
-				for _, mux := range muxChoices(g, h) {
+			for _, g := range gapChoices(*a.grid, m, h, w) {
+				for _, mux := range muxChoices(g) {
 					for copies := range 3 {
-						keep(placement{gridLayout(slots, c, h, w, g, copies, mux), slots, 1, false})
+						keep(placement{gridLayout(slots, m, c, h, w, g, copies, mux), slots, 1, false})
 					}
 					// Sum over the channel planes of a channel-major argument.
 					if ci := a.grid.chanIn; ci > 1 && a.layout.Cts == 1 {
 						need := nextPow2((c + mux - 1) / mux)
 						span := ci * g.plane
 						if need <= ci && span < slots {
-							p := gridLayout(span, c, h, w, g, 1, mux)
+							p := gridLayout(span, m, c, h, w, g, 1, mux)
 							if p != nil && p.layout.Cts == 1 {
 								keep(placement{repeat(p, slots), span, slots / span, false})
 							}
@@ -286,32 +284,47 @@ func repeat(p *packed, slots int) *packed {
 	return &packed{layout: l, grid: p.grid, period: min(p.period, n), bounded: p.bounded}
 }
 
-// gapChoices returns the grids on which an h x w result may lie on the planes of
-// an argument: the gap grows with the stride.
-func gapChoices(g grid, h, w int) []grid {
-	var out []grid
-	rows := g.plane / g.row
-	for gap := g.gap; gap <= 16*g.gap; gap *= 2 {
-		if (h-1)*gap+1 <= rows+gap-1 && (w-1)*gap < g.row && ((h-1)*gap*g.row+(w-1)*gap) < g.plane {
-			out = append(out, grid{row: g.row, plane: g.plane, gap: gap, chanIn: 1})
-		}
+// gapChoices returns the grids on which m results of h x w may lie on the planes
+// of an argument: the gaps grow with the strides. They are the widest that fit,
+// the same in both directions or not, and half as wide.
+func gapChoices(g grid, m, h, w int) []grid {
+	rows := g.image / g.row
+	fits := func(y, x int) bool {
+		return (h-1)*y+1 <= rows+y-1 && (w-1)*x < g.row && (h-1)*y*g.row+(w-1)*x < g.image
 	}
-	// Keep the widest fit and the next: those that follow the stride.
-	if len(out) > 2 {
-		out = out[len(out)-2:]
+	widest := func(y, x int) int { // how many times
+		k := 1
+		for k < 16 && fits(g.gapY*(1+y*(2*k-1)), g.gapX*(1+x*(2*k-1))) {
+			k *= 2
+		}
+		return k
+	}
+	y, x := 1, widest(0, 1)
+	if h > 1 { // signals have one row, whatever their stride
+		y = widest(1, 0)
+	}
+	both := x
+	if h > 1 {
+		both = widest(1, 1)
+	}
+	var out []grid
+	for _, k := range [][2]int{{both / 2, both / 2}, {both, both}, {y / 2, x / 2}, {y, x}} {
+		c := grid{row: g.row, image: g.image, plane: g.image * nextPow2(m), gapY: g.gapY * max(1, k[0]), gapX: g.gapX * max(1, k[1]), chanIn: 1}
+		if h == 1 {
+			c.gapY = g.gapY
+		}
+		if fits(c.gapY, c.gapX) && !slices.Contains(out, c) {
+			out = append(out, c)
+		}
 	}
 	return out
 }
 
 // muxChoices returns how many channels share a plane: none, or as many as the
 // gap has room for.
-func muxChoices(g grid, h int) []int {
-	if g.gap == 1 {
-		return []int{1}
+func muxChoices(g grid) []int {
+	if m := g.gapY * g.gapX; m > 1 {
+		return []int{1, m}
 	}
-	m := g.gap * g.gap
-	if h == 1 {
-		m = g.gap
-	}
-	return []int{1, m}
+	return []int{1}
 }

@@ -25,6 +25,10 @@ type lowering struct {
 	index   map[*fusedNode]int
 	cts     map[*fusedNode][]*ir.Value
 	exposed map[*fusedNode]bool // layers that a polynomial, a product or a refresh follows
+	// points of the transforms of all refreshes: of the value that repeats least.
+	// Those that repeat more could do with fewer, which saves little time, but one
+	// set of keys and matrices for all saves much memory.
+	points int
 	// What takes long is done on all cores: gathering the diagonals of the layers
 	// before they are lowered, sorting the slots of each afterwards.
 	diags map[*fusedNode][]*diagData
@@ -44,6 +48,9 @@ func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params,
 	var layers []*fusedNode
 	for i, n := range nodes {
 		lw.index[n] = i
+		if n.kind == fusedRefresh {
+			lw.points = max(lw.points, repeats(lw.place(n).out))
+		}
 		if n.kind == fusedLinear && !isLanes(lw.place(n).out.layout) {
 			layers = append(layers, n)
 		}
@@ -93,13 +100,8 @@ func (lw *lowering) node(n *fusedNode) []*ir.Value {
 			out = append(out, b.rescale(b.mulAt(x[i], y[i], n.level+1)))
 		}
 	case fusedRefresh:
-		place := lw.place(n).out
-		period := lw.par.Slots()
-		if place.layout.Cts == 1 {
-			period = place.period
-		}
 		for _, x := range lw.cts[n.args[0]] {
-			out = append(out, lw.refresh(n.boot, x, period, n.level))
+			out = append(out, lw.refresh(n.boot, x, lw.points, n.level))
 		}
 	case fusedOutput:
 		for _, x := range lw.cts[n.args[0]] {
@@ -294,11 +296,10 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 		}
 		return twice[at]
 	}
-	for j, s := range lw.bsgs(terms, by.split, source, p.out.layout.Cts, level, product) {
-		if s == nil {
+	for j, y := range lw.bsgs(terms, by, source, p.out.layout.Cts, level, product) {
+		if y == nil {
 			continue
 		}
-		y := b.emit(ir.OpHEModDown, nil, s)
 		if factor < 1 {
 			y = b.emit(ir.OpHERealPart, nil, y, b.key(ir.KeyConj, level))
 		}
@@ -313,30 +314,34 @@ type term struct {
 	slots func(giant int) *ir.SlotData
 }
 
-// bsgs emits the sum of diagonals modulo QP, for each output ciphertext, at scale
-// product; nil where there are none.
-func (lw *lowering) bsgs(terms []term, split split, source func(diagKey) *ir.Value, outs, level int, product ir.Scale) []*ir.Value {
+// bsgs emits the sum of diagonals for each output ciphertext, at scale product; nil
+// where there are none.
+func (lw *lowering) bsgs(terms []term, by *rotations, source func(diagKey) *ir.Value, outs, level int, product ir.Scale) []*ir.Value {
 	b, slots := lw.b, lw.par.Slots()
 	type babyKey struct{ arg, in, rot int }
 	babies := map[babyKey]*ir.Value{}
 	digits := map[[2]int]*ir.Value{}
+	hoisted := func(x, digits *ir.Value, rot int) *ir.Value {
+		rot = mod(rot, slots)
+		return b.emit(ir.OpHEHoistRot, ir.Attrs{"rot": rot}, x, digits, b.key(rot, level))
+	}
 	baby := func(d diagKey, rot int) *ir.Value {
 		k := babyKey{d.arg, d.in, rot}
 		if v := babies[k]; v != nil {
 			return v
 		}
-		x := source(d)
-		var v *ir.Value
-		if rot == 0 {
-			v = b.emit(ir.OpHELift, ir.Attrs{"level": level}, x)
-		} else {
-			d := digits[[2]int{k.arg, k.in}]
-			if d == nil {
-				d = b.emit(ir.OpHEDecompose, ir.Attrs{"level": level}, x)
-				digits[[2]int{k.arg, k.in}] = d
+		v := source(d)
+		switch {
+		case rot != 0:
+			at := [2]int{k.arg, k.in}
+			if digits[at] == nil {
+				digits[at] = b.emit(ir.OpHEDecompose, ir.Attrs{"level": level}, v)
 			}
-			rot := mod(rot, slots)
-			v = b.emit(ir.OpHEHoistRot, ir.Attrs{"rot": rot}, x, d, b.key(rot, level))
+			if v = hoisted(v, digits[at], rot); by.flat {
+				v = b.emit(ir.OpHEModDown, nil, v)
+			}
+		case !by.flat:
+			v = b.emit(ir.OpHELift, ir.Attrs{"level": level}, v)
 		}
 		babies[k] = v
 		return v
@@ -346,7 +351,7 @@ func (lw *lowering) bsgs(terms []term, split split, source func(diagKey) *ir.Val
 	groups := map[group][]term{}
 	var order []group
 	for _, t := range terms {
-		_, g := split.of(t.key.rot)
+		_, g := by.split.of(t.key.rot)
 		k := group{t.key.out, g}
 		if groups[k] == nil {
 			order = append(order, k)
@@ -359,29 +364,50 @@ func (lw *lowering) bsgs(terms []term, split split, source func(diagKey) *ir.Val
 		}
 		return x.giant - y.giant
 	})
-	sums := make([]*ir.Value, outs)
+	// What is summed modulo QP, and modulo Q.
+	high, low := make([]*ir.Value, outs), make([]*ir.Value, outs)
+	join := func(sum **ir.Value, x *ir.Value) {
+		if *sum == nil {
+			*sum = x
+		} else {
+			*sum = b.add(*sum, x)
+		}
+	}
 	for _, gr := range order {
 		var inner *ir.Value
 		for _, t := range groups[gr] {
-			rot, _ := split.of(t.key.rot)
+			rot, _ := by.split.of(t.key.rot)
 			x := baby(t.key, rot)
-			pt := b.plain(t.slots(gr.giant), level, product.Div(x.Type.Scale), true)
-			if inner == nil {
+			pt := b.plain(t.slots(gr.giant), level, product.Div(x.Type.Scale), !by.flat)
+			switch {
+			case inner == nil && by.flat:
+				inner = b.emit(ir.OpHEMulPlain, ir.Attrs{"level": level}, x, pt)
+			case inner == nil:
 				inner = b.emit(ir.OpHEMulQP, nil, x, pt)
-			} else {
+			case by.flat:
+				inner = b.emit(ir.OpHEMacPlain, nil, inner, x, pt)
+			default:
 				inner = b.emit(ir.OpHEMacQP, nil, inner, x, pt)
 			}
 		}
-		if rot := mod(gr.giant, slots); rot != 0 {
+		rot := mod(gr.giant, slots)
+		switch {
+		case rot != 0 && by.flat:
+			inner = hoisted(inner, b.emit(ir.OpHEDecompose, nil, inner), rot)
+		case rot != 0:
 			inner = b.emit(ir.OpHEGiant, ir.Attrs{"rot": rot}, inner, b.key(rot, level))
+		case by.flat:
+			join(&low[gr.out], inner)
+			continue
 		}
-		if sums[gr.out] == nil {
-			sums[gr.out] = inner
-		} else {
-			sums[gr.out] = b.add(sums[gr.out], inner)
+		join(&high[gr.out], inner)
+	}
+	for j, s := range high {
+		if s != nil {
+			join(&low[j], b.emit(ir.OpHEModDown, nil, s))
 		}
 	}
-	return sums
+	return low
 }
 
 // slots returns the diagonal a - i*b, or a where there is no b, times factor, as

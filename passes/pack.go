@@ -355,10 +355,10 @@ const entrySeconds = 1e-8
 func (pk *packer) layerSum(n *fusedNode, diags []diagKey, args []*packed, p *placement) *layerSum {
 	level := n.level + 1
 	l := newLayerSum(diags, args, p, pk.par, level)
-	slabs := float64(pk.par.Slabs(ir.PlainQPKind, level))
 	read := float64(pk.par.SlabBytes()) / pk.tier.ReadBps
-	for _, a := range args {
-		l.fetch = append(l.fetch, min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par, commonPeriod(a, p))))
+	l.fetch = func(arg int, k ir.Kind) float64 {
+		slabs := float64(pk.par.Slabs(k, level))
+		return min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par, commonPeriod(args[arg], p)))
 	}
 	return l
 }

@@ -158,7 +158,8 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 	slow := prof.Slow()
 	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(),
 		StepSeconds: func(i int) float64 { return StepSeconds(p, prof, i) },
-		ReadBps:     slow.ReadBps, WriteBps: slow.WritBps, Latency: slow.Latency, ExpandSeconds: func(points int) float64 { return prof.ExpandSeconds(&p.Params, points) }})
+		ReadBps:     slow.ReadBps, WriteBps: slow.WritBps, Latency: slow.Latency, ExpandSeconds: func(points int) float64 { return prof.ExpandSeconds(&p.Params, points) },
+		UniformSeconds: prof.UniformSeconds(&p.Params), Threads: threads})
 	if err != nil {
 		return err
 	}

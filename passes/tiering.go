@@ -3,6 +3,7 @@ package passes
 import (
 	"container/heap"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 
@@ -32,6 +33,11 @@ type TierOptions struct {
 	// whose slots repeat after a number of points, from its coefficients; nil where
 	// that cannot be done.
 	ExpandSeconds func(points int) float64
+	// UniformSeconds is the time to make one slab of a key from its seed; 0 where
+	// that cannot be done.
+	UniformSeconds float64
+	// Threads share the work; 0 means 1.
+	Threads int
 }
 
 // compact returns the least number of slabs from which it takes less time to
@@ -74,7 +80,7 @@ type tierTrace struct {
 	p     *plan.Plan
 	n     int // steps; n is also the moment after the last one, when outputs are read
 	size  []int32
-	read  []int32 // slabs that a fetch reads: 1 for what is compact
+	read  []int32 // slabs that a fetch reads: fewer for what is compact
 	ptr   []int32 // touched objects of step s: obj[ptr[s]:ptr[s+1]], distinct
 	obj   []plan.ObjectID
 	next  []int32 // next touch of the same object after this entry, n+1 for none
@@ -93,10 +99,7 @@ func newTierTrace(p *plan.Plan, form plan.Tier) *tierTrace {
 	for i := range p.Objects {
 		o := &p.Objects[i]
 		t.size[i] = int32(p.Params.Slabs(o.Type.Kind, o.Type.Level))
-		t.read[i] = t.size[i]
-		if form.IsCompact(p, o, int(t.size[i])) {
-			t.read[i] = 1
-		}
+		t.read[i] = int32(form.StoredSlabs(p, o, int(t.size[i])))
 	}
 	seen := make([]int32, len(p.Objects)) // step + 1 at which it was listed last
 	put := func(o plan.ObjectID, s int, write bool) {
@@ -168,8 +171,10 @@ type tierStay struct {
 // Every stay ends right after its last use, and fetches are then issued, in
 // order of their deadlines, as early as free slabs allow, but not much earlier
 // than the bandwidth of the slow tier asks for. How much room to keep free for
-// this double buffering is chosen by the predicted time, and so is the form in
-// which the slow tier holds what bootstraps read again and again.
+// this double buffering is chosen by the predicted time. The form in which the
+// slow tier holds keys, weights and matrices is the smallest that does not cost
+// much time; a plan that has a tier plan keeps its form, so that what is installed
+// serves every budget.
 //
 // The error is a *BudgetError where the budget is below the least possible.
 func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
@@ -179,45 +184,84 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 	if o.Reserve == 0 {
 		o.Reserve = TierReserve(&p.Params, 1)
 	}
-	slab := int64(p.Params.SlabBytes())
-	forms := []plan.Tier{{Compact: o.compact(&p.Params)}}
-	if forms[0].Compact > 0 && slices.ContainsFunc(p.Plains, func(d ir.SlotData) bool { return d.DFT != nil }) {
-		forms = append(forms, plan.Tier{Compact: forms[0].Compact, Whole: true})
+	var all []*plan.Tier
+	quickest := math.Inf(1)
+	for _, form := range o.forms(p) {
+		tier, err := tierForm(p, o, form)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, tier)
+		quickest = min(quickest, tier.Seconds)
 	}
 	var best *plan.Tier
-	for _, form := range forms {
-		t := newTierTrace(p, form)
-		total := int64(0)
-		for _, s := range t.size {
-			total += int64(s)
+	for _, tier := range all {
+		if tier.Seconds <= quickest*tierWorth && (best == nil || tier.BytesLower < best.BytesLower) {
+			best = tier
 		}
-		room := max(total, 1)
-		if o.DRAM > 0 {
-			room = min(room, (o.DRAM-o.Reserve)/slab)
-			if room < int64(t.least) {
-				return nil, &BudgetError{Budget: o.DRAM, Least: o.Reserve + int64(t.least)*slab}
-			}
+	}
+	return best, nil
+}
+
+// tierWorth is how many times longer a run may be predicted to take for a smaller
+// slow tier. What it holds is chosen once, for all budgets: it takes time to make
+// and is large.
+const tierWorth = 1.25
+
+// forms lists the ways in which the slow tier can hold the plan's objects: the one
+// that the plan has chosen, or all.
+func (o *TierOptions) forms(p *plan.Plan) []plan.Tier {
+	if t := p.Tier; t != nil {
+		return []plan.Tier{{Compact: t.Compact, Whole: t.Whole, Seeds: t.Seeds}}
+	}
+	forms := []plan.Tier{{Compact: o.compact(&p.Params)}}
+	if forms[0].Compact > 0 && slices.ContainsFunc(p.Layers, func(l plan.Layer) bool { return l.Kind == plan.LayerRefresh }) {
+		forms = append(forms, plan.Tier{Compact: forms[0].Compact, Whole: true})
+	}
+	if o.UniformSeconds > 0 {
+		for _, f := range slices.Clone(forms) {
+			f.Seeds = true
+			forms = append(forms, f)
 		}
-		if room > 1<<31-1 {
-			return nil, fmt.Errorf("tiering: %d slabs are more than a plan can address", room)
+	}
+	return forms
+}
+
+// tierForm makes the best tier plan for one form.
+func tierForm(p *plan.Plan, o TierOptions, form plan.Tier) (best *plan.Tier, err error) {
+	slab := int64(p.Params.SlabBytes())
+	t := newTierTrace(p, form)
+	total := int64(0)
+	for _, s := range t.size {
+		total += int64(s)
+	}
+	room := max(total, 1)
+	if o.DRAM > 0 {
+		room = min(room, (o.DRAM-o.Reserve)/slab)
+		if room < int64(t.least) {
+			return nil, &BudgetError{Budget: o.DRAM, Least: o.Reserve + int64(t.least)*slab}
 		}
-		for _, share := range []int64{0, 16, 8, 4, 2} { // part of the room kept free for prefetching
-			soft := room
-			if share > 0 {
-				soft -= (room - int64(t.least)) / share
-			}
-			stays, evictions := t.belady(int32(soft), int32(room))
-			t.prefetch(stays, int32(room))
-			tier := &plan.Tier{Budget: o.DRAM, Reserve: o.Reserve, ArenaSlabs: int(room), Profile: o.Profile, Compact: form.Compact, Whole: form.Whole, Actions: t.actions(stays)}
-			t.postpone(stays, t.predict(tier, o), o)
-			tier.Actions = t.actions(stays)
-			t.predict(tier, o)
-			if best == nil || tier.Seconds < best.Seconds*(1-1e-9) || tier.Seconds <= best.Seconds*(1+1e-9) && tierTraffic(tier) < tierTraffic(best) {
-				best = tier
-			}
-			if evictions == 0 {
-				break // all fits: less room cannot help
-			}
+	}
+	if room > 1<<31-1 {
+		return nil, fmt.Errorf("tiering: %d slabs are more than a plan can address", room)
+	}
+	for _, share := range []int64{0, 16, 8, 4, 2} { // part of the room kept free for prefetching
+		soft := room
+		if share > 0 {
+			soft -= (room - int64(t.least)) / share
+		}
+		stays, evictions := t.belady(int32(soft), int32(room))
+		t.prefetch(stays, int32(room))
+		tier := &plan.Tier{Budget: o.DRAM, Reserve: o.Reserve, ArenaSlabs: int(room), Profile: o.Profile,
+			Compact: form.Compact, Whole: form.Whole, Seeds: form.Seeds, Actions: t.actions(stays)}
+		t.postpone(stays, t.predict(tier, o), o)
+		tier.Actions = t.actions(stays)
+		t.predict(tier, o)
+		if best == nil || tier.Seconds < best.Seconds*(1-1e-9) || tier.Seconds <= best.Seconds*(1+1e-9) && tierTraffic(tier) < tierTraffic(best) {
+			best = tier
+		}
+		if evictions == 0 {
+			break // all fits: less room cannot help
 		}
 	}
 	return best, nil
@@ -440,19 +484,23 @@ func (t *tierTrace) postpone(stays []tierStay, start []float64, o TierOptions) {
 	}
 }
 
-// expand returns the seconds that the transforms of a fetch take.
+// expand returns the seconds of computing that a fetch ends with.
 func (t *tierTrace) expand(obj plan.ObjectID, o TierOptions) float64 {
-	if t.read[obj] == t.size[obj] {
+	x := &t.p.Objects[obj]
+	switch {
+	case t.read[obj] == t.size[obj]:
 		return 0
+	case x.Role == plan.RoleKey:
+		return float64(t.size[obj]/2) * o.UniformSeconds
 	}
 	points := t.p.Params.Slots()
-	if k := int(t.p.Objects[obj].Plain); k < len(t.p.Plains) { // else they were dropped after the install
+	if k := int(x.Plain); k < len(t.p.Plains) { // else they were dropped after the install
 		points = t.p.Plains[k].Period
 	}
 	return float64(t.size[obj]) * o.ExpandSeconds(points)
 }
 
-// predict fills in the time, the stalls and the traffic of one run on one core,
+// predict fills in the time, the stalls and the traffic of one run on its threads,
 // with one channel to the slow tier that serves transfers in the order they
 // are issued. Transforms of what was fetched count when it is used. It returns when each step starts; the last entry is the end.
 func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
@@ -479,7 +527,7 @@ func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
 				}
 				free = max(free, now) + bytes/o.ReadBps
 				arrival[a.Obj] = free + o.Latency
-				late[a.Obj] = t.expand(a.Obj, o)
+				late[a.Obj] = t.expand(a.Obj, o) / float64(max(1, o.Threads))
 				tier.BytesRead += int64(bytes)
 			case plan.ActSpill:
 				free = max(free, now) + bytes/o.WriteBps
@@ -499,7 +547,7 @@ func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
 		now, compute = ready+work, compute+work
 		start[s] = now
 		if s < t.n && o.StepSeconds != nil {
-			d := o.StepSeconds(s)
+			d := o.StepSeconds(s) / float64(max(1, o.Threads))
 			now, compute = now+d, compute+d
 		}
 	}

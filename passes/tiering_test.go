@@ -397,6 +397,7 @@ func TestTieringDeep(t *testing.T) {
 	}
 	prof := backend.DefaultProfile()
 	var free float64
+	var form [3]any
 	for _, budget := range []int64{0, 12 << 30, 4 << 30} {
 		began := time.Now()
 		if err := Retier(p, budget, prof, 2); err != nil { // checks what it made
@@ -404,17 +405,20 @@ func TestTieringDeep(t *testing.T) {
 		}
 		took := time.Since(began)
 		tier := p.Tier
-		t.Logf("%d steps, %d objects, %d GiB: %v; %.0f s, of which %.1f stalled; %.0f GB read, %.1f at least, %.1f as they are; compact from %d slabs on, whole matrices %v",
-			len(p.Steps), len(p.Objects), budget>>30, took, tier.Seconds, tier.StallSeconds, float64(tier.BytesRead)/1e9, float64(tier.BytesLower)/1e9, float64(whole)/1e9, tier.Compact, tier.Whole)
+		t.Logf("%d steps, %d objects, %d GiB: %v; %.0f s, of which %.1f stalled; %.0f GB read, %.1f at least, %.1f as they are; compact from %d slabs on, whole matrices %v, seeds of keys %v",
+			len(p.Steps), len(p.Objects), budget>>30, took, tier.Seconds, tier.StallSeconds, float64(tier.BytesRead)/1e9, float64(tier.BytesLower)/1e9, float64(whole)/1e9, tier.Compact, tier.Whole, tier.Seeds)
 		if took > 5*time.Second {
 			t.Errorf("tiering for %d GiB took %v", budget>>30, took)
 		}
 		if tier.Compact == 0 || tier.BytesLower > whole/2 {
 			t.Errorf("the slow tier holds %d bytes of %d", tier.BytesLower, whole)
 		}
+		now := [3]any{tier.Compact, tier.Whole, tier.Seeds}
 		if budget == 0 {
-			free = tier.Seconds
-		} else if tier.Seconds > 1.6*free {
+			free, form = tier.Seconds, now
+		} else if now != form {
+			t.Errorf("the slow tier holds %v for %d GiB, %v without a bound: it would be made twice", now, budget>>30, form)
+		} else if tier.Seconds > 2*free {
 			t.Errorf("%.0f s within %d GiB, %.0f s without a bound", tier.Seconds, budget>>30, free)
 		}
 	}

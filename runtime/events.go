@@ -33,7 +33,7 @@ const (
 	SetupBegin                   // Label: "keys" or "weights"; Total: objects
 	SetupDone                    // one more object is made: Label, Done, Total, Bytes
 	SetupEnd                     // Label, Err
-	ExpandBegin                  // a worker transforms what was fetched: Step that ordered it, Obj, Worker
+	ExpandBegin                  // a worker expands what was fetched: Step that ordered it, Obj, Worker
 	ExpandEnd                    // the same, Err
 	numEventKinds
 )

@@ -23,6 +23,8 @@ type KeySource interface {
 	// and the like name, cut to the level, into dst: as many slabs as the engine
 	// wants for a key of that level.
 	Key(rot, level int, dst [][]byte) error
+	// Compact writes its compact form; see backend.Compact.
+	Compact(rot, level int, dst [][]byte) error
 }
 
 // Inputs fills the slabs of one input ciphertext. It may be called from several
@@ -108,8 +110,8 @@ type TierReport struct {
 	BytesRead    int64   `json:"bytes_read"`
 	BytesWritten int64   `json:"bytes_written"`
 	StallSeconds float64 `json:"stall_seconds"` // no step ran because one waited for this tier
-	// Plaintexts that were read as coefficients, and the time the workers took, in
-	// sum, to transform them.
+	// Objects that were read in compact form, and the time the workers took, in sum,
+	// to expand them.
 	Expanded      int     `json:"expanded"`
 	ExpandSeconds float64 `json:"expand_seconds"`
 }
@@ -132,7 +134,7 @@ type Executor struct {
 	arena   *store.Arena
 	actions []plan.Action
 	slabs   []int32
-	compact []bool       // what the slow tier holds in compact form
+	compact [][]int      // per object, slabs of its compact form where the slow tier holds that
 	fixed   []*residence // keys and weights that stay in DRAM
 	perLay  []int32      // steps per layer
 	kept    *spare       // with Options.Reuse, else nil
@@ -178,7 +180,11 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 				return nil, fmt.Errorf("object %d (%s): the %s engine wants %d slabs, the tier plan %d: run without a slow tier", i, t.Kind, e.Name(), x.slabs[i], want)
 			}
 		}
-		x.actions, limit, x.compact = p.Tier.Actions, p.Tier.ArenaSlabs, compactForms(p, e)
+		x.actions, limit = p.Tier.Actions, p.Tier.ArenaSlabs
+		var err error
+		if x.compact, err = compactForms(p, e); err != nil {
+			return nil, err
+		}
 		if limit <= 0 {
 			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
 		}

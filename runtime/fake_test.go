@@ -92,6 +92,21 @@ type compactEngine struct {
 	fail     error // of Expand
 }
 
+func (e *compactEngine) CompactSlabs(t ir.Type) []int {
+	n := e.Slabs(t)
+	switch t.Kind {
+	case ir.PlainKind, ir.PlainQPKind:
+		return []int{n - 1}
+	case ir.KeyKind:
+		out := make([]int, n/2+1)
+		for i := range out {
+			out[i] = n/2 - 1 + i
+		}
+		return out
+	}
+	return nil
+}
+
 func (e *compactEngine) EncodeCompact(v *ir.SlotData, _ ir.Type, slab []byte) error {
 	clear(slab)
 	binary.LittleEndian.PutUint64(slab[len(slab)-8:], seedOf(v))
@@ -138,6 +153,16 @@ func (k fakeKeys) Key(rot, level int, dst [][]byte) error {
 		return errBrokenKey
 	}
 	fill(dst, uint64(rot)<<8|uint64(level)|1<<60)
+	return nil
+}
+
+// Compact writes the seed of the pattern into the last slab and nothing else.
+func (k fakeKeys) Compact(rot, level int, dst [][]byte) error {
+	for _, s := range dst {
+		clear(s)
+	}
+	last := dst[len(dst)-1]
+	binary.LittleEndian.PutUint64(last[len(last)-8:], uint64(rot)<<8|uint64(level)|1<<60)
 	return nil
 }
 

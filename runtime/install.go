@@ -62,18 +62,36 @@ type place struct {
 // compactForm marks the kind of an object that is stored in compact form.
 const compactForm = 1 << 31
 
-// compactForms tells which objects of a plan the slow tier holds in compact form:
-// those that the tier plan says, where the engine can expand them.
-func compactForms(p *plan.Plan, e backend.Engine) []bool {
-	c := make([]bool, len(p.Objects))
-	if _, ok := e.(backend.Compact); !ok || p.Tier == nil {
-		return c
+// compactForms lists, for each object of a plan that the slow tier holds in
+// compact form, the slabs that this takes: those objects that the tier plan says,
+// where the engine can expand them.
+func compactForms(p *plan.Plan, e backend.Engine) ([][]int, error) {
+	forms := make([][]int, len(p.Objects))
+	c, ok := e.(backend.Compact)
+	if !ok || p.Tier == nil {
+		return forms, nil
 	}
 	for i := range p.Objects {
 		o := &p.Objects[i]
-		c[i] = p.Tier.IsCompact(p, o, e.Slabs(o.Type))
+		n := e.Slabs(o.Type)
+		stored := p.Tier.StoredSlabs(p, o, n)
+		if stored == n {
+			continue
+		}
+		if forms[i] = c.CompactSlabs(o.Type); len(forms[i]) != stored {
+			return nil, fmt.Errorf("%s: the %s engine stores %d slabs, the tier plan %d", describe(p, plan.ObjectID(i)), e.Name(), len(forms[i]), stored)
+		}
 	}
-	return c
+	return forms, nil
+}
+
+// pick returns the slabs of a compact form.
+func pick(slabs [][]byte, form []int) [][]byte {
+	out := make([][]byte, len(form))
+	for i, k := range form {
+		out[i] = slabs[k]
+	}
+	return out
 }
 
 // layout names the tier files of a plan and the place of each of its keys and
@@ -107,7 +125,10 @@ func newLayout(p *plan.Plan, e backend.Engine, keysID, dir string) (*layout, err
 		id := sha256.Sum256([]byte(h.ID))
 		l.path[k] = filepath.Join(dir, fmt.Sprintf("%v-%s.htier", k, hex.EncodeToString(id[:8])))
 	}
-	compact := compactForms(p, e)
+	compact, err := compactForms(p, e)
+	if err != nil {
+		return nil, err
+	}
 	for i := range p.Objects {
 		o := &p.Objects[i]
 		a := store.Addr{Kind: uint32(o.Type.Kind), Level: uint32(o.Type.Level)}
@@ -120,10 +141,10 @@ func newLayout(p *plan.Plan, e backend.Engine, keysID, dir string) (*layout, err
 			fmt.Fprint(h, o.Type.Scale)
 			a.A, a.B = int64(o.Plain), h.Sum64()
 			l.place[i] = place{store.WeightFile, a, e.Slabs(o.Type)}
-			if compact[i] {
-				l.place[i].addr.Kind |= compactForm
-				l.place[i].slabs = 1
-			}
+		}
+		if compact[i] != nil {
+			l.place[i].addr.Kind |= compactForm
+			l.place[i].slabs = len(compact[i])
 		}
 	}
 	return l, nil
@@ -274,7 +295,7 @@ func (in *installer) segment(ctx context.Context, f *store.TierFile, k store.Kin
 		}
 		defer block.Free()
 		if specs[i].Addr.Kind&compactForm != 0 {
-			err = makeCompact(in.p, in.e, objs[i], block.Slabs[0])
+			err = makeCompact(in.p, in.e, in.keys, objs[i], block.Slabs)
 		} else {
 			err = makeObject(in.p, in.e, in.keys, objs[i], block.Slabs)
 		}
@@ -323,11 +344,16 @@ func makeObject(p *plan.Plan, e backend.Engine, keys KeySource, obj plan.ObjectI
 	return nil
 }
 
-// makeCompact encodes a weight into its compact form.
-func makeCompact(p *plan.Plan, e backend.Engine, obj plan.ObjectID, slab []byte) error {
-	values, err := slotValues(p, obj)
-	if err == nil {
-		err = e.(backend.Compact).EncodeCompact(values, p.Objects[obj].Type, slab)
+// makeCompact makes the compact form of a key or a weight.
+func makeCompact(p *plan.Plan, e backend.Engine, keys KeySource, obj plan.ObjectID, slabs [][]byte) error {
+	o := &p.Objects[obj]
+	var err error
+	if o.Role == plan.RoleKey {
+		err = keys.Compact(o.Rot, o.Type.Level, slabs)
+	} else if values, bad := slotValues(p, obj); bad != nil {
+		return bad
+	} else {
+		err = e.(backend.Compact).EncodeCompact(values, o.Type, slabs[0])
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", describe(p, obj), err)
@@ -411,7 +437,8 @@ func OpenStore(p *plan.Plan, e backend.Engine, keysID, dir string, t store.Techn
 	return s, nil
 }
 
-// Read implements Slow. Of an object in compact form there is one slab.
+// Read implements Slow. Of an object in compact form there are the slabs of that
+// form.
 func (s *Store) Read(obj plan.ObjectID, first int, dst [][]byte) error {
 	if pl := s.l.place[obj]; pl.slabs > 0 {
 		return s.files[pl.kind].Read(pl.addr, first, dst)

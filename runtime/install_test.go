@@ -24,15 +24,16 @@ import (
 const reserve = 1 << 20
 
 // tiered gives a plan the tier plan for its least budget and some slabs.
-func tiered(t *testing.T, p *plan.Plan, extra int) { t.Helper(); tieredWith(t, p, extra, nil) }
+func tiered(t *testing.T, p *plan.Plan, extra int) { t.Helper(); tieredWith(t, p, extra, nil, 0) }
 
-// tieredWith is tiered for an engine that expands a slab in a number of seconds.
-func tieredWith(t *testing.T, p *plan.Plan, extra int, expand func(int) float64) {
+// tieredWith is tiered for an engine that expands a slab of a weight or a key in a
+// number of seconds.
+func tieredWith(t *testing.T, p *plan.Plan, extra int, expand func(int) float64, uniform float64) {
 	t.Helper()
 	slab := int64(p.Params.SlabBytes())
 	tier, err := passes.Tiering(p, passes.TierOptions{
 		DRAM: passes.TierLeast(p, reserve) + int64(extra)*slab, Reserve: reserve,
-		StepSeconds: func(int) float64 { return 1e-4 }, ReadBps: 1e9, WriteBps: 5e8, Latency: 1e-4, ExpandSeconds: expand,
+		StepSeconds: func(int) float64 { return 1e-4 }, ReadBps: 1e9, WriteBps: 5e8, Latency: 1e-4, ExpandSeconds: expand, UniformSeconds: uniform,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,10 +90,10 @@ func TestBudgetSweep(t *testing.T) {
 	}
 }
 
-// Weights in compact form give the same result from a fraction of the bytes, at
+// Weights and keys in compact form give the same result from a fraction of the bytes, at
 // every budget and number of threads; an engine without that form reads them
 // whole.
-func TestCompactWeights(t *testing.T) {
+func TestCompactForms(t *testing.T) {
 	for _, seed := range []uint64{1, 2, 3} {
 		p := plantest.Random(seed, plantest.Config{LogN: 6, Steps: 120, Keys: 10})
 		slab := float64(p.Params.SlabBytes())
@@ -102,9 +103,9 @@ func TestCompactWeights(t *testing.T) {
 		for i, extra := range []int{0, 10, 1 << 20} {
 			for _, threads := range []int{1, 3} {
 				e := &compactEngine{fakeEngine: plain}
-				tieredWith(t, p, extra, func(int) float64 { return slab / 2e9 }) // half as long as reading
-				if p.Tier.Compact != 3 {
-					t.Fatalf("compact from %d slabs on, want 3", p.Tier.Compact)
+				tieredWith(t, p, extra, func(int) float64 { return slab / 2e9 }, 1e-12) // half as long as reading
+				if p.Tier.Compact != 3 || !p.Tier.Seeds {
+					t.Fatalf("compact from %d slabs on, want 3; keys as seeds: %v", p.Tier.Compact, p.Tier.Seeds)
 				}
 				before, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 2})
 				if err != nil {
@@ -129,7 +130,7 @@ func TestCompactWeights(t *testing.T) {
 					t.Errorf("+%d slabs: %d bytes read, planned %d; %d of %d expansions reported", extra, slow.BytesRead, p.Tier.BytesRead, slow.Expanded, e.expanded.Load())
 				}
 				e.fail = errors.New("boom")
-				if _, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: threads, Slow: s}); !errors.Is(err, e.fail) || !strings.Contains(err.Error(), "weight") {
+				if _, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: threads, Slow: s}); !errors.Is(err, e.fail) || !strings.Contains(err.Error(), "level") {
 					t.Errorf("a failed expansion: %v", err)
 				}
 				if err := s.Close(); err != nil {

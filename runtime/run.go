@@ -36,8 +36,8 @@ const (
 
 // node is a unit of work on the scoreboard: a step or a transfer. It becomes
 // ready when the nodes it depends on are done. A fetch of an object in compact
-// form reads its last slab, and then waits among the steps for a worker to make
-// the others.
+// form reads some of its slabs, and then waits among the steps for a worker to
+// make the others.
 type node struct {
 	kind    nodeKind
 	step    int32 // the step, or the step before which the transfer was ordered
@@ -422,7 +422,7 @@ func (r *run) fromSlow(n *node) bool { return r.x.p.Objects[n.res.obj].Role != p
 
 // expands reports whether a fetch reads a compact form.
 func (r *run) expands(n *node) bool {
-	return n.kind == fetchNode && r.x.compact != nil && r.x.compact[n.res.obj]
+	return n.kind == fetchNode && r.x.compact != nil && r.x.compact[n.res.obj] != nil
 }
 
 // drop lets go of a stay in DRAM.
@@ -500,7 +500,7 @@ func (r *run) start(n *node) {
 	}
 	slabs := n.res.block.Slabs
 	if r.expands(n) {
-		slabs = slabs[len(slabs)-1:]
+		slabs = pick(slabs, r.x.compact[n.res.obj])
 	}
 	per := max(1, transferBytes/r.x.e.SlabBytes())
 	if n.kind == fetchNode && !r.fromSlow(n) {
@@ -584,7 +584,7 @@ func (r *run) pieceDone(n *node, bytes int64, err error) {
 	r.progress.Broadcast()
 }
 
-// expand makes a plaintext of the compact form that was fetched.
+// expand makes an object of the compact form that was fetched.
 func (r *run) expand(n *node, worker int) {
 	r.endStall()
 	r.running++

@@ -105,7 +105,7 @@ func (t *Trace) Event(e Event) {
 	case ExpandBegin:
 		t.begin(trackWorker+e.Worker, -1, e)
 	case ExpandEnd:
-		t.end(t.name(trackWorker+e.Worker, fmt.Sprintf("worker %d", e.Worker)), -1, e, "transform "+t.object(e.Obj), "expand",
+		t.end(t.name(trackWorker+e.Worker, fmt.Sprintf("worker %d", e.Worker)), -1, e, "expand "+t.object(e.Obj), "expand",
 			map[string]any{"object": e.Obj, "for_step": e.Step})
 	case FetchBegin, SpillBegin:
 		t.begin(trackIO+e.Worker, e.Obj, e)

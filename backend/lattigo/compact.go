@@ -36,24 +36,60 @@ func (e *engine) EncodeCompact(values *ir.SlotData, t ir.Type, slab []byte) erro
 	return nil
 }
 
-// Expand makes a plaintext of the coefficients in its last limb.
+// CompactSlabs lists the limb that holds the coefficients of a plaintext, the
+// last; or the b halves of a key, digit by digit, and its last limb, which begins
+// with the seed.
+func (e *engine) CompactSlabs(t ir.Type) []int {
+	n := e.Slabs(t)
+	switch t.Kind {
+	case ir.PlainKind, ir.PlainQPKind:
+		return []int{n - 1}
+	case ir.KeyKind:
+		out := make([]int, 0, n/2+1)
+		stride := t.Level + 1 + len(e.p.P)
+		for at := 0; at < n; at += 2 * stride {
+			for i := range stride {
+				out = append(out, at+i)
+			}
+		}
+		return append(out, n-1)
+	}
+	return nil
+}
+
+// Expand makes a plaintext of the coefficients in its last limb, or the uniform
+// halves of a key of the seed in its last limb.
 func (e *engine) Expand(out backend.Operand) error {
 	o, err := e.operand(out)
 	if err != nil {
 		return err
 	}
-	if o.t.Kind != ir.PlainKind && o.t.Kind != ir.PlainQPKind {
-		return fmt.Errorf("a %s has no compact form", o.t.Kind)
-	}
 	last := o.rows[len(o.rows)-1]
-	all := uint64(0)
-	for _, x := range last {
-		all |= x
-	}
-	if all < fixedMod {
-		e.limbs(o, last, nil)
-	} else {
-		e.limbs(o, nil, unsafe.Slice((*float64)(unsafe.Pointer(&last[0])), len(last)))
+	switch o.t.Kind {
+	case ir.PlainKind, ir.PlainQPKind:
+		all := uint64(0)
+		for _, x := range last {
+			all |= x
+		}
+		if all < fixedMod {
+			e.limbs(o, last, nil)
+		} else {
+			e.limbs(o, nil, unsafe.Slice((*float64)(unsafe.Pointer(&last[0])), len(last)))
+		}
+	case ir.KeyKind:
+		var seed [SeedBytes]byte
+		copy(seed[:], unsafe.Slice((*byte)(unsafe.Pointer(&last[0])), SeedBytes))
+		for d := range e.p.Digits(o.t.Level) {
+			for limb := range o.stride {
+				i := limb
+				if i > o.t.Level {
+					i += len(e.p.Q) - 1 - o.t.Level
+				}
+				keyUniform(e.p, &seed, d, i, e.mods[i].q, o.rows[(2*d+1)*o.stride+limb])
+			}
+		}
+	default:
+		return fmt.Errorf("a %s has no compact form", o.t.Kind)
 	}
 	return nil
 }

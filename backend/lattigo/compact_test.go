@@ -3,6 +3,7 @@ package lattigo
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -160,5 +161,62 @@ func BenchmarkExpand(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Expanding the compact form of a key gives the key, bit for bit, at its own level
+// and cut to lower ones.
+func TestCompactKeys(t *testing.T) {
+	p, err := ir.NewParams("compact", 7, ir.RingStandard, ir.SecretTernary, []int{52, 45, 45, 45, 58}, []int{49, 53}, 45)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Insecure = true
+	e := must[*engine](t)(openEngine(p))
+	sk := must[*SecretKey](t)(NewSecretKey(p, AllowInsecure()))
+	specs := []KeySpec{{ir.KeySparse, 0}, {ir.KeyDense, 4}, {ir.KeyConj, 3}, {ir.KeyRelin, 4}, {5, 2}}
+	path := filepath.Join(t.TempDir(), "k.hevk")
+	if err := CreateKeySet(path, sk, p, specs, nil, AllowInsecure()); err != nil {
+		t.Fatal(err)
+	}
+	set := must[*KeySet](t)(OpenKeySet(path))
+	defer set.Close()
+	for _, s := range specs {
+		for level := range s.Level + 1 {
+			s.Level = level
+			ty := ir.Type{Kind: keyKind(s), Level: level}
+			at := e.CompactSlabs(ty)
+			if s.Rot == ir.KeySparse {
+				if at != nil {
+					t.Errorf("%s has a compact form", s)
+				}
+				continue
+			}
+			want, got := conformance.Slabs(e, ty), conformance.Slabs(e, ty)
+			if err := set.Expand(s, want); err != nil {
+				t.Fatal(err)
+			}
+			var few [][]byte
+			for _, i := range at {
+				few = append(few, got[i])
+			}
+			if len(few) != len(got)/2+1 {
+				t.Errorf("%s: %d of %d slabs", s, len(few), len(got))
+			}
+			if err := set.Compact(s, few); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Expand(must[*operand](t)(e.bind(ty, got))); err != nil {
+				t.Fatal(err)
+			}
+			for i := range want {
+				if !slices.Equal(got[i], want[i]) {
+					t.Fatalf("%s: limb %d of %d differs", s, i, len(want))
+				}
+			}
+		}
+	}
+	if err := set.Compact(KeySpec{5, 2}, conformance.Slabs(e, ir.Type{Kind: ir.KeyKind, Level: 2})); err == nil {
+		t.Error("a compact key was written into the slabs of a whole one")
 	}
 }

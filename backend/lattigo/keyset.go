@@ -331,14 +331,43 @@ func (k *KeySet) find(s KeySpec) (best storedKey, ok bool) {
 // and checks the whole stored key.
 func (k *KeySet) Expand(want KeySpec, slabs [][]byte) error {
 	p := &k.meta.Params
+	rows, err := limbs(p, slabs, p.Slabs(keyKind(want), want.Level))
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", k.path, want, err)
+	}
+	stride := len(rows) / (2 * p.Digits(want.Level))
+	return k.load(want, func(seed *[SeedBytes]byte, digit, limb, prime int, q uint64) []uint64 {
+		keyUniform(p, seed, digit, prime, q, rows[(2*digit+1)*stride+limb])
+		return rows[2*digit*stride+limb]
+	})
+}
+
+// Compact is Expand for the compact form of the key: see engine.CompactSlabs.
+func (k *KeySet) Compact(want KeySpec, slabs [][]byte) error {
+	p := &k.meta.Params
+	rows, err := limbs(p, slabs, p.Slabs(keyKind(want), want.Level)/2+1)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", k.path, want, err)
+	}
+	last := slabs[len(slabs)-1]
+	stride := (len(rows) - 1) / p.Digits(want.Level)
+	return k.load(want, func(seed *[SeedBytes]byte, digit, limb, _ int, _ uint64) []uint64 {
+		if digit == 0 && limb == 0 {
+			clear(last)
+			copy(last, seed[:])
+		}
+		return rows[digit*stride+limb]
+	})
+}
+
+// load reads the stored key of least level that serves want, and checks the whole
+// of it. row returns where a row of its b half is to be put.
+func (k *KeySet) load(want KeySpec, row func(seed *[SeedBytes]byte, digit, limb, prime int, q uint64) []uint64) error {
+	p := &k.meta.Params
 	fail := func(err error) error { return fmt.Errorf("%s: %s: %w", k.path, want, err) }
 	e, ok := k.find(want)
 	if !ok {
 		return fail(errors.New("the set holds no such key; extend it with keygen --extend"))
-	}
-	rows, err := limbs(p, slabs, p.Slabs(keyKind(want), want.Level))
-	if err != nil {
-		return fail(err)
 	}
 	b, err := k.r.Section(e.section())
 	if err != nil {
@@ -360,18 +389,15 @@ func (k *KeySet) Expand(want KeySpec, slabs [][]byte) error {
 	}
 	seed := (*[SeedBytes]byte)(b)
 	b = b[SeedBytes:]
-	stride := len(rows) / (2 * p.Digits(want.Level))
 	for d := range p.Digits(want.Level) {
-		digit := rows[2*d*stride : 2*(d+1)*stride]
 		limb := 0
 		for _, i := range primes {
 			q := prime(i)
 			size := p.N() * residueBytes(q)
 			if i <= want.Level || i >= len(p.Q) {
-				if err := unpackRow(digit[limb], b[:size], q); err != nil {
+				if err := unpackRow(row(seed, d, limb, i, q), b[:size], q); err != nil {
 					return fail(err)
 				}
-				keyUniform(p, seed, d, i, q, digit[stride+limb])
 				limb++
 			}
 			b = b[size:]

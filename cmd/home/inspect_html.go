@@ -501,12 +501,12 @@ func (v *pageView) tier(r *planReport) {
 	v.Tier = tv
 }
 
-// transformText says how many loads are of coefficients.
+// transformText says how many loads are of compact forms.
 func transformText(t *tierReport) string {
 	if t.Transforms == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", %s as coefficients to be transformed", count(t.Transforms))
+	return fmt.Sprintf(", %s in compact form", count(t.Transforms))
 }
 
 func (v *pageView) client(r *planReport) {

@@ -23,9 +23,9 @@ type installCmd struct {
 
 func (*installCmd) Help() string {
 	return `Expands the evaluation keys and encodes the weights into the slow tier, once. What is there already is kept, so
-an interrupted install goes on where it stopped, and plans of one client share their keys. Weights that take
-longer to read than to transform are kept as coefficients, a fraction of their size. run does this by itself
-when it is missing, and reports the time apart.`
+an interrupted install goes on where it stopped, and plans of one client share their keys. Where a core is
+quicker than the disk, weights are kept as coefficients and keys as halves and seeds, a fraction of their
+size. run does this by itself when it is missing, and reports the time apart.`
 }
 
 func (c *installCmd) Run(e *env) error {

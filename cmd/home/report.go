@@ -111,7 +111,7 @@ type tierReport struct {
 	BytesLower   int64   `json:"bytes_lower"`
 	Fetches      int     `json:"fetches"`
 	Spills       int     `json:"spills"`
-	Transforms   int     `json:"transforms"` // fetches that end with transforms of coefficients
+	Transforms   int     `json:"transforms"` // fetches that end with computing: transforms of coefficients, halves of keys from seeds
 }
 
 func reportPlan(p *plan.Plan) *planReport {
@@ -140,7 +140,8 @@ func reportPlan(p *plan.Plan) *planReport {
 			case plan.ActFetch:
 				tr.Fetches++
 				o := &p.Objects[a.Obj]
-				tr.Transforms += one(t.IsCompact(p, o, p.Params.Slabs(o.Type.Kind, o.Type.Level)))
+				slabs := p.Params.Slabs(o.Type.Kind, o.Type.Level)
+				tr.Transforms += one(t.StoredSlabs(p, o, slabs) < slabs)
 			case plan.ActSpill:
 				tr.Spills++
 			}

@@ -46,6 +46,10 @@ func (k keySource) Key(rot, level int, dst [][]byte) error {
 	return k.Expand(lattigo.KeySpec{Rot: rot, Level: level}, dst)
 }
 
+func (k keySource) Compact(rot, level int, dst [][]byte) error {
+	return k.KeySet.Compact(lattigo.KeySpec{Rot: rot, Level: level}, dst)
+}
+
 // server runs one plan with one key set. It holds ciphertexts, weights and
 // evaluation keys, never a secret key.
 type server struct {

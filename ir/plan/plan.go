@@ -284,10 +284,12 @@ type Tier struct {
 	// Compact is the least size in slabs of plaintexts that the slow tier holds as
 	// one slab of coefficients; a fetch of one ends with the transforms that make
 	// its slabs. 0: none. With Whole, the matrices of bootstraps, which are read
-	// again and again, are whole all the same.
+	// again and again, are whole all the same. With Seeds, keys lie there as the
+	// half that is not random and the seed of the other, in one slab more.
 	Compact int  `cbor:"compact,omitempty"`
 	Whole   bool `cbor:"whole,omitempty"`
-	// Prediction for one core.
+	Seeds   bool `cbor:"seeds,omitempty"`
+	// Prediction for the threads it was made for.
 	Seconds      float64 `cbor:"seconds"`
 	StallSeconds float64 `cbor:"stall_seconds"`
 	BytesRead    int64   `cbor:"bytes_read"`
@@ -295,11 +297,16 @@ type Tier struct {
 	BytesLower   int64   `cbor:"bytes_lower"` // distinct read-only bytes: nothing can read less
 }
 
-// IsCompact reports whether the slow tier holds an object of p of so many slabs
-// as one slab of coefficients.
-func (t *Tier) IsCompact(p *Plan, o *Object, slabs int) bool {
-	matrix := func() bool {
-		return o.Layer >= 0 && int(o.Layer) < len(p.Layers) && p.Layers[o.Layer].Kind == LayerRefresh
+// StoredSlabs returns how many slabs the slow tier holds of an object of p that
+// has so many.
+func (t *Tier) StoredSlabs(p *Plan, o *Object, slabs int) int {
+	switch {
+	case o.Role == RoleKey && t.Seeds && o.Type.Kind == ir.KeyKind:
+		return slabs/2 + 1
+	case o.Role != RolePlain || t.Compact == 0 || slabs < t.Compact:
+		return slabs
+	case t.Whole && o.Layer >= 0 && int(o.Layer) < len(p.Layers) && p.Layers[o.Layer].Kind == LayerRefresh:
+		return slabs
 	}
-	return t.Compact > 0 && o.Role == RolePlain && slabs >= t.Compact && !(t.Whole && matrix())
+	return 1
 }
