@@ -28,7 +28,7 @@ var deepModels = []struct {
 	{"cifar10_mlperf_resnet8", plan.Preprocess{Scale: 1}, true, 500, 2},
 	{"cifar10_kw_base", plan.Preprocess{Scale: 1.0 / 255, Mean: []float64{0.485, 0.456, 0.406}, Std: []float64{0.225}}, true, 500, 2},
 	{"mnist_trained_lenet5_relu_max", plan.Preprocess{Scale: 1.0 / 255}, false, 1000, 10},
-	{"mnist_cc_lenet_bn", plan.Preprocess{Scale: 1.0 / 255}, false, 100, 1},
+	{"mnist_cc_lenet_bn", plan.Preprocess{Scale: 1.0 / 255}, false, 100, 10},
 	{"mnist_marabou_5x20_leaky", plan.Preprocess{Scale: 1.0 / 255}, false, 1000, 10},
 	{"mnist_marabou_cnn_max2", plan.Preprocess{Scale: 1.0 / 255}, false, 1000, 10},
 	{"mnist_heir_lenet", plan.Preprocess{Scale: 1.0 / 255, Mean: []float64{0.1307}, Std: []float64{0.3081}, Pad: []int{2, 2, 2, 2}}, false, 1000, 10},
@@ -61,6 +61,7 @@ func TestDeepModels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			shape = p.Network.Inputs[0].Type.Shape // without the batch that a model fixes
 			if err := p.Params.CheckSecurity(); err != nil {
 				t.Fatal(err)
 			}

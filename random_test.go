@@ -391,7 +391,7 @@ func randomCase(t *testing.T, seed uint64, encrypted bool) {
 	logN := 6 + r.IntN(3)
 	lanes := r.IntN(5) == 0 && ir.NumElems(shape) < 50
 	ring := []ir.Ring{ir.RingReal, ir.RingStandard}[r.IntN(2)]
-	opt := passes.Options{Calibrate: calib, AccuracyDrop: 0.3, Margin: 0.5, AllowInsecure: true, Params: tinyParams(t, logN, ring, 40)}
+	opt := passes.Options{Skip: []string{"unbatch"}, Calibrate: calib, AccuracyDrop: 0.3, Margin: 0.5, AllowInsecure: true, Params: tinyParams(t, logN, ring, 40)}
 	if lanes { // more samples at once than packing one by one is cheaper for
 		opt.Batch = 1 << 20
 	}

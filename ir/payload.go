@@ -1,6 +1,12 @@
 package ir
 
-import "math"
+import (
+	"encoding/binary"
+	"iter"
+	"math"
+	"math/bits"
+	"slices"
+)
 
 // Approx is a polynomial that stands in for an activation: in the Chebyshev
 // basis on [-Bound, Bound] shifted to Center, so the polynomial variable is
@@ -99,6 +105,8 @@ type SlotData struct {
 	Value  []float64
 	// Imag says that some Index is Period + s: the imaginary part of slot s.
 	Imag bool
+	// Packed, where it is set, holds the entries instead; Index and Value are empty.
+	Packed *PackedEntries
 	// DFT, where it is set, gives the slots instead, which are complex then; Index
 	// and Value are empty. The matrices of bootstrapping are large and follow from
 	// a few numbers.
@@ -115,6 +123,106 @@ func (d *SlotData) SetImag() {
 	d.Imag = len(d.Index) > 0 && int(d.Index[len(d.Index)-1]) >= d.Period
 }
 
+// PackedEntries holds the entries of a long vector with few different values,
+// such as a diagonal of a convolution, in a fraction of the memory.
+type PackedEntries struct {
+	Count int
+	Table []float64 // different values, in the order in which they occur
+	Code  []byte    // for each entry two varints: the gap to the index before, the place of its value
+}
+
+// packFrom is the number of entries from which Pack has something to do.
+const packFrom = 256
+
+// Pack replaces Index and Value by Packed where there are many entries of few
+// values.
+func (d *SlotData) Pack() {
+	if len(d.Index) < packFrom || len(d.Index) != len(d.Value) {
+		return
+	}
+	p := &PackedEntries{Count: len(d.Index), Code: make([]byte, 0, 3*len(d.Index))}
+	place := make([]int32, 1<<bits.Len(uint(len(d.Index)/2))) // open addressing: place + 1, or 0
+	prev := int32(-1)
+	for i, s := range d.Index {
+		v := math.Float64bits(d.Value[i])
+		h := v * 0x9e3779b97f4a7c15
+		at := (h ^ h>>29) & uint64(len(place)-1)
+		for place[at] != 0 && math.Float64bits(p.Table[place[at]-1]) != v {
+			at = (at + 1) & uint64(len(place)-1)
+		}
+		if place[at] == 0 {
+			p.Table = append(p.Table, d.Value[i])
+			place[at] = int32(len(p.Table))
+		}
+		if len(p.Table) > len(d.Index)/4 || s <= prev {
+			return
+		}
+		p.Code = binary.AppendUvarint(p.Code, uint64(s-prev-1))
+		p.Code = binary.AppendUvarint(p.Code, uint64(place[at]-1))
+		prev = s
+	}
+	p.Code, p.Table = slices.Clip(slices.Clone(p.Code)), slices.Clip(p.Table)
+	d.Index, d.Value, d.Packed = nil, nil, p
+}
+
+// Len returns the number of entries.
+func (d *SlotData) Len() int {
+	if d.Packed != nil {
+		return d.Packed.Count
+	}
+	return len(d.Index)
+}
+
+// Entries visits indices and values. It stops early where packed entries are
+// damaged.
+func (d *SlotData) Entries() iter.Seq2[int32, float64] {
+	return func(yield func(int32, float64) bool) {
+		if d.Packed == nil {
+			for i, s := range d.Index {
+				if !yield(s, d.Value[i]) {
+					return
+				}
+			}
+			return
+		}
+		code, at := d.Packed.Code, int64(-1)
+		next := func() uint64 {
+			if len(code) > 0 && code[0] < 0x80 {
+				x := code[0]
+				code = code[1:]
+				return uint64(x)
+			}
+			x, n := binary.Uvarint(code)
+			if n <= 0 {
+				return math.MaxUint64
+			}
+			code = code[n:]
+			return x
+		}
+		for range d.Packed.Count {
+			gap, v := next(), next()
+			if gap >= math.MaxInt32 || v >= uint64(len(d.Packed.Table)) || at+int64(gap) >= math.MaxInt32 {
+				return
+			}
+			if at += int64(gap) + 1; !yield(int32(at), d.Packed.Table[v]) {
+				return
+			}
+		}
+	}
+}
+
+// lists returns the entries as slices.
+func (d *SlotData) lists() ([]int32, []float64) {
+	if d.Packed == nil {
+		return d.Index, d.Value
+	}
+	index, value := make([]int32, 0, d.Packed.Count), make([]float64, 0, d.Packed.Count)
+	for s, v := range d.Entries() {
+		index, value = append(index, s), append(value, v)
+	}
+	return index, value
+}
+
 // Fill writes one period of the slots into z, Period long.
 func (d *SlotData) Fill(z []complex128) {
 	if d.DFT != nil {
@@ -122,8 +230,8 @@ func (d *SlotData) Fill(z []complex128) {
 		return
 	}
 	clear(z)
-	for i, s := range d.Index {
-		if v := d.Value[i]; int(s) < d.Period {
+	for s, v := range d.Entries() {
+		if int(s) < d.Period {
 			z[s] = complex(v, 0)
 		} else {
 			z[int(s)-d.Period] += complex(0, v)
@@ -135,8 +243,8 @@ func (d *SlotData) Fill(z []complex128) {
 func (d *SlotData) Dense(n int) []float64 {
 	out := make([]float64, n)
 	for base := 0; base < n; base += d.Period {
-		for i, s := range d.Index {
-			out[base+int(s)] = d.Value[i]
+		for s, v := range d.Entries() {
+			out[base+int(s)] = v
 		}
 	}
 	return out

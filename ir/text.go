@@ -278,7 +278,7 @@ func (p *printer) payload(v *Value) (string, error) {
 	if d := v.Slots; d != nil {
 		if d.DFT != nil {
 			fmt.Fprintf(&b, " dft=%s", d.dftText())
-		} else if err := put("values", len(d.Index), d.text, d.encode); err != nil {
+		} else if err := put("values", d.Len(), d.text, d.encode); err != nil {
 			return "", err
 		}
 	}
@@ -321,7 +321,8 @@ func (l *Linear) encode() []byte {
 }
 
 func (d *SlotData) text() string {
-	return fmt.Sprintf("(period=%d, index=%s, value=%s)", d.Period, intsText(d.Index), floatsText(d.Value))
+	index, value := d.lists()
+	return fmt.Sprintf("(period=%d, index=%s, value=%s)", d.Period, intsText(index), floatsText(value))
 }
 
 func (d *SlotData) dftText() string {
@@ -334,8 +335,9 @@ func (d *SlotData) dftText() string {
 }
 
 func (d *SlotData) encode() []byte {
-	b := appendCounts(nil, d.Period, len(d.Index))
-	return appendFloats(appendInts(b, d.Index), d.Value)
+	index, value := d.lists()
+	b := appendCounts(nil, d.Period, len(index))
+	return appendFloats(appendInts(b, index), value)
 }
 
 func appendCounts(b []byte, n ...int) []byte {

@@ -54,20 +54,24 @@ func (m *Sparse) Check() error {
 // generated diagonal exists.
 func (d *SlotData) Check() error {
 	if d.DFT != nil {
-		if len(d.Index) > 0 || len(d.Value) > 0 {
+		if len(d.Index) > 0 || len(d.Value) > 0 || d.Packed != nil {
 			return errors.New("slot values beside a generated diagonal")
 		}
 		return d.DFT.check(d.Period)
 	}
-	if d.Period < 1 || d.Period&(d.Period-1) != 0 || len(d.Index) != len(d.Value) {
+	if d.Period < 1 || d.Period&(d.Period-1) != 0 || len(d.Index) != len(d.Value) || d.Packed != nil && len(d.Index) > 0 {
 		return fmt.Errorf("%d indices and %d values of period %d", len(d.Index), len(d.Value), d.Period)
 	}
-	prev := int32(-1)
-	for _, i := range d.Index {
+	prev, n := int32(-1), 0
+	for i := range d.Entries() {
 		if i <= prev || int(i) >= 2*d.Period {
 			return fmt.Errorf("index %d after %d of period %d", i, prev, d.Period)
 		}
 		prev = i
+		n++
+	}
+	if n != d.Len() {
+		return fmt.Errorf("%d of %d packed entries can be read", n, d.Len())
 	}
 	if d.Imag != (int(prev) >= d.Period) {
 		return fmt.Errorf("imaginary parts: %t, and the last index is %d of period %d", d.Imag, prev, d.Period)

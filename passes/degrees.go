@@ -220,17 +220,18 @@ func multiplied(g *ir.Graph) map[*ir.Value]bool {
 
 // degreeSearch looks for the cheapest rungs that meet the accuracy budget.
 type degreeSearch struct {
-	u     *unit
-	c     *calibration
-	acts  []*ir.Value
-	even  bool // a full rung differs from one that is not, for some activation
-	signs bool // some activation may be a composite
-	rungs []rung
-	best  []*ir.Approx
-	front []*front // by activation, for rungs as they are; nil where none is kept
-	keep  bool     // there is memory for fronts
-	macs  []float64
-	work  float64 // multiply-adds spent
+	u      *unit
+	c      *calibration
+	acts   []*ir.Value
+	even   bool // a full rung differs from one that is not, for some activation
+	signs  bool // some activation may be a composite
+	rungs  []rung
+	best   []*ir.Approx
+	front  []*front // by activation, for rungs as they are; nil where none is kept
+	keep   bool     // there is memory for fronts
+	failed [][]rung // what missed the budget
+	macs   []float64
+	work   float64 // multiply-adds spent
 }
 
 // front is both halves of the samples evaluated up to an activation.
@@ -312,6 +313,7 @@ func (s *degreeSearch) trial(rungs []rung, drop float64) (quality, error) {
 		}
 		return q, nil
 	}
+	s.failed = append(s.failed, slices.Clone(rungs))
 	for k, v := range s.acts {
 		if s.best != nil {
 			v.Approx = s.best[k]
@@ -329,8 +331,8 @@ func (f *front) at(acts []*ir.Value, k int) int {
 }
 
 // searchDegrees finds, for every activation, the rung that meets the budget: the
-// lowest that does for all alike, by bisection, then lower ones for as many in a
-// row as make the network cheaper, while the budget still holds.
+// lowest that does for all alike, by bisection, then lower ones where they make the
+// network cheaper, while the budget still holds.
 func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
 	s := &degreeSearch{u: u, c: c, acts: acts, macs: multiplyAdds(c.graph)}
 	live, kept := liveElems(c.graph), 0
@@ -387,46 +389,71 @@ func (u *unit) searchDegrees(c *calibration, acts []*ir.Value) error {
 	return nil
 }
 
-// trim lowers rungs by a level, for one activation or several in a row, as long
-// as that makes the network cheaper, keeps within the budget, and work is left.
+// trim lowers rungs by a level as long as that makes the network cheaper, keeps
+// within the budget, and work is left: of many activations in a row at once, and
+// where that is too much, of the later half of them and of the earlier half.
 func (s *degreeSearch) trim(q quality, drop float64) (quality, error) {
-	type run struct{ from, to int }
-	lowered := func(r run) []rung {
-		out := slices.Clone(s.rungs)
-		for k := r.from; k <= r.to; k++ {
-			out[k] = out[k].lower()
+	var halve func(from, to int) (bool, error)
+	halve = func(from, to int) (bool, error) {
+		if s.work > searchWork {
+			return false, nil
 		}
-		return out
-	}
-	var failed [][]rung
-	for s.work = 0; s.work < searchWork; {
-		have := s.u.levelCost(s.depths(s.rungs))
-		best, gain := []rung(nil), 0.0
-		for i := len(s.acts) - 1; i >= 0; i-- {
-			for j := i; j < len(s.acts) && s.rungs[j].levels > minPolyLevels; j++ {
-				t := lowered(run{i, j})
-				if slices.ContainsFunc(failed, func(f []rung) bool { return noneHigher(t, f) }) {
-					break
-				}
-				if g := (have - s.u.levelCost(s.depths(t))) / float64(j-i+1); g > gain+1e-12 {
-					best, gain = t, g
-				}
+		if rungs := s.lowered(from, to); rungs != nil {
+			t, err := s.trial(rungs, drop)
+			if err != nil {
+				return false, err
+			}
+			if t.ok(drop) {
+				q = t
+				return true, nil
 			}
 		}
-		if best == nil {
-			break
+		if from == to {
+			return false, nil
 		}
-		t, err := s.trial(best, drop)
+		mid := (from + to + 1) / 2
+		late, err := halve(mid, to)
 		if err != nil {
-			return q, err
+			return false, err
 		}
-		if t.ok(drop) {
-			q = t
-		} else {
-			failed = append(failed, best)
+		early, err := halve(from, mid-1)
+		return late || early, err
+	}
+	s.work = 0
+	for again := true; again; {
+		var err error
+		if again, err = halve(0, len(s.acts)-1); err != nil {
+			return q, err
 		}
 	}
 	return q, nil
+}
+
+// lowered returns the rungs with those of a row of activations a level lower, of
+// each that makes the network cheaper; nil where none does, or where less has
+// already failed.
+func (s *degreeSearch) lowered(from, to int) []rung {
+	out := slices.Clone(s.rungs)
+	for k := from; k <= to; k++ {
+		if out[k].levels > minPolyLevels {
+			out[k] = out[k].lower()
+		}
+	}
+	cost := func() float64 { return s.u.levelCost(s.depths(out)) }
+	have := cost()
+	for k := from; k <= to; k++ {
+		low := out[k]
+		out[k] = s.rungs[k]
+		if c := cost(); c > have+1e-12 {
+			out[k] = low // its part of the gain
+		} else {
+			have = c
+		}
+	}
+	if slices.Equal(out, s.rungs) || slices.ContainsFunc(s.failed, func(f []rung) bool { return noneHigher(out, f) }) {
+		return nil
+	}
+	return out
 }
 
 // lower is the rung with the next fewer levels: a full one, as that takes no more
@@ -444,10 +471,10 @@ func (r rung) lower() rung {
 	return rung{below, true}
 }
 
-// noneHigher reports whether no rung of a has more levels than that of b.
+// noneHigher reports whether no rung of a is higher than that of b.
 func noneHigher(a, b []rung) bool {
 	for k := range a {
-		if a[k].levels > b[k].levels {
+		if a[k].levels > b[k].levels || a[k].levels == b[k].levels && a[k].full && !b[k].full {
 			return false
 		}
 	}

@@ -105,7 +105,7 @@ func gridLayout(slots, n, c, h, w int, g grid, copies, mux int) *packed {
 	}
 	cts, chanIn, period := 1, 1, slots
 	if need > planes {
-		cts, copies = (need+planes-1)/planes, 0
+		cts, copies = ((c+mux-1)/mux+planes-1)/planes, 0
 	}
 	last := min(mux, c) - 1
 	di, dj := last/g.gapX, min(last, g.gapX-1)

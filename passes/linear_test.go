@@ -92,7 +92,8 @@ func TestPlacements(t *testing.T) {
 	rings := []*ir.Params{tiny(t, 6, ir.RingReal, 2), tiny(t, 7, ir.RingStandard, 2)}
 	prof := backend.DefaultProfile()
 	shapes := [][]int{{1}, {3}, {8}, {1, 10}, {1, 37}, {1, 64}, {1, 100}, {1, 1, 4, 4}, {1, 2, 4, 4}, {1, 3, 4, 4}, {1, 4, 4, 4}, {1, 8, 4, 4},
-		{1, 5, 2, 2}, {1, 2, 3, 5}, {1, 7, 8}, {1, 2, 16}, {1, 4, 2, 2}, {1, 8, 2, 2}, {1, 2, 1, 1}, {2, 3, 2, 2}, {1, 16, 2, 2}, {1, 1, 8, 8}, {1, 2, 2, 2}, {1, 3, 2, 2}, {1, 2, 2, 2}}
+		{1, 5, 2, 2}, {1, 2, 3, 5}, {1, 7, 8}, {1, 2, 16}, {1, 4, 2, 2}, {1, 8, 2, 2}, {1, 2, 1, 1}, {2, 3, 2, 2}, {1, 16, 2, 2}, {1, 1, 8, 8}, {1, 2, 2, 2}, {1, 3, 2, 2}, {1, 2, 2, 2},
+		{2, 1, 4, 4}, {2, 2, 4, 2}, {1, 4, 4, 2}, {1, 3, 2, 4}}
 	checked := map[string]int{}
 	for seed := range uint64(1500) {
 		r := rand.New(rand.NewPCG(seed, 5))
@@ -198,6 +199,14 @@ func TestPlacements(t *testing.T) {
 				checked["pairs of diagonals"]++
 			}
 			checked[fmt.Sprintf("fold %v, blocks %v, %d ciphertexts to %d, grid %v", p.count > 1, p.blocks, min(2, args[0].layout.Cts), min(2, p.out.layout.Cts), p.out.grid != nil)]++
+			if g := p.out.grid; g != nil {
+				if g.image < g.plane {
+					checked["several images"]++
+				}
+				if g.gapY != g.gapX {
+					checked["unequal gaps"]++
+				}
+			}
 			for i, e := range p.out.layout.Map {
 				z := got[i/slots][i%slots]
 				switch {
@@ -211,7 +220,7 @@ func TestPlacements(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{"pairs of diagonals",
+	for _, kind := range []string{"pairs of diagonals", "several images", "unequal gaps",
 		"fold true, blocks true, 1 ciphertexts to 1, grid false", "fold true, blocks false, 1 ciphertexts to 1, grid false",
 		"fold true, blocks false, 1 ciphertexts to 1, grid true", "fold true, blocks false, 2 ciphertexts to 1, grid false",
 		"fold false, blocks false, 2 ciphertexts to 2, grid true", "fold false, blocks false, 1 ciphertexts to 1, grid true",
@@ -219,5 +228,113 @@ func TestPlacements(t *testing.T) {
 		if checked[kind] == 0 {
 			t.Errorf("no case of: %s (had %v)", kind, checked)
 		}
+	}
+}
+
+// TestPairs joins random sets of rotations: each is in one pair, and those of a
+// pair are the chosen distance apart.
+func TestPairs(t *testing.T) {
+	for seed := range uint64(500) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		n := 1 << (1 + r.IntN(7))
+		var diags []diagKey
+		for arg := range 2 {
+			for rot := range n {
+				if r.IntN(3) > 0 {
+					diags = append(diags, diagKey{arg: arg, rot: centred(rot, n)})
+				}
+			}
+		}
+		slices.SortFunc(diags, compareDiag)
+		half := []int{[]int{0, n / 2, 1, 1 + r.IntN(n)}[r.IntN(4)], n / 2}
+		seen := make([]int, len(diags))
+		joined := pairs(diags, half, []int{n, n})
+		for _, x := range joined {
+			seen[x[0]]++
+			if x[1] < 0 {
+				continue
+			}
+			seen[x[1]]++
+			a, b := diags[x[0]], diags[x[1]]
+			if h := half[a.arg]; h == 0 || a.arg != b.arg || mod(b.rot-a.rot, n) != h%n {
+				t.Fatalf("seed %d: %v joined with %v, %v apart", seed, a, b, half)
+			}
+		}
+		if slices.ContainsFunc(seen, func(k int) bool { return k != 1 }) {
+			t.Fatalf("seed %d: rotations taken %v times", seed, seen)
+		}
+	}
+	var all []diagKey
+	for rot := range 64 {
+		all = append(all, diagKey{rot: centred(rot, 64)})
+	}
+	slices.SortFunc(all, compareDiag)
+	if n := len(pairs(all, []int{32}, []int{64})); n != 32 {
+		t.Errorf("64 rotations make %d pairs", n)
+	}
+}
+
+// TestConvolutionPacking packs a residual network of two stages as wide as
+// ciphertexts allow and counts what its layers rotate: a convolution of c channels
+// of 3x3 needs 9*c diagonals, half as many joined in pairs, and a shortcut that
+// adds its argument none.
+func TestConvolutionPacking(t *testing.T) {
+	conv := func(ci, co, n, stride int) *ir.Sparse {
+		m := &ir.Sparse{Rows: co * n * n / stride / stride, Cols: ci * n * n, Ptr: []int32{0}}
+		for o := range co {
+			for y := 0; y < n; y += stride {
+				for x := 0; x < n; x += stride {
+					for i := range ci {
+						for dy := y - 1; dy <= y+1; dy++ {
+							for dx := x - 1; dx <= x+1; dx++ {
+								if min(dx, dy) >= 0 && max(dx, dy) < n {
+									m.Col, m.Val = append(m.Col, int32((i*n+dy)*n+dx)), append(m.Val, float64(1+o+dx-x+dy-y))
+								}
+							}
+						}
+					}
+					m.Ptr = append(m.Ptr, int32(len(m.Col)))
+				}
+			}
+		}
+		return m
+	}
+	par := tiny(t, 11, ir.RingStandard, 9) // 1024 slots
+	poly := &ir.Approx{Coef: []float64{0, 1, 1}, Bound: 1}
+	node := func(kind fusedKind, level int, shape []int, args ...*fusedNode) *fusedNode {
+		return &fusedNode{kind: kind, name: fmt.Sprint(kind, level), shape: shape, args: args, level: level, approx: poly, norm: []float64{1}}
+	}
+	one, two := []int{1, 8, 8, 8}, []int{1, 16, 4, 4}
+	x := node(fusedInput, 9, one)
+	a := node(fusedLinear, 8, one, x)
+	b := node(fusedPoly, 6, one, a)
+	c := node(fusedLinear, 5, one, b, x)
+	d := node(fusedPoly, 3, one, c)
+	e := node(fusedLinear, 2, two, d)
+	y := node(fusedOutput, 2, two, e)
+	a.mats = []*ir.Sparse{conv(8, 8, 8, 1)}
+	c.mats = []*ir.Sparse{conv(8, 8, 8, 1), identity(512)}
+	e.mats = []*ir.Sparse{conv(8, 16, 8, 2)}
+	nodes := []*fusedNode{x, a, b, c, d, e, y}
+	pk := newPacker(nodes, par, backend.DefaultProfile())
+	st, err := packing(nodes, par, pk.prof)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []struct {
+		node  *fusedNode
+		diags int
+	}{{a, 72}, {c, 73}, {e, 16 * 9}} {
+		i := pk.index[want.node]
+		got := len(diagonals(want.node, pk.args(i, st), &st.places[i], false))
+		if got > want.diags {
+			t.Errorf("layer %d has %d diagonals, want at most %d", i, got, want.diags)
+		}
+		if cts := st.places[i].out.layout.Cts; cts != 1 {
+			t.Errorf("layer %d takes %d ciphertexts", i, cts)
+		}
+	}
+	if i := pk.index[c]; !st.places[i].out.layout.Equal(st.places[pk.index[x]].out.layout) {
+		t.Error("the sum of two branches does not lie where its argument does")
 	}
 }

@@ -436,6 +436,7 @@ func (lw *lowering) slots(a, b *diagData, period, giant int, factor float64) *ir
 		if b != nil {
 			fill(b, period, -factor)
 		}
+		out.Pack()
 	})
 	return out
 }

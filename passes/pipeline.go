@@ -30,6 +30,7 @@ type Pass struct {
 // Passes is the pipeline in order.
 var Passes = []Pass{
 	{"fold", "evaluate what is constant and drop what is unused", ir.Tensor, ir.Tensor, false, fold},
+	{"unbatch", "turn a network of several samples at once into one of a single sample", ir.Tensor, ir.Tensor, true, unbatch},
 	{"maxima", "turn maxima into rounds of pairs", ir.Tensor, ir.Tensor, false, maxima},
 	{"activations", "choose a range and a polynomial for every activation, within the accuracy budget", ir.Tensor, ir.Tensor, false, activations},
 	{"activation-trim", "lower the degrees of single activations while the budget still holds (part of activations)", ir.Tensor, ir.Tensor, true, nil},
@@ -48,6 +49,8 @@ var Passes = []Pass{
 // second; a test holds the list of passes against it.
 var Order = [][3]string{
 	{"fold", "activations", "constants must not count as activations"},
+	{"fold", "unbatch", "constants must be known to treat samples alike"},
+	{"unbatch", "maxima", "the rounds of a maximum mix the samples of a batch"},
 	{"fold", "maxima", "a maximum of constants needs no rounds"},
 	{"maxima", "activations", "rounds of pairs are activations, with ranges and polynomials of their own"},
 	{"activations", "fuse", "the range of an activation is folded into the matrix before it"},
@@ -77,7 +80,8 @@ type Source struct {
 type unit struct {
 	opt     *Options
 	graph   *ir.Graph // tensor vocabulary
-	outputs []string  // names, where the model gives them
+	client  []plan.ClientOp
+	outputs []string // names, where the model gives them
 
 	ranges      map[*ir.Value]Range
 	inputRanges []Range // per element of the input, or one for all
@@ -134,12 +138,12 @@ func Compile(src Source, opt Options) (*plan.Plan, error) {
 	} else if n == 0 {
 		return nil, &ir.NodeError{Node: src.Graph.Name, Op: "network", Err: errors.New("the network has no input"), Hint: "its outputs are constants"}
 	}
-	u := &unit{opt: &opt, graph: src.Graph.Clone(), outputs: src.Outputs}
+	u := &unit{opt: &opt, graph: src.Graph.Clone(), client: src.Client, outputs: src.Outputs}
 	restart := slices.IndexFunc(Passes, func(p Pass) bool { return p.Name == "parameters" })
 	notes, warnings := 0, 0 // from before parameters were chosen
 	for i := 0; i < len(Passes); i++ {
 		p := &Passes[i]
-		if p.run == nil {
+		if p.run == nil || u.skip(p.Name) {
 			continue
 		}
 		switch p.Name {
@@ -150,7 +154,7 @@ func Compile(src Source, opt Options) (*plan.Plan, error) {
 			u.notes, u.warnings = u.notes[:notes], u.warnings[:warnings]
 		case "packing":
 			u.plan = &plan.Plan{Model: u.graph.Name, ModelDigest: src.Digest, ProfileDigest: opt.profile().Digest(),
-				Params: *u.par, Depth: u.depth, Network: u.graph, ClientOps: src.Client, Preprocess: opt.Preprocess, Batch: 1}
+				Params: *u.par, Depth: u.depth, Network: u.graph, ClientOps: u.client, Preprocess: opt.Preprocess, Batch: 1}
 		}
 		err := p.run(u)
 		if errors.Is(err, errImprecise) {

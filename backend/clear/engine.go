@@ -160,8 +160,8 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 	} else {
 		clear(o.re[:n])
 		clear(o.im)
-		for i, v := range values.Value {
-			s, z := int(values.Index[i]), o.re
+		for i, v := range values.Entries() {
+			s, z := int(i), o.re
 			if s >= n && o.im != nil {
 				s, z = s-n, o.im
 			}

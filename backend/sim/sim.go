@@ -140,7 +140,13 @@ func (e *Engine) Encode(values *ir.SlotData, out backend.Operand) error {
 	if err := e.Engine.Encode(values, out); err != nil {
 		return err
 	}
-	key := e.key(1, values.Value)
+	var head []float64
+	for _, v := range values.Entries() {
+		if head = append(head, v); len(head) == keyed {
+			break
+		}
+	}
+	key := e.key(1, head)
 	if d := values.DFT; d != nil {
 		side := 0.0
 		if d.Inverse {
@@ -243,11 +249,14 @@ func largest(z []float64) float64 {
 	return m
 }
 
+// keyed is how many numbers of a vector decide on its noise.
+const keyed = 64
+
 // key derives the seed of one noise vector from what it is added to, so that
 // noise does not depend on the order of execution.
 func (e *Engine) key(salt uint64, z []float64) uint64 {
 	h := e.seed ^ 0x9e3779b97f4a7c15 ^ salt*0xbf58476d1ce4e5b9
-	for _, x := range z[:min(len(z), 64)] {
+	for _, x := range z[:min(len(z), keyed)] {
 		h ^= math.Float64bits(x)
 		h *= 0x94d049bb133111eb
 		h ^= h >> 29

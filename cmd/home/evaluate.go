@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 
 	"github.com/home-fhe/home/backend/clear"
+	"github.com/home-fhe/home/backend/sim"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/runtime"
 	"github.com/home-fhe/home/runtime/dataset"
@@ -47,6 +49,9 @@ type evaluateReport struct {
 	SchemeDisagreements *int     `json:"scheme_disagreements,omitempty"`
 	SchemeMaxAbsError   *float64 `json:"scheme_max_abs_error,omitempty"`
 	RangeViolations     int      `json:"range_violations"`
+	// Samples of which a value outgrew the modulus in simulated mode: encrypted,
+	// they would end in noise. They count as wrong.
+	Overflows int `json:"overflows"`
 
 	runs runReport
 }
@@ -103,12 +108,38 @@ func (c *evaluateCmd) evaluate(e *env, s *subject, n *network) error {
 	var schemeWorst float64
 	var violations violationCount
 	right, plainRight := 0, 0
+	if run := n.run; c.Mode == modeSimulate {
+		n.run = func(ctx context.Context, in *ir.Array) (result, error) {
+			r, err := run(ctx, in)
+			if errors.Is(err, sim.ErrOverflow) {
+				return result{lost: err}, nil
+			}
+			return r, err
+		}
+	}
 	bar := e.bar("samples", in.Len())
 	defer bar.stop()
 	err = n.feed(e.ctx, in, func(k chunk) error {
 		plain, _, err := twin(k.in, false)
 		if err != nil {
 			return err
+		}
+		if k.result.lost != nil {
+			_, stats, err := twin(k.in, true)
+			if err != nil {
+				return err
+			}
+			for i, class := range n.rank(plain) {
+				plainRight += one(class == labels[k.first+i])
+			}
+			if r.Overflows == 0 {
+				e.warn("sample %d: %v; it and others like it count as wrong", k.first, k.result.lost)
+			}
+			rows := k.in.Shape[0]
+			r.Overflows, r.Disagreements, schemeDiffer = r.Overflows+rows, r.Disagreements+rows, schemeDiffer+rows
+			violations.Merge(stats)
+			bar.add(rows)
+			return nil
 		}
 		if err := scores(k.out, k.first); err != nil {
 			return err
@@ -168,9 +199,12 @@ func (r *evaluateReport) write(w io.Writer) error {
 		t.row("of encryption alone", fmt.Sprintf("%.3g, %d disagreements", *r.SchemeMaxAbsError, *r.SchemeDisagreements))
 	}
 	t.row("range violations", count(r.RangeViolations))
+	if r.Overflows > 0 {
+		t.row("beyond the modulus", fmt.Sprintf("%s samples, counted as wrong", count(r.Overflows)))
+	}
 	switch {
 	case r.Mode == modeSimulate:
-		t.row("predicted time", fmt.Sprintf("%s per run on one core", seconds(r.runs.Seconds/float64(r.runs.Runs))))
+		t.row("predicted time", fmt.Sprintf("%s per run on one core", seconds(r.runs.Seconds/float64(max(1, r.runs.Runs)))))
 	case r.runs.Seconds > 0:
 		t.row("time", fmt.Sprintf("%s per run of %d, set-up %s", seconds(r.runs.Seconds/float64(r.runs.Runs)), r.Samples/max(1, r.runs.Runs), seconds(r.runs.SetupSeconds)))
 	}

@@ -39,6 +39,7 @@ type result struct {
 	out    *ir.Array
 	stats  clear.Stats // activations that left their range
 	report *runtime.Report
+	lost   error // in a simulated run: why there is no output
 }
 
 func (n *network) Close() error {
@@ -186,6 +187,9 @@ func (n *network) one(ctx context.Context, c *chunk) (err error) {
 	in := fillUp(n.own, c.in)
 	if c.result, err = n.run(ctx, in); err != nil {
 		return fmt.Errorf("sample %d: %w", c.first, err)
+	}
+	if c.result.lost != nil {
+		return nil
 	}
 	c.out, err = rows(c.result.out, in.Shape[0], c.in.Shape[0])
 	return err

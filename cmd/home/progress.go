@@ -54,7 +54,7 @@ type violationCount struct{ clear.Stats }
 // budget promised.
 func (v *violationCount) warn(e *env) {
 	for _, x := range v.Violations {
-		e.warn("%s: %s values left the range that its polynomial was made for, by up to a factor of %.2f; calibrate with inputs like these",
+		e.warn("%s: %s values left the range that its polynomial was made for, by up to a factor of %.3g; calibrate with inputs like these",
 			x.Value.Name, count(x.Count), x.Worst)
 	}
 }

@@ -422,7 +422,7 @@ func decompress(b []byte) ([]byte, error) {
 func encodePlains(plains []ir.SlotData) []byte {
 	entries := 0
 	for i := range plains {
-		entries += len(plains[i].Value)
+		entries += plains[i].Len()
 	}
 	t := newValueTable()
 	body := binary.AppendUvarint(make([]byte, 0, 4*entries+64*len(plains)), uint64(len(plains)))
@@ -440,11 +440,11 @@ func encodePlains(plains []ir.SlotData) []byte {
 			body = binary.LittleEndian.AppendUint64(body, math.Float64bits(g.Factor))
 			continue
 		}
-		body = binary.AppendUvarint(body, uint64(len(d.Index))+1)
+		body = binary.AppendUvarint(body, uint64(d.Len())+1)
 		prev := int32(-1)
-		for k, s := range d.Index {
+		for s, v := range d.Entries() {
 			body = binary.AppendUvarint(body, uint64(s-prev-1))
-			body = binary.AppendUvarint(body, uint64(t.number(math.Float64bits(d.Value[k]))))
+			body = binary.AppendUvarint(body, uint64(t.number(math.Float64bits(v))))
 			prev = s
 		}
 	}
@@ -571,6 +571,7 @@ func decodePlains(b []byte, version uint32) ([]ir.SlotData, error) {
 			at++
 		}
 		d.SetImag()
+		d.Pack()
 		out[i] = d
 	}
 	if broken || len(b) != 0 {
@@ -633,7 +634,7 @@ func (p *Plan) Verify() error {
 		if p.Params.Slots()%d.Period != 0 {
 			return bad("plaintext %d has period %d in %d slots", i, d.Period, p.Params.Slots())
 		}
-		for _, x := range d.Value {
+		for _, x := range d.Entries() {
 			if math.IsNaN(x) || math.IsInf(x, 0) {
 				return bad("plaintext %d holds %v", i, x)
 			}

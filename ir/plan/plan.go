@@ -220,13 +220,18 @@ const plainsInReserve = 16 << 20
 
 // PlainBytes returns the memory that the plan's slot values take beyond what the
 // runtime reserve of a budget covers, while there is need for them. Reading them
-// from a file takes half as much again for a moment.
+// from a file takes half as much again for a moment, and one and a half times as
+// much where they are packed.
 func (p *Plan) PlainBytes() int64 {
 	n := int64(0)
 	for i := range p.Plains {
-		n += int64(len(p.Plains[i].Index))*4 + int64(len(p.Plains[i].Value))*8
+		d := &p.Plains[i]
+		n += (int64(len(d.Index))*4 + int64(len(d.Value))*8) * 3 / 2
+		if d.Packed != nil {
+			n += (int64(len(d.Packed.Table))*8 + int64(len(d.Packed.Code))) * 5 / 2
+		}
 	}
-	return max(0, n*3/2-plainsInReserve)
+	return max(0, n-plainsInReserve)
 }
 
 // Preprocess turns a picture or raw data-set bytes into the network's input. It
