@@ -10,29 +10,41 @@ import (
 const gemmTile = 8
 
 // gemm writes a [m,k] times b [k,n] into out where the CPU has fused
-// multiply-add. Columns are taken eight at a time, gathered so that rows of b far
-// apart do not evict each other.
+// multiply-add. Columns are taken a tile at a time, gathered so that rows of b far
+// apart do not evict each other. Every element is summed in ascending order of k,
+// whatever the width of a tile.
 func gemm(out, a, b []float64, m, k, n int) {
 	var panel []float64
 	if m >= 8 {
-		panel = make([]float64, k*gemmTile)
+		panel = make([]float64, k*2*gemmTile)
 	}
 	j := 0
-	for ; j+gemmTile <= n; j += gemmTile {
+	for j+gemmTile <= n {
+		width := gemmTile
+		if wide && m >= 4 && j+2*gemmTile <= n {
+			width *= 2
+		}
 		tile, ld := b[j:], n
 		if panel != nil {
 			for l := range k {
-				copy(panel[l*gemmTile:(l+1)*gemmTile], b[l*n+j:])
+				copy(panel[l*width:(l+1)*width], b[l*n+j:])
 			}
-			tile, ld = panel, gemmTile
+			tile, ld = panel, width
 		}
 		i := 0
 		for ; i+4 <= m; i += 4 {
-			gemm4x8(&out[i*n+j], n, &a[i*k], k, &tile[0], ld, k)
+			if width == gemmTile {
+				gemm4x8(&out[i*n+j], n, &a[i*k], k, &tile[0], ld, k)
+			} else {
+				gemm4x16(&out[i*n+j], n, &a[i*k], k, &tile[0], ld, k)
+			}
 		}
 		for ; i < m; i++ {
-			gemm1x8(&out[i*n+j], &a[i*k], &tile[0], ld, k)
+			for c := 0; c < width; c += gemmTile {
+				gemm1x8(&out[i*n+j+c], &a[i*k], &tile[c], ld, k)
+			}
 		}
+		j += width
 	}
 	for i := range m {
 		row := a[i*k : (i+1)*k]

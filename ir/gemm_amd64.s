@@ -1,6 +1,6 @@
 #include "textflag.h"
 
-// Kernels on 256-bit fused multiply-add. Tiles of a matrix product sum in
+// Kernels on 256-bit and 512-bit fused multiply-add. Tiles of a matrix product sum in
 // ascending order of k, so a tile's result does not depend on where the tile lies.
 
 // func gemm4x8(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int)
@@ -54,6 +54,60 @@ loop:
 	ADDQ R8, DI
 	VMOVUPD Y6, (DI)
 	VMOVUPD Y7, 32(DI)
+	VZEROUPPER
+	RET
+
+// func gemm4x16(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int)
+TEXT ·gemm4x16(SB), NOSPLIT, $0-56
+	MOVQ c+0(FP), DI
+	MOVQ ldc+8(FP), R8
+	MOVQ a+16(FP), SI
+	MOVQ lda+24(FP), R9
+	MOVQ b+32(FP), DX
+	MOVQ ldb+40(FP), R10
+	MOVQ k+48(FP), CX
+	SHLQ $3, R8
+	SHLQ $3, R9
+	SHLQ $3, R10
+	LEAQ (R9)(R9*2), R11
+	VPXORQ Z0, Z0, Z0
+	VPXORQ Z1, Z1, Z1
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z3, Z3, Z3
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z7, Z7, Z7
+wide:
+	VMOVUPD (DX), Z8
+	VMOVUPD 64(DX), Z9
+	VBROADCASTSD (SI), Z10
+	VBROADCASTSD (SI)(R9*1), Z11
+	VBROADCASTSD (SI)(R9*2), Z12
+	VBROADCASTSD (SI)(R11*1), Z13
+	VFMADD231PD Z8, Z10, Z0
+	VFMADD231PD Z9, Z10, Z1
+	VFMADD231PD Z8, Z11, Z2
+	VFMADD231PD Z9, Z11, Z3
+	VFMADD231PD Z8, Z12, Z4
+	VFMADD231PD Z9, Z12, Z5
+	VFMADD231PD Z8, Z13, Z6
+	VFMADD231PD Z9, Z13, Z7
+	ADDQ $8, SI
+	ADDQ R10, DX
+	DECQ CX
+	JNZ wide
+	VMOVUPD Z0, (DI)
+	VMOVUPD Z1, 64(DI)
+	ADDQ R8, DI
+	VMOVUPD Z2, (DI)
+	VMOVUPD Z3, 64(DI)
+	ADDQ R8, DI
+	VMOVUPD Z4, (DI)
+	VMOVUPD Z5, 64(DI)
+	ADDQ R8, DI
+	VMOVUPD Z6, (DI)
+	VMOVUPD Z7, 64(DI)
 	VZEROUPPER
 	RET
 

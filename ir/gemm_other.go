@@ -2,9 +2,13 @@
 
 package ir
 
-const fma = false
+const fma, wide = false, false
 
 func gemm4x8(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int) {
+	panic("BUG: no vector unit")
+}
+
+func gemm4x16(c *float64, ldc int, a *float64, lda int, b *float64, ldb, k int) {
 	panic("BUG: no vector unit")
 }
 

@@ -13,7 +13,7 @@ func TestMatMul(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
 	for _, k := range []int{1, 3, 40} {
 		for m := 1; m < 14; m++ {
-			for n := 1; n < 27; n++ {
+			for n := 1; n < 45; n++ {
 				a, b := NewArray(m, k), NewArray(k, n)
 				for _, x := range []*Array{a, b} {
 					for i := range x.Data {

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 
+	"github.com/home-fhe/home/backend/clear"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -173,9 +175,46 @@ func (u *unit) intervalActs(acts []*ir.Value) error {
 	u.ranges = ranges
 	u.inputRanges = []Range{{lo, hi}}
 	if len(acts) > 0 {
+		const few = 4
+		if n := len(worst); n > few {
+			worst = append(worst[n-few:n:n], fmt.Sprintf("and %d before them", n-few))
+		}
 		u.warn("no calibration data: activations are approximated on interval bounds, which are wide, and accuracy is not checked (%s); give --calibrate", strings.Join(worst, "; "))
+		return u.plausible(Range{lo, hi})
 	}
 	return nil
+}
+
+// plausible refuses approximations on interval bounds that drown the outputs:
+// bounds grow from layer to layer as values do not.
+func (u *unit) plausible(in Range) error {
+	const samples = 4
+	r := rand.New(rand.NewPCG(1, 2))
+	worst, largest := 0.0, 0.0
+	for range samples {
+		x := ir.NewArray(u.graph.Inputs[0].Type.Shape...)
+		for i := range x.Data {
+			x.Data[i] = in.Lo + (in.Hi-in.Lo)*r.Float64()
+		}
+		want, _, err := clear.EvalTensor(u.graph, []*ir.Array{x}, clear.Options{})
+		if err != nil {
+			return err
+		}
+		got, _, err := clear.EvalTensor(u.graph, []*ir.Array{x}, clear.Options{Approx: true})
+		if err != nil {
+			return err
+		}
+		for k, w := range flatten(want) {
+			largest = max(largest, math.Abs(w))
+			if d := math.Abs(flatten(got)[k] - w); !(d <= worst) {
+				worst = d
+			}
+		}
+	}
+	if worst <= 0.5*largest || worst < 1e-3 {
+		return nil
+	}
+	return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w without calibration data: on interval bounds the outputs, up to %.2g, err by %.2g", ErrAccuracy, largest, worst), Hint: "give --calibrate"}
 }
 
 // intervals bounds every encrypted value, given the range of the inputs. It calls

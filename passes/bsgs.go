@@ -33,13 +33,7 @@ func (p *placement) walk(a *packed, m *ir.Sparse) *walk {
 	l, o := a.layout, p.out.layout
 	w := &walk{p: p, m: m, period: commonPeriod(a, p), size: bits.Len(uint(l.Slots)) - 1}
 	w.reps = replicas(l, m.Cols, w.period)
-	copies := w.period // of the result: those that a fold does not make
-	if p.count > 1 {
-		if copies = p.unit; p.blocks {
-			copies = o.Slots
-		}
-	}
-	w.where = replicas(o, m.Rows, copies)
+	w.where = replicas(o, m.Rows, p.written(w.period))
 	if p.count == 1 && !slices.ContainsFunc(w.reps, func(r []int32) bool { return len(r) != 1 }) {
 		w.first = make([]int32, m.Cols)
 		for c, r := range w.reps {
@@ -118,15 +112,21 @@ func commonPeriod(a *packed, p *placement) int {
 	return max(a.period, p.out.period)
 }
 
+// written is the number of slots of the result that products are written to; a
+// fold or the period makes the others.
+func (p *placement) written(period int) int {
+	switch {
+	case p.count == 1:
+		return period
+	case p.blocks:
+		return p.out.layout.Slots
+	}
+	return p.unit
+}
+
 // copies is how many entries the diagonals have for each entry of a matrix.
 func (p *placement) copies(a *packed) int {
-	limit := commonPeriod(a, p)
-	if p.count > 1 {
-		if limit = p.unit; p.blocks {
-			limit = p.out.layout.Slots
-		}
-	}
-	n := 0
+	n, limit := 0, p.written(commonPeriod(a, p))
 	for i, e := range p.out.layout.Map {
 		if e == 0 && (p.out.layout.Cts > 1 || i < limit) {
 			n++

@@ -295,6 +295,7 @@ type quality struct {
 	logit95  float64 // 95 % quantile of the largest output error of a sample
 	margin   float64 // median distance between the two largest exact outputs
 	largest  float64 // largest exact output
+	outside  int     // arguments of activations outside their ranges
 }
 
 // ok applies the accuracy budget: few classes change, and output errors stay
@@ -307,10 +308,14 @@ func (q quality) ok(drop float64) bool {
 }
 
 func (q quality) String() string {
+	s := fmt.Sprintf("output error %.2g of %.2g", q.logit95, q.largest)
 	if q.margin > 0 {
-		return fmt.Sprintf("%.2f %% of classes change (%.2f %% expected), output error %.2g against a typical margin of %.2g", 100*q.disagree, 100*q.expected, q.logit95, q.margin)
+		s = fmt.Sprintf("%.2f %% of classes change (%.2f %% expected), output error %.2g against a typical margin of %.2g", 100*q.disagree, 100*q.expected, q.logit95, q.margin)
 	}
-	return fmt.Sprintf("output error %.2g of %.2g", q.logit95, q.largest)
+	if q.outside > 0 {
+		s += fmt.Sprintf(", %d values outside their ranges", q.outside)
+	}
+	return s
 }
 
 // judge compares the outputs of the approximated network for the check half

@@ -305,6 +305,8 @@ func (s *degreeSearch) trial(rungs []rung, drop float64) (quality, error) {
 		got[i] = flatten(out)
 	}
 	q := s.c.judge(got)
+	st := now.held.Stats()
+	q.outside = st.Total()
 	if q.ok(drop) {
 		s.rungs, s.front = slices.Clone(rungs), fronts
 		s.best = s.best[:0]

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -77,7 +78,10 @@ func (w *Walk) Until(v *ir.Value) error {
 				if i >= n {
 					return
 				}
-				stats[i], errs[i] = w.p.advance(w.vals[i], w.next, to, w.approx, nil)
+				errs[i] = backend.Guard(func() (err error) {
+					stats[i], err = w.p.advance(w.vals[i], w.next, to, w.approx, nil)
+					return err
+				})
 			}
 		})
 	}
