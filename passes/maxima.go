@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
 
@@ -81,6 +82,14 @@ func (m *maxer) maximum(v *ir.Value, uses map[*ir.Value]int) *ir.Value {
 	}
 	y := m.twin[x]
 	zero := act != nil && act.Attrs.Str("fn", "") == "relu" // may take part
+	per := 1                                                // how often an element may take part
+	if v.Op == ir.OpMaxPool {
+		per = slices.Max(v.Attrs.Ints("kernel"))
+	}
+	if n := x.Type.Elems(); n > mostElems || n > mostEntries/max(1, per) {
+		m.err = &ir.NodeError{Node: v.Name, Op: v.Op.String(), Err: fmt.Errorf("%d elements that take part %d times each are more than the compiler takes for ciphertexts", n, per), Hint: "run it with --mode clear"}
+		return y
+	}
 	if v.Op == ir.OpReduceMax {
 		taps := reduceTaps(x.Type.Shape, v)
 		joined := zero && rounds(len(taps)+1) == rounds(len(taps))

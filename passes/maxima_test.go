@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -85,5 +86,14 @@ func TestMaxima(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMaximaRefuse names a maximum that would take too much memory.
+func TestMaximaRefuse(t *testing.T) {
+	g := parse(t, "graph \"g\"\n%0 = tensor.input() {shape=[1,1,2048,2048]} \"x\"\n%1 = tensor.maxpool(%0) {kernel=[1024,2]} \"big\"\ninputs(%0)\noutputs(%1)\n")
+	err := maxima(&unit{opt: &Options{}, graph: g})
+	if !errors.Is(err, ir.ErrUnsupported) || !strings.Contains(err.Error(), "big") {
+		t.Errorf("error %v", err)
 	}
 }
