@@ -95,20 +95,23 @@ func simulateAll(t *testing.T, p *plan.Plan, samples []*ir.Array) []int {
 // suite takes fewer images of the small networks and allows for their number.
 func TestSimulatedAccuracy(t *testing.T) {
 	for _, c := range []struct {
-		name      string
-		short     int
-		mean, std float64
-		cifar     bool
+		name  string
+		short int
+		pre   plan.Preprocess
+		cifar bool
 	}{
-		{"mnist_trained_mlp_square", 200, 0, 1, false},
-		{"mnist_trained_cryptonet_square", 200, 0, 1, false},
-		{"mnist_trained_mlp_relu", 100, 0, 1, false},
-		{"mnist_heir_mlp", 100, 0.1307, 0.3081, false},
-		{"mnist_marabou_2x10", 0, 0, 1, false},
-		{"mnist_marabou_mlp_sigmoid", 0, 0, 1, false},
-		{"mnist_trained_cnn_silu_bn", 0, 0, 1, false},
-		{"mnist_trained_lenet5_relu_avg", 0, 0, 1, false},
-		{"cifar10_trained_silu_cnn", 0, 0.5, 0.25, true},
+		{"mnist_trained_mlp_square", 200, unit(0, 1), false},
+		{"mnist_trained_cryptonet_square", 200, unit(0, 1), false},
+		{"mnist_trained_mlp_relu", 100, unit(0, 1), false},
+		{"mnist_heir_mlp", 100, unit(0.1307, 0.3081), false},
+		{"mnist_marabou_2x10", 0, unit(0, 1), false},
+		{"mnist_marabou_mlp_sigmoid", 0, unit(0, 1), false},
+		{"mnist_trained_cnn_silu_bn", 0, unit(0, 1), false},
+		{"mnist_trained_lenet5_relu_avg", 0, unit(0, 1), false},
+		{"cifar10_trained_silu_cnn", 0, unit(0.5, 0.25), true},
+		{"mnist_trained_lenet5_relu_max", 0, unit(0, 1), false},
+		{"mnist_marabou_5x20_leaky", 0, unit(0, 1), false},
+		{deepModels[0].name, 0, deepModels[0].pre, true}, // ResNet-20
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := c.short
@@ -127,8 +130,8 @@ func TestSimulatedAccuracy(t *testing.T) {
 			if c.cifar {
 				train, test, truth, calibrate = cifarTrain, cifarTest, cifarTest, 500
 			}
-			calib := images(t, train, calibrate, shape, c.mean, c.std)
-			tests, want := images(t, test, n, shape, c.mean, c.std), labels(t, truth, n)
+			calib := pictures(t, train, calibrate, shape, c.pre)
+			tests, want := pictures(t, test, n, shape, c.pre), labels(t, truth, n)
 			p, err := passes.Compile(passes.Source{Graph: m.Graph, Client: m.Client, Digest: m.Digest}, passes.Options{Calibrate: calib})
 			if err != nil {
 				t.Fatal(err)

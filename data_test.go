@@ -33,7 +33,12 @@ func longTests() bool { return os.Getenv("HOME_LONG") != "" }
 // shape that the network takes one in, batch axis included.
 func images(t testing.TB, file string, n int, shape []int, mean, std float64) []*ir.Array {
 	t.Helper()
-	return pictures(t, file, n, shape, plan.Preprocess{Scale: 1.0 / 255, Mean: []float64{mean}, Std: []float64{std}})
+	return pictures(t, file, n, shape, unit(mean, std))
+}
+
+// unit maps pixels to (x/255-mean)/std.
+func unit(mean, std float64) plan.Preprocess {
+	return plan.Preprocess{Scale: 1.0 / 255, Mean: []float64{mean}, Std: []float64{std}}
 }
 
 // pictures reads pictures of a data set for n inputs of a network, which takes
