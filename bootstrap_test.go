@@ -1,6 +1,7 @@
 package home_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -48,10 +49,16 @@ func residualNetwork(t *testing.T) *ir.Graph {
 }
 
 // TestBootstrappedResidual compiles a residual network that is far deeper than
-// its chain and runs it on all three machines, with test parameters. The plan on
-// exact slots differs from the approximated network by the error of the sine
-// alone.
+// its chain and runs it on all three machines, with test parameters: one image a
+// run, and two side by side. The plan on exact slots differs from the approximated
+// network by the error of the sine alone.
 func TestBootstrappedResidual(t *testing.T) {
+	for _, batch := range []int{1, 2} {
+		t.Run(fmt.Sprintf("batch=%d", batch), func(t *testing.T) { bootstrappedResidual(t, batch) })
+	}
+}
+
+func bootstrappedResidual(t *testing.T, batch int) {
 	g := residualNetwork(t)
 	r := rand.New(rand.NewPCG(7, 7))
 	var calib []*ir.Array
@@ -66,14 +73,14 @@ func TestBootstrappedResidual(t *testing.T) {
 		calib = append(calib, x)
 	}
 	q := []int{49}
-	for range 22 {
+	for range 20 {
 		q = append(q, 44)
 	}
 	par, err := ir.NewParams("test-boot", 10, ir.RingStandard, ir.SecretTernary, q, []int{48, 48, 48, 48, 48}, 44)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := passes.Compile(passes.Source{Graph: g}, passes.Options{Calibrate: calib, AccuracyDrop: 0.05, Params: par, AllowInsecure: true})
+	p, err := passes.Compile(passes.Source{Graph: g}, passes.Options{Calibrate: calib, AccuracyDrop: 0.05, Params: par, AllowInsecure: true, Batch: batch})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +91,9 @@ func TestBootstrappedResidual(t *testing.T) {
 	if !p.Params.Insecure || p.Counts.Bootstraps == 0 || p.Counts.Bootstraps > 5 {
 		t.Fatalf("%d bootstraps for 5 activations, stamp %v", p.Counts.Bootstraps, p.Params.Insecure)
 	}
+	if p.Batch != batch {
+		t.Fatalf("%d images a run, want %d: %q", p.Batch, batch, p.Notes)
+	}
 	exact, err := clear.NewEngine(&p.Params)
 	if err != nil {
 		t.Fatal(err)
@@ -93,18 +103,23 @@ func TestBootstrappedResidual(t *testing.T) {
 		t.Fatal(err)
 	}
 	pair := newParty(t, p, 2, lattigo.AllowInsecure())
-	for i, x := range calib[:3] {
-		want, _, err := clear.EvalTensor(p.Network, []*ir.Array{x}, clear.Options{Approx: true})
-		if err != nil {
-			t.Fatal(err)
+	for i := range 3 {
+		x := &ir.Array{Shape: []int{batch, 3, 8, 8}}
+		var want []float64
+		top := 1.0
+		for _, image := range calib[i : i+batch] {
+			y, _, err := clear.EvalTensor(p.Network, []*ir.Array{image}, clear.Options{Approx: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.Data, want, top = append(x.Data, image.Data...), append(want, y[0].Data...), max(top, y[0].MaxAbs())
 		}
-		top := max(1, want[0].MaxAbs())
 		check := func(machine string, got []*ir.Array, err error, tolerance float64) {
 			t.Helper()
 			if err != nil {
 				t.Fatalf("image %d: %s: %v", i, machine, err)
 			}
-			e, err := largestError(got, [][]float64{want[0].Data})
+			e, err := largestError(got, [][]float64{want})
 			if err != nil || !(e <= tolerance*top) {
 				t.Errorf("image %d: %s: error %.3g exceeds %.3g (%v)", i, machine, e, tolerance*top, err)
 			}
@@ -114,16 +129,16 @@ func TestBootstrappedResidual(t *testing.T) {
 			z, _ := clear.Slots(o)
 			copy(z, v)
 			return nil
-		}, x, 1)
+		}, x, batch)
 		check("clear", got, err, 1e-3)
-		got, err = runSlots(p, noisy, noisy.Encrypt, x, 1)
+		got, err = runSlots(p, noisy, noisy.Encrypt, x, batch)
 		check("simulate", got, err, 2e-3)
-		ct, inputs := pair.encrypt(t, x, 1)
+		ct, inputs := pair.encrypt(t, x, batch)
 		res, rep, err := pair.exec.Run(t.Context(), inputs)
 		if err != nil {
 			t.Fatal(err)
 		}
-		check("encrypted", pair.decrypt(t, ct, res, 1), nil, 2e-3)
+		check("encrypted", pair.decrypt(t, ct, res, batch), nil, 2e-3)
 		if rep.Counts != p.Counts {
 			t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
 		}

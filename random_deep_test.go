@@ -56,7 +56,7 @@ func deepNetwork(seed uint64) *ir.Graph {
 
 // TestRandomDeep runs random networks on chains that are too short for them: on
 // exact slots, where the error is that of the bootstraps' sine, simulated, and
-// some encrypted.
+// some encrypted. Every third is for several samples at once.
 func TestRandomDeep(t *testing.T) {
 	cases, encrypted := 16, 6
 	if longTests() {
@@ -92,7 +92,7 @@ func deepCase(t *testing.T, seed uint64, encrypted bool) (bootstraps int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := passes.Compile(passes.Source{Graph: g}, passes.Options{Calibrate: calib, AccuracyDrop: 0.3, Margin: 0.5, AllowInsecure: true, Params: par})
+	p, err := passes.Compile(passes.Source{Graph: g}, passes.Options{Calibrate: calib, AccuracyDrop: 0.3, Margin: 0.5, AllowInsecure: true, Params: par, Batch: []int{0, 2, 0, 0, 4, 0}[seed%6]})
 	if errors.Is(err, passes.ErrAccuracy) || errors.Is(err, passes.ErrTooDeep) {
 		t.Skip(err)
 	}
@@ -107,14 +107,20 @@ func deepCase(t *testing.T, seed uint64, encrypted bool) (bootstraps int) {
 	if err := p.Verify(); err != nil {
 		t.Fatal(err)
 	}
-	x := calib[r.IntN(6)]
-	out, _, err := clear.EvalTensor(p.Network, []*ir.Array{x}, clear.Options{Approx: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	top, want := 1.0, [][]float64{}
-	for _, a := range out {
-		top, want = max(top, a.MaxAbs()), append(want, a.Data)
+	batch := min(3, p.Batch)
+	x := &ir.Array{Shape: slices.Clone(shape)}
+	x.Shape[0] *= batch
+	top, want := 1.0, make([][]float64, len(p.Outputs))
+	for range batch {
+		sample := calib[r.IntN(6)]
+		x.Data = append(x.Data, sample.Data...)
+		out, _, err := clear.EvalTensor(p.Network, []*ir.Array{sample}, clear.Options{Approx: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, a := range out {
+			top, want[i] = max(top, a.MaxAbs()), append(want[i], a.Data...)
+		}
 	}
 	check := func(machine string, got []*ir.Array, err error, tolerance float64) {
 		t.Helper()
@@ -133,7 +139,7 @@ func deepCase(t *testing.T, seed uint64, encrypted bool) (bootstraps int) {
 		z, _ := clear.Slots(o)
 		copy(z, v)
 		return nil
-	}, x, 1)
+	}, x, batch)
 	check("clear", got, err, 2e-4*top)
 	noisy, err := sim.New(&p.Params, backend.DefaultProfile(), seed+2)
 	if err != nil {
@@ -141,16 +147,16 @@ func deepCase(t *testing.T, seed uint64, encrypted bool) (bootstraps int) {
 	}
 	defer noisy.Close()
 	claim := 8*math.Exp2(-p.OutputBits) + 1e-12*top
-	got, err = runSlots(p, noisy, noisy.Encrypt, x, 1)
+	got, err = runSlots(p, noisy, noisy.Encrypt, x, batch)
 	check("simulate", got, err, claim)
 	if encrypted {
 		pair := newParty(t, p, 1, lattigo.AllowInsecure())
-		ct, inputs := pair.encrypt(t, x, 1)
+		ct, inputs := pair.encrypt(t, x, batch)
 		res, rep, err := pair.exec.Run(t.Context(), inputs)
 		if err != nil {
 			t.Fatal(err)
 		}
-		check("encrypted", pair.decrypt(t, ct, res, 1), nil, claim)
+		check("encrypted", pair.decrypt(t, ct, res, batch), nil, claim)
 		if rep.Counts != p.Counts {
 			t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
 		}

@@ -362,12 +362,17 @@ func TestRandomNetworks(t *testing.T) {
 	if longTests() {
 		cases, encrypted = 3000, 600
 	}
+	batches := map[int]int{}
 	for seed := range uint64(cases) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { randomCase(t, seed, seed < uint64(encrypted)) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { batches[randomCase(t, seed, seed < uint64(encrypted))]++ })
+	}
+	if batches[2] == 0 || batches[4] == 0 {
+		t.Errorf("samples a run, and how often: %v; some should lie side by side", batches)
 	}
 }
 
-func randomCase(t *testing.T, seed uint64, encrypted bool) {
+// randomCase returns the number of samples that a run takes.
+func randomCase(t *testing.T, seed uint64, encrypted bool) int {
 	g := randomNetwork(seed)
 	if err := ir.Verify(g, ir.Tensor); err != nil {
 		t.Fatal(err)
@@ -394,6 +399,8 @@ func randomCase(t *testing.T, seed uint64, encrypted bool) {
 	opt := passes.Options{Skip: []string{"unbatch"}, Calibrate: calib, AccuracyDrop: 0.3, Margin: 0.5, AllowInsecure: true, Params: tinyParams(t, logN, ring, 40)}
 	if lanes { // more samples at once than packing one by one is cheaper for
 		opt.Batch = 1 << 20
+	} else if seed%3 == 1 { // side by side
+		opt.Batch = 2 + int(seed/3%3)
 	}
 	p, err := passes.Compile(passes.Source{Graph: g}, opt)
 	if errors.Is(err, passes.ErrAccuracy) {
@@ -409,10 +416,7 @@ func randomCase(t *testing.T, seed uint64, encrypted bool) {
 	if err := p.Verify(); err != nil {
 		t.Fatal(err)
 	}
-	batch := 1
-	if p.Batch > 1 {
-		batch = 3
-	}
+	batch := min(3, p.Batch)
 	x := &ir.Array{Shape: slices.Clone(shape)}
 	x.Shape[0] *= batch
 	want := make([][]float64, len(p.Outputs))
@@ -479,6 +483,7 @@ func randomCase(t *testing.T, seed uint64, encrypted bool) {
 			tieredRun(t, q, inputs, res)
 		}
 	}
+	return p.Batch
 }
 
 // tieredRun repeats an encrypted run with the least budget of DRAM that works,

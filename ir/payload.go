@@ -96,14 +96,16 @@ func (m *Sparse) Row(i int) ([]int32, []float64) {
 	return m.Col[m.Ptr[i]:m.Ptr[i+1]], m.Val[m.Ptr[i]:m.Ptr[i+1]]
 }
 
-// SlotData is a sparse vector over the slots of one ciphertext: the value of
-// slot Index[i] is Value[i], all others are zero. Index ascends. Every 0 <= Index
-// < Period, and the vector repeats with that period over the slots.
+// SlotData is a sparse vector over the slots of one ciphertext: the 2^LogLanes
+// slots from Index[i]<<LogLanes on hold Value[i], all others are zero. Index
+// ascends. Every 0 <= Index < Positions(), and the vector repeats after Period
+// slots.
 type SlotData struct {
-	Period int
-	Index  []int32
-	Value  []float64
-	// Imag says that some Index is Period + s: the imaginary part of slot s.
+	Period   int // slots, a power of two
+	LogLanes int // log2 of the neighbouring slots that an entry stands for (Layout.Lanes)
+	Index    []int32
+	Value    []float64
+	// Imag says that some Index is Positions() + s: the imaginary parts at s.
 	Imag bool
 	// Packed, where it is set, holds the entries instead; Index and Value are empty.
 	Packed *PackedEntries
@@ -118,9 +120,12 @@ func (d *SlotData) Complex() bool {
 	return d.DFT != nil || d.Imag
 }
 
+// Positions returns the number of places in a period.
+func (d *SlotData) Positions() int { return d.Period >> d.LogLanes }
+
 // SetImag sets Imag by the indices.
 func (d *SlotData) SetImag() {
-	d.Imag = len(d.Index) > 0 && int(d.Index[len(d.Index)-1]) >= d.Period
+	d.Imag = len(d.Index) > 0 && int(d.Index[len(d.Index)-1]) >= d.Positions()
 }
 
 // PackedEntries holds the entries of a long vector with few different values,
@@ -231,10 +236,12 @@ func (d *SlotData) Fill(z []complex128) {
 	}
 	clear(z)
 	for s, v := range d.Entries() {
-		if int(s) < d.Period {
-			z[s] = complex(v, 0)
-		} else {
-			z[int(s)-d.Period] += complex(0, v)
+		at, x := int(s)<<d.LogLanes, complex(v, 0)
+		if at >= d.Period {
+			at, x = at-d.Period, complex(0, v)
+		}
+		for k := range 1 << d.LogLanes {
+			z[at+k] += x
 		}
 	}
 }
@@ -244,7 +251,9 @@ func (d *SlotData) Dense(n int) []float64 {
 	out := make([]float64, n)
 	for base := 0; base < n; base += d.Period {
 		for s, v := range d.Entries() {
-			out[base+int(s)] = v
+			for k := range 1 << d.LogLanes {
+				out[base+int(s)<<d.LogLanes+k] = v
+			}
 		}
 	}
 	return out

@@ -1,10 +1,52 @@
 package ir
 
 import (
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
 )
+
+// TestLanes spreads entries over neighbouring slots: what is filled in is what the
+// same vector holds slot by slot.
+func TestLanes(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		log, places := r.IntN(5), 1<<r.IntN(6)
+		d := SlotData{Period: places << log, LogLanes: log}
+		long := SlotData{Period: places << log}
+		for i := range places << r.IntN(2) {
+			if r.IntN(3) == 0 {
+				continue
+			}
+			v := r.NormFloat64()
+			d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, v)
+			for k := range 1 << log {
+				long.Index, long.Value = append(long.Index, int32(i<<log+k)), append(long.Value, v)
+			}
+		}
+		d.SetImag()
+		long.SetImag()
+		if err := d.Check(); err != nil {
+			t.Fatal(err)
+		}
+		a, b := make([]complex128, d.Period), make([]complex128, d.Period)
+		d.Fill(a)
+		long.Fill(b)
+		if d.Positions() != places || d.Imag != long.Imag || !slices.Equal(a, b) {
+			t.Fatalf("seed %d: %d lanes: %v, want %v", seed, 1<<log, a, b)
+		}
+		if !d.Imag && !slices.Equal(d.Dense(2*d.Period), long.Dense(2*d.Period)) {
+			t.Fatalf("seed %d: %d lanes: dense vectors differ", seed, 1<<log)
+		}
+		for _, bad := range []int{-1, bits.Len(uint(d.Period)), 64} {
+			e := d
+			if e.LogLanes = bad; e.Check() == nil {
+				t.Errorf("seed %d: entries of 2^%d slots pass in a period of %d", seed, bad, d.Period)
+			}
+		}
+	}
+}
 
 // TestPack packs vectors of few and of many different values: what can be read
 // back is the same, few values take little memory, and damage is found.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -322,7 +323,11 @@ func (l *Linear) encode() []byte {
 
 func (d *SlotData) text() string {
 	index, value := d.lists()
-	return fmt.Sprintf("(period=%d, index=%s, value=%s)", d.Period, intsText(index), floatsText(value))
+	lanes := ""
+	if d.LogLanes > 0 {
+		lanes = fmt.Sprintf("lanes=%d, ", 1<<d.LogLanes)
+	}
+	return fmt.Sprintf("(%speriod=%d, index=%s, value=%s)", lanes, d.Period, intsText(index), floatsText(value))
 }
 
 func (d *SlotData) dftText() string {
@@ -336,7 +341,7 @@ func (d *SlotData) dftText() string {
 
 func (d *SlotData) encode() []byte {
 	index, value := d.lists()
-	b := appendCounts(nil, d.Period, len(index))
+	b := appendCounts(nil, d.Period, d.LogLanes, len(index))
 	return appendFloats(appendInts(b, index), value)
 }
 
@@ -433,10 +438,13 @@ func decodeLinear(b []byte) (*Linear, error) {
 
 func decodeSlots(b []byte) (*SlotData, error) {
 	r := &blobReader{b: b}
-	d := &SlotData{Period: r.count()}
+	d := &SlotData{Period: r.count(), LogLanes: r.count()}
 	n := r.count()
 	d.Index = r.ints(n)
 	d.Value = r.floats(n)
+	if r.err == nil && (d.LogLanes < 0 || d.LogLanes > 31) {
+		return nil, fmt.Errorf("entries of 2^%d slots", d.LogLanes)
+	}
 	d.SetImag()
 	return d, r.done()
 }
@@ -977,7 +985,23 @@ func (p *parser) approx() (*Approx, error) {
 
 func (p *parser) slots() (*SlotData, error) {
 	d := new(SlotData)
-	err := p.fields("(", []string{"period", "index", "value"},
+	if err := p.expect("("); err != nil {
+		return nil, err
+	}
+	if p.tok("lanes=") {
+		n, err := p.int()
+		if err != nil {
+			return nil, err
+		}
+		if n < 2 || n&(n-1) != 0 {
+			return nil, fmt.Errorf("lanes=%d, want a power of two above one", n)
+		}
+		d.LogLanes = bits.Len(uint(n)) - 1
+		if err := p.expect(","); err != nil {
+			return nil, err
+		}
+	}
+	err := p.fields("", []string{"period", "index", "value"},
 		into(&d.Period, p.int), into(&d.Index, p.int32s), into(&d.Value, p.floats))
 	d.SetImag()
 	return d, err

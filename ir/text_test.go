@@ -99,8 +99,8 @@ func lowered(t testing.TB, slots int) *Graph {
 	p := add(&Value{Op: OpPackPoly, Name: "act", Args: []*Value{y}, Layout: l, Approx: &Approx{Coef: []float64{0, 0.5, 0.5}, Bound: 1}})
 	out := add(&Value{Op: OpPackOutput, Args: []*Value{p}})
 	ct := add(&Value{Op: OpHEInput, Attrs: Attrs{"level": 3, "scale": "2^30"}})
-	pt := &SlotData{Period: slots}
-	for i := range slots {
+	pt := &SlotData{Period: slots, LogLanes: 1}
+	for i := range pt.Positions() {
 		pt.Index = append(pt.Index, int32(i))
 		pt.Value = append(pt.Value, float64(i)/7)
 	}
@@ -480,6 +480,7 @@ func TestVerify(t *testing.T) {
 		{"value", func(g *Graph) { g.Values[1].Linear.Mats[0].Val[0] = math.NaN() }},
 		{"slots", func(g *Graph) { g.Values[5].Slots.Index[1] = 0 }},
 		{"period", func(g *Graph) { g.Values[5].Slots.Period = 3 }},
+		{"lanes", func(g *Graph) { g.Values[5].Slots.LogLanes = 2 }},
 		{"layout", func(g *Graph) { g.Values[0].Layout.Map[0] = 9 }},
 		{"scale", func(g *Graph) { g.Values[8].Type.Scale = ScaleTwo(1) }},
 		{"level", func(g *Graph) { g.Values[9].Type.Level++ }},

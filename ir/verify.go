@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 )
 
@@ -54,7 +55,7 @@ func (m *Sparse) Check() error {
 // generated diagonal exists.
 func (d *SlotData) Check() error {
 	if d.DFT != nil {
-		if len(d.Index) > 0 || len(d.Value) > 0 || d.Packed != nil {
+		if len(d.Index) > 0 || len(d.Value) > 0 || d.Packed != nil || d.LogLanes != 0 {
 			return errors.New("slot values beside a generated diagonal")
 		}
 		return d.DFT.check(d.Period)
@@ -62,10 +63,13 @@ func (d *SlotData) Check() error {
 	if d.Period < 1 || d.Period&(d.Period-1) != 0 || len(d.Index) != len(d.Value) || d.Packed != nil && len(d.Index) > 0 {
 		return fmt.Errorf("%d indices and %d values of period %d", len(d.Index), len(d.Value), d.Period)
 	}
-	prev, n := int32(-1), 0
+	if d.LogLanes < 0 || d.LogLanes >= bits.Len(uint(d.Period)) {
+		return fmt.Errorf("entries of 2^%d slots in a period of %d", d.LogLanes, d.Period)
+	}
+	prev, n, places := int32(-1), 0, d.Positions()
 	for i := range d.Entries() {
-		if i <= prev || int(i) >= 2*d.Period {
-			return fmt.Errorf("index %d after %d of period %d", i, prev, d.Period)
+		if i <= prev || int(i) >= 2*places {
+			return fmt.Errorf("index %d after %d of %d", i, prev, places)
 		}
 		prev = i
 		n++
@@ -73,8 +77,8 @@ func (d *SlotData) Check() error {
 	if n != d.Len() {
 		return fmt.Errorf("%d of %d packed entries can be read", n, d.Len())
 	}
-	if d.Imag != (int(prev) >= d.Period) {
-		return fmt.Errorf("imaginary parts: %t, and the last index is %d of period %d", d.Imag, prev, d.Period)
+	if d.Imag != (int(prev) >= places) {
+		return fmt.Errorf("imaginary parts: %t, and the last index is %d of %d", d.Imag, prev, places)
 	}
 	return nil
 }

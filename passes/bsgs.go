@@ -205,6 +205,22 @@ type rotations struct {
 	cost float64 // seconds
 }
 
+// spread is the same on positions of 2^logLanes slots.
+func (r *rotations) spread(logLanes int) *rotations {
+	s := *r
+	s.split = split{r.split.width << logLanes, r.split.offset << logLanes}
+	s.half, s.keys = shifted(r.half, logLanes), shifted(r.keys, logLanes)
+	return &s
+}
+
+func shifted(x []int, by int) []int {
+	out := slices.Clone(x)
+	for i := range out {
+		out[i] <<= by
+	}
+	return out
+}
+
 // pairs joins diagonals two by two: of an argument x and a rotation half,
 //
 //	A*rot(x, d) + B*rot(x, d+half) = Re((A - i*B) * rot(x + i*rot(x, half), d))
@@ -318,6 +334,7 @@ type layerSum struct {
 	diags     []diagKey // sorted
 	base      []int     // by argument, the number of its first ciphertext
 	ins, outs int       // ciphertexts
+	slots     int       // of a ciphertext
 	period    []int     // by argument, slots after which it repeats
 	widths    []int     // of baby steps
 	level     int       // of the products
@@ -332,7 +349,8 @@ type layerSum struct {
 const flatScale = 40
 
 func newLayerSum(diags []diagKey, args []*packed, p *placement, par *ir.Params, level int) *layerSum {
-	l := &layerSum{diags: diags, outs: p.out.layout.Cts, widths: splitWidths(par.Slots(), args), level: level, flat: par.LogScale >= flatScale}
+	slots := p.out.layout.Slots
+	l := &layerSum{diags: diags, outs: p.out.layout.Cts, slots: slots, widths: splitWidths(slots, args), level: level, flat: par.LogScale >= flatScale}
 	for _, a := range args {
 		l.base = append(l.base, l.ins)
 		l.ins += a.layout.Cts
@@ -352,7 +370,7 @@ func repeats(a *packed) int {
 // chooseSplit finds the cheapest baby-step giant-step split for the diagonals of
 // one ciphertext at the level of the products.
 func chooseSplit(diags []diagKey, widths []int, par *ir.Params, prof *backend.Profile, level int) *rotations {
-	l := &layerSum{diags: diags, base: []int{0}, ins: 1, outs: 1, widths: widths, level: level}
+	l := &layerSum{diags: diags, base: []int{0}, ins: 1, outs: 1, slots: par.Slots(), widths: widths, level: level}
 	return cheapest(l.splits(nil, par, prof))
 }
 
@@ -381,7 +399,7 @@ func (l *layerSum) splits(half []int, par *ir.Params, prof *backend.Profile) []*
 	down := prof.Seconds(par, ir.OpHEModDown, l.level) + prof.Seconds(par, ir.OpHERescale, l.level)
 	modDown := prof.Seconds(par, ir.OpHEModDown, l.level)
 	macFlat := prof.Seconds(par, ir.OpHEMacPlain, l.level)
-	slots, diags, fixed := par.Slots(), l.diags, float64(l.outs)*down
+	slots, diags, fixed := l.slots, l.diags, float64(l.outs)*down
 	var fixedKeys []int
 	if half != nil {
 		diags = nil

@@ -1,6 +1,8 @@
 package passes
 
 import (
+	"math/bits"
+
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
 )
@@ -13,14 +15,13 @@ import (
 
 // laneState places every step batch-axis wise.
 func laneState(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) *packState {
-	slots := par.Slots()
-	st := &packState{}
+	st := &packState{logLanes: bits.Len(uint(par.Slots())) - 1}
 	for _, n := range nodes {
-		l := ir.NewLayout(slots, n.elems(), slots)
+		l := ir.NewLayout(1, n.elems(), 1)
 		for i := range l.Map {
 			l.Map[i] = int32(i)
 		}
-		st.places = append(st.places, placement{&packed{layout: l, period: slots, bounded: true}, slots, 1, false})
+		st.places = append(st.places, placement{&packed{layout: l, period: 1, bounded: true}, 1, 1, false})
 		elems, level := float64(n.elems()), n.level+1
 		switch n.kind {
 		case fusedLinear:
@@ -33,14 +34,11 @@ func laneState(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) *packS
 		case fusedMul:
 			st.cost += elems * (prof.Seconds(par, ir.OpHEMul, level) + prof.Seconds(par, ir.OpHERescale, level))
 		case fusedRefresh:
-			st.cost += n.boot.seconds(par, prof, n.level, slots, n.elems())
+			st.cost += n.boot.seconds(par, prof, n.level, par.Slots(), n.elems())
 		}
 	}
 	return st
 }
-
-// isLanes reports whether a layout is batch-axis.
-func isLanes(l *ir.Layout) bool { return l.Lanes == l.Slots }
 
 // lanesLinear emits a linear layer on batch-axis data.
 func (lw *lowering) lanesLinear(n *fusedNode, level int, product ir.Scale) []*ir.Value {

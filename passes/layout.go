@@ -146,11 +146,12 @@ func gridLayout(slots, n, c, h, w int, g grid, copies, mux int) *packed {
 func inputLayouts(slots int, shape []int, firstRows []int) []*packed {
 	n := ir.NumElems(shape)
 	var out []*packed
-	if m, c, h, w, ok := spatial(shape); ok && nextPow2(m)*nextPow2(h*w) <= slots {
-		last := len(shape) == 4 && w < min(c, h) // channels come last
-		if last {
-			c, h, w = w, c, h
-		}
+	m, c, h, w, ok := spatial(shape)
+	last := len(shape) == 4 && w < min(c, h) // channels come last
+	if last {
+		c, h, w = w, c, h
+	}
+	if ok && nextPow2(m)*nextPow2(h*w) <= slots {
 		g := grid{row: w, image: nextPow2(h * w), gapY: 1, gapX: 1}
 		g.plane = g.image * nextPow2(m)
 		copies := []int{1, 2}

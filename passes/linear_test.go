@@ -83,13 +83,17 @@ func fill(r *rand.Rand, l *ir.Layout, x []float64) [][]float64 {
 }
 
 // TestPlacements lowers random sparse matrices in every layout and placement
-// that packing may choose, with garbage in all slots that are not promised, and
-// runs them on exact slots. Every slot keeps the promise of the result's layout:
+// that packing may choose, for one sample and for several side by side, with
+// garbage in all slots that are not promised, and runs them on exact slots. Every
+// slot keeps the promise of the result's layout:
 // elements wherever they are said to be, zeros where zeros are said to be, and
 // nothing larger than the result where a polynomial may follow.
 func TestPlacements(t *testing.T) {
 	const slots = 64
-	rings := []*ir.Params{tiny(t, 6, ir.RingReal, 2), tiny(t, 7, ir.RingStandard, 2)}
+	var rings [3][]*ir.Params // by lanes
+	for log := range rings {
+		rings[log] = []*ir.Params{tiny(t, 6+log, ir.RingReal, 2), tiny(t, 7+log, ir.RingStandard, 2)}
+	}
 	prof := backend.DefaultProfile()
 	shapes := [][]int{{1}, {3}, {8}, {1, 10}, {1, 37}, {1, 64}, {1, 100}, {1, 1, 4, 4}, {1, 2, 4, 4}, {1, 3, 4, 4}, {1, 4, 4, 4}, {1, 8, 4, 4},
 		{1, 5, 2, 2}, {1, 2, 3, 5}, {1, 7, 8}, {1, 2, 16}, {1, 4, 2, 2}, {1, 8, 2, 2}, {1, 2, 1, 1}, {2, 3, 2, 2}, {1, 16, 2, 2}, {1, 1, 8, 8}, {1, 2, 2, 2}, {1, 3, 2, 2}, {1, 2, 2, 2},
@@ -97,7 +101,8 @@ func TestPlacements(t *testing.T) {
 	checked := map[string]int{}
 	for seed := range uint64(1500) {
 		r := rand.New(rand.NewPCG(seed, 5))
-		par := rings[seed%2]
+		log := max(0, int(seed/2%5)-2)
+		lanes, par := 1<<log, rings[log][seed%2]
 		arg := func() (*packed, []int) {
 			shape := shapes[r.IntN(len(shapes))]
 			ls := inputLayouts(slots, shape, []int{1 + r.IntN(40)})
@@ -119,7 +124,7 @@ func TestPlacements(t *testing.T) {
 		var nodes []*fusedNode
 		var args []*packed
 		var inputs [][]float64
-		var xs [][]float64
+		var xs [][][]float64 // by argument and lane
 		for range 1 + r.IntN(2) {
 			p, shape := arg()
 			if shape == nil {
@@ -129,12 +134,24 @@ func TestPlacements(t *testing.T) {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 			n := &fusedNode{kind: fusedInput, name: fmt.Sprintf("x%d", len(nodes)), shape: shape, level: 2, norm: []float64{1}}
-			x := make([]float64, n.elems())
-			for i := range x {
-				x[i] = r.NormFloat64()
+			var x [][]float64
+			cts := make([][]float64, p.layout.Cts)
+			for c := range cts {
+				cts[c] = make([]float64, slots<<log)
+			}
+			for k := range lanes {
+				x = append(x, make([]float64, n.elems()))
+				for i := range x[k] {
+					x[k][i] = r.NormFloat64()
+				}
+				for c, v := range fill(r, p.layout, x[k]) {
+					for i, z := range v {
+						cts[c][i<<log+k] = z
+					}
+				}
 			}
 			nodes, args, xs = append(nodes, n), append(args, p), append(xs, x)
-			inputs = append(inputs, fill(r, p.layout, x)...)
+			inputs = append(inputs, cts...)
 		}
 		if len(nodes) == 0 {
 			continue
@@ -160,19 +177,22 @@ func TestPlacements(t *testing.T) {
 				}
 			}
 		}
-		want := make([]float64, lin.elems())
-		largest := 0.0
-		for i := range want {
-			if lin.bias != nil {
-				want[i] = lin.bias[i]
-			}
-			for k, m := range lin.mats {
-				cols, vals := m.Row(i)
-				for e, c := range cols {
-					want[i] += vals[e] * xs[k][c]
+		want, largest := make([][]float64, lanes), make([]float64, lanes)
+		for lane := range want {
+			want[lane] = make([]float64, lin.elems())
+			for i := range want[lane] {
+				y := 0.0
+				if lin.bias != nil {
+					y = lin.bias[i]
 				}
+				for k, m := range lin.mats {
+					cols, vals := m.Row(i)
+					for e, c := range cols {
+						y += vals[e] * xs[k][lane][c]
+					}
+				}
+				want[lane][i], largest[lane] = y, max(largest[lane], math.Abs(y))
 			}
-			largest = max(largest, math.Abs(want[i]))
 		}
 		poly := r.IntN(2) == 0
 		nodes = append(nodes, lin)
@@ -180,9 +200,9 @@ func TestPlacements(t *testing.T) {
 			nodes = append(nodes, &fusedNode{kind: fusedPoly, name: "f", shape: shape, args: []*fusedNode{lin}, approx: &ir.Approx{Coef: []float64{0, 1}, Bound: 1}, norm: []float64{1}})
 		}
 		nodes = append(nodes, &fusedNode{kind: fusedOutput, name: "y", shape: shape, args: []*fusedNode{lin}, level: 1, norm: []float64{1}})
-		pk := newPacker(nodes, par, prof)
+		pk := newPacker(nodes, par, prof, log)
 		for _, p := range placements(slots, args, shape, poly) {
-			st := &packState{}
+			st := &packState{logLanes: log}
 			for _, a := range args {
 				st.places = append(st.places, placement{a, slots, 1, false})
 			}
@@ -190,13 +210,16 @@ func TestPlacements(t *testing.T) {
 				continue
 			}
 			st.places = append(st.places, p, p, p)
-			if err := p.out.layout.Check(len(want)); err != nil {
+			if err := p.out.layout.Check(lin.elems()); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 			lw := lowerScheme("layer", nodes, st, par, prof)
 			got := schemeRun(t, lw.b.g, par, inputs)
 			if slices.ContainsFunc(lw.b.g.Values, func(v *ir.Value) bool { return v.Op == ir.OpHERealPart }) {
-				checked["pairs of diagonals"]++
+				checked[fmt.Sprintf("pairs of diagonals, %d lanes", lanes)]++
+			}
+			if p.count > 1 {
+				checked[fmt.Sprintf("fold, %d lanes", lanes)]++
 			}
 			checked[fmt.Sprintf("fold %v, blocks %v, %d ciphertexts to %d, grid %v", p.count > 1, p.blocks, min(2, args[0].layout.Cts), min(2, p.out.layout.Cts), p.out.grid != nil)]++
 			if g := p.out.grid; g != nil {
@@ -207,20 +230,21 @@ func TestPlacements(t *testing.T) {
 					checked["unequal gaps"]++
 				}
 			}
-			for i, e := range p.out.layout.Map {
-				z := got[i/slots][i%slots]
+			for i := range lanes * len(p.out.layout.Map) {
+				e, lane := p.out.layout.Map[i/lanes], i%lanes
+				z, want := got[i/(slots*lanes)][i%(slots*lanes)], want[lane]
 				switch {
 				case e >= 0 && math.Abs(z-want[e]) > 1e-9:
-					t.Fatalf("seed %d: %v to %v in %+v: slot %d, element %d: %g, want %g\nin  %v\nout %v", seed, nodes[0].shape, shape, p, i, e, z, want[e], args[0].layout, p.out.layout)
+					t.Fatalf("seed %d: %v to %v in %+v: slot %d of %d lanes, element %d: %g, want %g\nin  %v\nout %v", seed, nodes[0].shape, shape, p, i, lanes, e, z, want[e], args[0].layout, p.out.layout)
 				case e == ir.SlotZero && math.Abs(z) > 1e-9:
-					t.Fatalf("seed %d: %v to %v in %+v: slot %d should be zero, is %g", seed, nodes[0].shape, shape, p, i, z)
-				case poly && math.Abs(z) > largest+1e-9:
-					t.Fatalf("seed %d: %v to %v in %+v: slot %d holds %g, the result only %g", seed, nodes[0].shape, shape, p, i, z, largest)
+					t.Fatalf("seed %d: %v to %v in %+v: slot %d of %d lanes should be zero, is %g", seed, nodes[0].shape, shape, p, i, lanes, z)
+				case poly && math.Abs(z) > largest[lane]+1e-9:
+					t.Fatalf("seed %d: %v to %v in %+v: slot %d of %d lanes holds %g, the result only %g", seed, nodes[0].shape, shape, p, i, lanes, z, largest[lane])
 				}
 			}
 		}
 	}
-	for _, kind := range []string{"pairs of diagonals", "several images", "unequal gaps",
+	for _, kind := range []string{"pairs of diagonals, 1 lanes", "pairs of diagonals, 4 lanes", "fold, 2 lanes", "several images", "unequal gaps",
 		"fold true, blocks true, 1 ciphertexts to 1, grid false", "fold true, blocks false, 1 ciphertexts to 1, grid false",
 		"fold true, blocks false, 1 ciphertexts to 1, grid true", "fold true, blocks false, 2 ciphertexts to 1, grid false",
 		"fold false, blocks false, 2 ciphertexts to 2, grid true", "fold false, blocks false, 1 ciphertexts to 1, grid true",
@@ -316,8 +340,8 @@ func TestConvolutionPacking(t *testing.T) {
 	c.mats = []*ir.Sparse{conv(8, 8, 8, 1), identity(512)}
 	e.mats = []*ir.Sparse{conv(8, 16, 8, 2)}
 	nodes := []*fusedNode{x, a, b, c, d, e, y}
-	pk := newPacker(nodes, par, backend.DefaultProfile())
-	st, err := packing(nodes, par, pk.prof)
+	pk := newPacker(nodes, par, backend.DefaultProfile(), 0)
+	st, err := packing(nodes, par, pk.prof, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

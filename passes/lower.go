@@ -49,9 +49,9 @@ func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params,
 	for i, n := range nodes {
 		lw.index[n] = i
 		if n.kind == fusedRefresh {
-			lw.points = max(lw.points, repeats(lw.place(n).out))
+			lw.points = max(lw.points, repeats(lw.place(n).out)<<st.logLanes)
 		}
-		if n.kind == fusedLinear && !isLanes(lw.place(n).out.layout) {
+		if n.kind == fusedLinear && !lw.batchAxis() {
 			layers = append(layers, n)
 		}
 	}
@@ -77,6 +77,9 @@ func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params,
 }
 
 func (lw *lowering) place(n *fusedNode) *placement { return &lw.state.places[lw.index[n]] }
+
+// batchAxis reports whether every slot belongs to another sample.
+func (lw *lowering) batchAxis() bool { return lw.par.Slots()>>lw.state.logLanes == 1 }
 
 func (lw *lowering) node(n *fusedNode) []*ir.Value {
 	b := lw.b
@@ -160,7 +163,7 @@ func (lw *lowering) gather(n *fusedNode) []*diagData {
 }
 
 func (lw *lowering) linear(n *fusedNode) []*ir.Value {
-	b, p := lw.b, lw.place(n)
+	b, p, lanes := lw.b, lw.place(n), lw.state.logLanes
 	slots := lw.par.Slots()
 	level := n.level + 1
 	target := ir.ScaleTwo(lw.par.LogScale + n.boost)
@@ -168,7 +171,7 @@ func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 		target = ir.ScaleTwo(bits.Len64(lw.par.Q[0]) - outputBits)
 	}
 	product := target.Mul(ir.ScalePrime(level))
-	if isLanes(p.out.layout) {
+	if lw.batchAxis() {
 		return lw.lanesLinear(n, level, product)
 	}
 
@@ -205,7 +208,7 @@ func (lw *lowering) linear(n *fusedNode) []*ir.Value {
 			acc[j] = b.mulConst(x, 0, product.Div(x.Type.Scale), level)
 		}
 		for k := p.unit; k < p.unit*p.count; k *= 2 {
-			acc[j] = b.add(acc[j], b.rotate(acc[j], mod(k, slots)))
+			acc[j] = b.add(acc[j], b.rotate(acc[j], mod(k<<lanes, slots)))
 		}
 		acc[j] = b.rescale(acc[j])
 	}
@@ -247,7 +250,7 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 	if len(diags) == 0 {
 		return
 	}
-	b := lw.b
+	b, lanes := lw.b, lw.state.logLanes
 	keys := make([]diagKey, len(diags))
 	rotates := false
 	for i, d := range diags {
@@ -274,13 +277,17 @@ func (lw *lowering) products(n *fusedNode, diags []*diagData, args []*packed, pe
 	if len(joined) < len(diags) {
 		factor = 0.5 // taking the real part doubles it
 	}
+	// From positions to slots.
+	by = by.spread(lanes)
 	var terms []term
 	for _, x := range joined {
 		a, b := diags[x[0]], (*diagData)(nil)
 		if x[1] >= 0 {
 			b = diags[x[1]]
 		}
-		terms = append(terms, term{a.key, func(giant int) *ir.SlotData { return lw.slots(a, b, period[a.key.arg], giant, factor) }})
+		k := a.key
+		k.rot <<= lanes
+		terms = append(terms, term{k, func(giant int) *ir.SlotData { return lw.slots(a, b, period[k.arg], giant>>lanes, factor) }})
 	}
 	twice := map[diagKey]*ir.Value{} // x + i*rot(x, half)
 	source := func(k diagKey) *ir.Value {
@@ -412,9 +419,9 @@ func (lw *lowering) bsgs(terms []term, by *rotations, source func(diagKey) *ir.V
 
 // slots returns the diagonal a - i*b, or a where there is no b, times factor, as
 // slot values rotated to the right by giant so that the giant step brings them
-// back. They are filled in at the end.
+// back. Period and giant count positions. They are filled in at the end.
 func (lw *lowering) slots(a, b *diagData, period, giant int, factor float64) *ir.SlotData {
-	out := &ir.SlotData{Period: period, Imag: b != nil}
+	out := &ir.SlotData{Period: period << lw.state.logLanes, LogLanes: lw.state.logLanes, Imag: b != nil}
 	fill := func(d *diagData, base int, factor float64) {
 		perm := make([]int64, len(d.to)) // slot and entry in one word, to be sorted
 		for i, t := range d.to {
@@ -452,11 +459,8 @@ func (lw *lowering) addBias(n *fusedNode, p *placement, acc []*ir.Value) {
 			acc[j] = lw.b.addConst(acc[j], n.bias[0])
 			continue
 		}
-		d := &ir.SlotData{Period: l.Slots}
-		if l.Cts == 1 {
-			d.Period = p.out.period
-		}
-		for s := range d.Period {
+		d := &ir.SlotData{Period: repeats(p.out) << lw.state.logLanes, LogLanes: lw.state.logLanes}
+		for s := range d.Positions() {
 			if e := l.Map[j*l.Slots+s]; e >= 0 && n.bias[e] != 0 {
 				d.Index = append(d.Index, int32(s))
 				d.Value = append(d.Value, n.bias[e])

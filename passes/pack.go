@@ -24,6 +24,18 @@ type packState struct {
 	places []placement  // by node index
 	sums   []*rotations // of linear layers, by node index; nil: each takes its cheapest
 	cost   float64      // seconds on one core
+	// logLanes is the logarithm of the samples that lie side by side. Layouts,
+	// rotations and periods here count positions of so many slots: what is done to
+	// one sample is done to all.
+	logLanes int
+}
+
+// layout is the layout of step i in slots.
+func (s *packState) layout(i int) *ir.Layout {
+	l := *s.places[i].out.layout
+	l.Slots <<= s.logLanes
+	l.Lanes <<= s.logLanes
+	return &l
 }
 
 // packer searches for a packing. Layouts and sparsity patterns are numbered, so
@@ -34,6 +46,8 @@ type packer struct {
 	index    map[*fusedNode]int
 	par      *ir.Params
 	prof     *backend.Profile
+	logLanes int
+	slots    int // positions, where lanes lie side by side
 	polyNext []bool
 	partner  map[*fusedNode]*fusedNode // the factor whose layout a factor must take
 	until    []int                     // by node, the last that reads its layout
@@ -47,26 +61,26 @@ type packer struct {
 	prices   map[string]float64
 }
 
-// packing places every step of the fused network for the given parameters and
-// returns the cheapest packing found.
-func packing(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) (*packState, error) {
-	pk := newPacker(nodes, par, prof)
-	states := []*packState{{}}
+// packing places every step of the fused network for the given parameters, with
+// 2^logLanes samples side by side, and returns the cheapest packing found.
+func packing(nodes []*fusedNode, par *ir.Params, prof *backend.Profile, logLanes int) (*packState, error) {
+	pk := newPacker(nodes, par, prof, logLanes)
+	states := []*packState{{logLanes: logLanes}}
 	for i, n := range nodes {
 		var err error
 		if states, err = pk.step(i, states); err != nil {
 			return nil, err
 		}
 		if len(states) == 0 {
-			return nil, &ir.NodeError{Node: n.name, Op: n.kind.String(), Err: fmt.Errorf("no packing of shape %v into %d slots was found", n.shape, par.Slots()), Hint: "run it with --mode clear"}
+			return nil, &ir.NodeError{Node: n.name, Op: n.kind.String(), Err: fmt.Errorf("no packing of shape %v into %d slots was found", n.shape, pk.slots), Hint: "run it with --mode clear"}
 		}
 	}
 	pk.shareKeys(states[0])
 	return states[0], nil
 }
 
-func newPacker(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) *packer {
-	pk := &packer{nodes: nodes, index: map[*fusedNode]int{}, par: par, prof: prof, polyNext: make([]bool, len(nodes)),
+func newPacker(nodes []*fusedNode, par *ir.Params, prof *backend.Profile, logLanes int) *packer {
+	pk := &packer{nodes: nodes, index: map[*fusedNode]int{}, par: par, prof: prof, logLanes: logLanes, slots: par.Slots() >> logLanes, polyNext: make([]bool, len(nodes)),
 		partner: map[*fusedNode]*fusedNode{}, until: make([]int, len(nodes)), layouts: map[uint64][]*packed{}, number: map[*packed]int{},
 		patterns: patternNames(nodes), offers: map[string][]placement{}, prices: map[string]float64{}}
 	for i, n := range nodes {
@@ -203,7 +217,7 @@ func (pk *packer) step(i int, states []*packState) ([]*packState, error) {
 			known[live] = true
 		}
 		count[t.place.out]++
-		out = append(out, &packState{places: append(slices.Clip(t.from.places), t.place), cost: t.cost})
+		out = append(out, &packState{places: append(slices.Clip(t.from.places), t.place), cost: t.cost, logLanes: pk.logLanes})
 	}
 	return out, nil
 }
@@ -241,7 +255,7 @@ func (pk *packer) priceKey(i int, s *packState, p placement) string {
 
 // candidates returns the ways to place node i, with canonical layouts.
 func (pk *packer) candidates(i int, s *packState) []placement {
-	n, slots := pk.nodes[i], pk.par.Slots()
+	n, slots := pk.nodes[i], pk.slots
 	args := pk.args(i, s)
 	key := fmt.Sprint(i)
 	for _, a := range args {
@@ -311,7 +325,7 @@ func (pk *packer) price(i int, s *packState, p placement) float64 {
 	case fusedPoly:
 		return cts * polyCost(n.approx.Degree(), par, prof, level)
 	case fusedRefresh:
-		return n.boot.seconds(par, prof, n.level, p.out.period, p.out.layout.Cts)
+		return n.boot.seconds(par, prof, n.level, p.out.period<<pk.logLanes, p.out.layout.Cts)
 	case fusedMul:
 		return cts * prof.Seconds(par, ir.OpHEMul, level)
 	case fusedInput, fusedOutput:
@@ -323,7 +337,7 @@ func (pk *packer) price(i int, s *packState, p placement) float64 {
 	}
 	// A fold over less than a whole ciphertext needs an argument that repeats as
 	// often.
-	if p.count > 1 && p.unit*p.count < par.Slots() && (len(args) != 1 || args[0].layout.Cts != 1) {
+	if p.count > 1 && p.unit*p.count < pk.slots && (len(args) != 1 || args[0].layout.Cts != 1) {
 		return math.Inf(1)
 	}
 	diags := diagonals(n, args, &p, true)
@@ -358,7 +372,7 @@ func (pk *packer) layerSum(n *fusedNode, diags []diagKey, args []*packed, p *pla
 	read := float64(pk.par.SlabBytes()) / pk.tier.ReadBps
 	l.fetch = func(arg int, k ir.Kind) float64 {
 		slabs := float64(pk.par.Slabs(k, level))
-		return min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par, commonPeriod(args[arg], p)))
+		return min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par, commonPeriod(args[arg], p)<<pk.logLanes))
 	}
 	return l
 }
@@ -452,7 +466,7 @@ func packedGraph(name string, nodes []*fusedNode, st *packState) (*ir.Graph, err
 	g := &ir.Graph{Name: name}
 	vals := map[*fusedNode]*ir.Value{}
 	for i, n := range nodes {
-		v := &ir.Value{Name: n.name, Layout: st.places[i].out.layout}
+		v := &ir.Value{Name: n.name, Layout: st.layout(i)}
 		for _, a := range n.args {
 			x := vals[a]
 			if n.kind == fusedMul && !slices.Equal(a.shape, n.shape) {

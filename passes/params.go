@@ -123,7 +123,7 @@ func parameters(u *unit) error {
 		return nil
 	}
 	// In a smaller ring nothing is cheaper; nor with a ciphertext for every element.
-	if fits >= 0 && (all[u.next+fits].LogN < bootEntries[0].logN || u.opt.Throughput || u.opt.Batch > 1) {
+	if fits >= 0 && (all[u.next+fits].LogN < bootEntries[0].logN || u.opt.Throughput) {
 		return straight()
 	}
 	from := max(0, u.next-len(all))
@@ -136,8 +136,11 @@ func parameters(u *unit) error {
 	}
 	best, err := u.place(tries)
 	if fits >= 0 {
-		alone, ok := newPlacer(u.fused, all[u.next+fits], u.opt.profile(), nil).solve(mostStates)
-		if err != nil || ok && alone.seconds <= near*u.placed.seconds {
+		par := all[u.next+fits]
+		alone, ok := newPlacer(u.fused, par, u.opt.profile(), nil).solve(mostStates)
+		runs := float64((u.opt.Batch + par.Slots() - 1) / par.Slots())
+		if err != nil || ok && alone.seconds <= near*u.placed.seconds ||
+			u.opt.Batch > 1 && runs*laneState(u.fused, par, u.opt.profile()).cost <= float64(u.opt.Batch)*u.placed.seconds {
 			return straight()
 		}
 	}

@@ -8,10 +8,13 @@
 package passes
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
+	"strings"
 
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
@@ -293,32 +296,100 @@ func packPass(u *unit) error {
 	return err
 }
 
-// choosePacking takes the cheaper of one sample at a time and batch-axis packing
-// for the number of samples that a run is to serve.
+// choosePacking takes the packing that is cheapest for the number of samples that
+// come together: one sample a run, some side by side, or as many as there are slots
+// (batch-axis packing).
 func (u *unit) choosePacking() (*packState, error) {
-	batch, slots := u.opt.Batch, u.par.Slots()
+	batch, slots, prof := u.opt.Batch, u.par.Slots(), u.opt.profile()
 	if batch == 0 {
 		batch = 1
 		if u.opt.Throughput {
 			batch = slots
 		}
 	}
-	u.plan.Batch = 1
-	single, err := packing(u.nodes, u.par, u.opt.profile())
+	single, err := packing(u.nodes, u.par, prof, 0)
 	if batch == 1 {
 		return single, err
 	}
-	lanes := laneState(u.nodes, u.par, u.opt.profile())
-	runs := float64((batch + slots - 1) / slots)
-	if err == nil && single.cost*float64(batch) <= lanes.cost*runs {
-		u.note("packing: one sample a run, %.3g s predicted for %d samples; batch-axis packing would take %.3g s", single.cost*float64(batch), batch, lanes.cost*runs)
-		return single, nil
+	total := func(st *packState) float64 { // seconds for all samples
+		runs := (batch-1)>>st.logLanes + 1
+		return float64(runs) * st.cost
 	}
+	var tried []*packState
 	if err == nil {
-		u.note("packing: batch-axis, up to %d samples a run, %.3g s predicted for %d samples; one at a time would take %.3g s", slots, lanes.cost*runs, batch, single.cost*float64(batch))
+		tried = append(tried, single)
 	}
-	u.plan.Batch = slots
-	return lanes, nil
+	if st := u.sideBySide(batch, total); st != nil {
+		tried = append(tried, st)
+	}
+	tried = append(tried, laneState(u.nodes, u.par, prof))
+	best := slices.MinFunc(tried, func(a, b *packState) int { return cmp.Compare(total(a), total(b)) })
+	u.plan.Batch = 1 << best.logLanes
+	var others []string
+	for _, st := range tried {
+		if st != best {
+			others = append(others, fmt.Sprintf("%s would take %.3g s", st.lanesText(slots), total(st)))
+		}
+	}
+	text := fmt.Sprintf("packing: %s, %.3g s predicted for %d samples", best.lanesText(slots), total(best), batch)
+	if len(others) > 0 {
+		text += "; " + strings.Join(others, ", ")
+	}
+	u.note("%s", text)
+	return best, nil
+}
+
+func (s *packState) lanesText(slots int) string {
+	switch lanes := 1 << s.logLanes; lanes {
+	case 1:
+		return "one sample a run"
+	case slots:
+		return fmt.Sprintf("batch-axis, up to %d samples a run,", lanes)
+	default:
+		return fmt.Sprintf("%d samples side by side", lanes)
+	}
+}
+
+// How far sideBySide goes.
+const (
+	// mostSplit is the number of ciphertexts that the largest tensor is cut into at
+	// most: beyond, fewer runs take as much longer each.
+	mostSplit = 8
+	// quickSearch is the number of weights up to which a packing is found in no time.
+	quickSearch = 1 << 22
+)
+
+// sideBySide returns the packing of several samples in spare slots that takes the
+// least in total for a batch, or nil where there is none. Where a search takes
+// long there is one, for as many samples as come together, or as leave room for a
+// whole channel in every ciphertext.
+func (u *unit) sideBySide(batch int, total func(*packState) float64) *packState {
+	widest, channel, weights := 1, 1, 0
+	for _, n := range u.nodes {
+		widest = max(widest, nextPow2(n.elems()))
+		if _, _, h, w, ok := spatial(n.shape); ok {
+			channel = max(channel, nextPow2(h*w))
+		}
+		for _, m := range n.mats {
+			weights += m.NNZ()
+		}
+	}
+	slots := u.par.Slots()
+	most := min(nextPow2(batch), slots/2, mostSplit*slots/widest)
+	if weights > quickSearch {
+		most = min(most, slots/channel)
+	}
+	var best *packState
+	for log := bits.Len(uint(most)) - 1; log > 0; log-- {
+		st, err := packing(u.nodes, u.par, u.opt.profile(), log)
+		if err == nil && (best == nil || total(st) <= total(best)) {
+			best = st
+		}
+		if weights > quickSearch && best != nil {
+			break
+		}
+	}
+	return best
 }
 
 func lowerPass(u *unit) error {

@@ -473,7 +473,7 @@ func TestRefreshPacked(t *testing.T) {
 		if depth := assignLevels(nodes); depth > par.MaxLevel() {
 			t.Fatalf("%d levels", depth)
 		}
-		st, err := packing(nodes, par, backend.DefaultProfile())
+		st, err := packing(nodes, par, backend.DefaultProfile(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}

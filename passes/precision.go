@@ -42,7 +42,7 @@ func precision(u *unit) error {
 		samples = []*ir.Array{in}
 	}
 	open := sim.New
-	if u.plan.Batch > 1 { // no rotations: a few slots tell all
+	if u.plan.Batch == u.par.Slots() { // no rotations: a few slots tell all
 		open = sim.NewLane
 	}
 	e, err := open(u.par, u.opt.profile(), 1)

@@ -107,7 +107,7 @@ func (u *unit) hasPoly() bool {
 }
 
 func (u *unit) port(n *fusedNode, i int, id map[*ir.Value]plan.ObjectID) plan.Port {
-	port := plan.Port{Name: n.name, Shape: n.shape, Layout: u.state.places[i].out.layout, Center: n.center, Norm: n.norm}
+	port := plan.Port{Name: n.name, Shape: n.shape, Layout: u.state.layout(i), Center: n.center, Norm: n.norm}
 	for _, v := range u.lw.cts[n] {
 		port.Objects = append(port.Objects, id[v])
 		port.Level, port.Scale = v.Type.Level, v.Type.Scale

@@ -130,7 +130,7 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 		return errors.New("operand cannot hold slots of the clear engine")
 	}
 	n := values.Period
-	if n <= 0 || len(o.re)%n != 0 {
+	if n <= 0 || len(o.re)%n != 0 || values.LogLanes < 0 || n>>values.LogLanes == 0 {
 		return fmt.Errorf("slot values with period %d do not fit %d slots", n, len(o.re))
 	}
 	logMost := -1.0 - math.Log2(o.t.Scale.Float64(e.p.Q))
@@ -161,7 +161,7 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 		clear(o.re[:n])
 		clear(o.im)
 		for i, v := range values.Entries() {
-			s, z := int(i), o.re
+			s, z := int(i)<<values.LogLanes, o.re
 			if s >= n && o.im != nil {
 				s, z = s-n, o.im
 			}
@@ -171,7 +171,9 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 			if !(math.Abs(v) < most) {
 				return fits(s, v)
 			}
-			z[s] = v
+			for k := range 1 << values.LogLanes {
+				z[s+k] = v
+			}
 		}
 	}
 	for _, z := range [][]float64{o.re, o.im} {

@@ -154,10 +154,16 @@ func (r *runner) encrypt(v []float64, level int) backend.Operand {
 
 func (r *runner) encode(v []float64, k ir.Kind, level int, s ir.Scale) backend.Operand {
 	r.t.Helper()
+	return r.encodeLanes(v, 0, k, level, s)
+}
+
+// encodeLanes encodes a vector in which 2^log neighbours are alike.
+func (r *runner) encodeLanes(v []float64, log int, k ir.Kind, level int, s ir.Scale) backend.Operand {
+	r.t.Helper()
 	o, _ := r.bind(kind(k, level, s))
-	d := &ir.SlotData{Period: len(v)}
-	for i, x := range v {
-		d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, x)
+	d := &ir.SlotData{Period: len(v), LogLanes: log}
+	for i := range d.Positions() {
+		d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, v[i<<log])
 	}
 	if err := r.e.Encode(d, o); err != nil {
 		r.t.Fatal(err)
@@ -285,6 +291,11 @@ func (r *runner) steps() {
 		one(ir.OpHESub, out, zip(a, b, sub), x, y)
 		one(ir.OpHEAddPlain, out, zip(a, b, add), x, r.encode(b, ir.PlainKind, c.arg, d))
 		one(ir.OpHEMulPlain, out2, zip(a, b, mul), x, r.encode(b, ir.PlainKind, c.arg, d))
+		wide := make([]float64, len(b))
+		for i := range wide {
+			wide[i] = b[i&^3]
+		}
+		one(ir.OpHEMulPlain, out2, zip(a, wide, mul), x, r.encodeLanes(wide, 2, ir.PlainKind, c.arg, d))
 		for _, k := range []float64{0.75, -1.5, 0} {
 			shift := zip(a, a, func(v, _ float64) float64 { return v + k })
 			r.check(at(ir.OpHEAddConst), r.do(plan.Step{Op: ir.OpHEAddConst, Const: k}, out, x), shift)

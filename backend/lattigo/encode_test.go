@@ -3,6 +3,7 @@ package lattigo
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"testing"
 
@@ -23,8 +24,8 @@ func TestEncoderRoundTrip(t *testing.T) {
 			e := newEncoder(p)
 			rng := rand.New(rand.NewPCG(3, uint64(logN)))
 			for period := 1; period <= e.n; period *= 2 {
-				d := &ir.SlotData{Period: period}
-				for i := 0; i < period; i += 1 + rng.IntN(3) {
+				d := &ir.SlotData{Period: period, LogLanes: rng.IntN(bits.Len(uint(period)))}
+				for i := 0; i < d.Positions(); i += 1 + rng.IntN(3) {
 					d.Index, d.Value = append(d.Index, int32(i)), append(d.Value, 2*rng.Float64()-1)
 				}
 				c := make([]float64, p.N())

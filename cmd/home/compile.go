@@ -94,11 +94,19 @@ func summary(w io.Writer, p *plan.Plan, path string, took time.Duration) error {
 	t.row("levels", fmt.Sprintf("%d of %d, %s", p.Depth, p.Params.MaxLevel(), bootstrapText(r)))
 	t.row("work", fmt.Sprintf("%s rotations, %s products, %s diagonals", count(p.Counts.Rotations), count(p.Counts.CtMults), count(p.Counts.Diagonals)))
 	t.row("memory", fmt.Sprintf("keys %s, weights %s, matrices %s, at least %s of DRAM", byteSize(p.Bytes.Keys), byteSize(p.Bytes.Weights), byteSize(p.Bytes.Matrices), byteSize(p.Bytes.DRAMMin)))
-	t.row("predicted", fmt.Sprintf("%s on one core, encryption adds an error of about %s", seconds(p.Predicted.Seconds), precision(p.OutputBits)))
+	t.row("predicted", fmt.Sprintf("%s on one core%s, encryption adds an error of about %s", seconds(p.Predicted.Seconds), perSample(p.Predicted.Seconds, p.Batch), precision(p.OutputBits)))
 	for _, o := range p.ClientOps {
 		t.row("on the client", fmt.Sprintf("%s (%s)", o.Node, o.Op))
 	}
 	return t.write(w, "  ")
+}
+
+// perSample adds what a sample takes to the time of a run that serves several.
+func perSample(sec float64, samples int) string {
+	if samples < 2 {
+		return ""
+	}
+	return fmt.Sprintf(" (%s per sample)", seconds(sec/float64(samples)))
 }
 
 // precision writes an absolute precision in bits as the error it allows.

@@ -202,11 +202,15 @@ func (r *evaluateReport) write(w io.Writer) error {
 	if r.Overflows > 0 {
 		t.row("beyond the modulus", fmt.Sprintf("%s samples, counted as wrong", count(r.Overflows)))
 	}
+	each := ""
+	if r.runs.Runs < r.Samples {
+		each = perSample(r.runs.Seconds, r.Samples)
+	}
 	switch {
 	case r.Mode == modeSimulate:
-		t.row("predicted time", fmt.Sprintf("%s per run on one core", seconds(r.runs.Seconds/float64(max(1, r.runs.Runs)))))
+		t.row("predicted time", fmt.Sprintf("%s per run on one core%s", seconds(r.runs.Seconds/float64(max(1, r.runs.Runs))), each))
 	case r.runs.Seconds > 0:
-		t.row("time", fmt.Sprintf("%s per run of %d, set-up %s", seconds(r.runs.Seconds/float64(r.runs.Runs)), r.Samples/max(1, r.runs.Runs), seconds(r.runs.SetupSeconds)))
+		t.row("time", fmt.Sprintf("%s per run%s, set-up %s", seconds(r.runs.Seconds/float64(r.runs.Runs)), each, seconds(r.runs.SetupSeconds)))
 	}
 	return t.write(w, "  ")
 }

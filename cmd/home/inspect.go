@@ -116,7 +116,7 @@ func textReport(w io.Writer, r *planReport) error {
 	t.row("samples", count(max(1, r.Batch))+" per run")
 	t.row("levels", fmt.Sprintf("%d of %d, %s", r.Depth, r.Levels, bootstrapText(r)))
 	t.row("work", fmt.Sprintf("%s steps: %s rotations, %s key switches, %s products, %s diagonals", count(r.Steps), count(r.Counts.Rotations), count(r.Counts.KeySwitches), count(r.Counts.CtMults), count(r.Counts.Diagonals)))
-	t.row("predicted", fmt.Sprintf("%s on one core; encryption adds an error of about %s", seconds(r.Predicted.Seconds), precision(r.OutputBits)))
+	t.row("predicted", fmt.Sprintf("%s on one core%s; encryption adds an error of about %s", seconds(r.Predicted.Seconds), perSample(r.Predicted.Seconds, r.Batch), precision(r.OutputBits)))
 	t.row("memory", fmt.Sprintf("keys %s, weights %s, matrices %s, ciphertexts %s", byteSize(r.Bytes.Keys), byteSize(r.Bytes.Weights), byteSize(r.Bytes.Matrices), byteSize(r.Bytes.CiphertextsPeak)))
 	t.row("", fmt.Sprintf("%d keys, of which %s are for rotations", len(r.Keys), count(r.Counts.GaloisKeys)))
 	t.row("", fmt.Sprintf("%s in all, at least %s of DRAM", byteSize(r.Bytes.Footprint), byteSize(r.Bytes.DRAMMin)))

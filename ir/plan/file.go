@@ -416,9 +416,10 @@ func decompress(b []byte) ([]byte, error) {
 }
 
 // encodePlains writes slot vectors: a table of distinct values in the order in
-// which they are first seen, then for each vector its period, the number of its entries plus one, and the entries as gaps
-// and value numbers; or a zero and what generates it. Convolutions repeat few
-// values at regular gaps, which the compression of the section then removes.
+// which they are first seen, then for each vector its period, one more than the
+// logarithm of its lanes, the number of its entries, and the entries as gaps and
+// value numbers; or its period, a zero and what generates it. Convolutions repeat
+// few values at regular gaps, which the compression of the section then removes.
 func encodePlains(plains []ir.SlotData) []byte {
 	entries := 0
 	for i := range plains {
@@ -440,7 +441,8 @@ func encodePlains(plains []ir.SlotData) []byte {
 			body = binary.LittleEndian.AppendUint64(body, math.Float64bits(g.Factor))
 			continue
 		}
-		body = binary.AppendUvarint(body, uint64(d.Len())+1)
+		body = binary.AppendUvarint(body, uint64(d.LogLanes)+1)
+		body = binary.AppendUvarint(body, uint64(d.Len()))
 		prev := int32(-1)
 		for s, v := range d.Entries() {
 			body = binary.AppendUvarint(body, uint64(s-prev-1))
@@ -496,7 +498,7 @@ func (t *valueTable) find(v uint64) uint64 {
 }
 
 // decodePlains reads what encodePlains of the given format version wrote. In
-// version 1 the number of entries stands for itself and nothing is generated.
+// version 1 there are no lanes, and nothing is generated.
 func decodePlains(b []byte, version uint32) ([]ir.SlotData, error) {
 	bad := func() ([]ir.SlotData, error) {
 		return nil, fmt.Errorf("%w: plaintexts are cut or out of range", ErrCorrupt)
@@ -540,11 +542,14 @@ func decodePlains(b []byte, version uint32) ([]ir.SlotData, error) {
 	}
 	out := make([]ir.SlotData, count)
 	for i := range out {
-		period, entries := next(), next()
-		if broken || period == 0 || period > 1<<17 {
+		period, lanes := next(), uint64(1)
+		if version > 1 {
+			lanes = next()
+		}
+		if broken || period == 0 || period > 1<<17 || lanes > 18 {
 			return bad()
 		}
-		if version > 1 && entries == 0 {
+		if lanes == 0 {
 			inverse, from, to, offset, shift := next(), next(), next(), next(), next()
 			g := ir.Diagonal{Inverse: inverse == 1, From: int(from), To: int(to), Offset: int(offset), Shift: int(shift), Factor: float()}
 			if broken || inverse > 1 || max(from, to, offset, shift) > 1<<17 {
@@ -553,13 +558,11 @@ func decodePlains(b []byte, version uint32) ([]ir.SlotData, error) {
 			out[i] = ir.SlotData{Period: int(period), DFT: &g}
 			continue
 		}
-		if version > 1 {
-			entries--
-		}
+		entries := next()
 		if entries > 2*period || entries > uint64(len(b)) {
 			return bad()
 		}
-		d := ir.SlotData{Period: int(period), Index: make([]int32, entries), Value: make([]float64, entries)}
+		d := ir.SlotData{Period: int(period), LogLanes: int(lanes - 1), Index: make([]int32, entries), Value: make([]float64, entries)}
 		at := uint64(0)
 		for k := range d.Index {
 			gap, v := next(), next()

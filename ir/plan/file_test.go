@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -165,7 +166,10 @@ func TestPlains(t *testing.T) {
 				plains = append(plains, d)
 				continue
 			}
-			most := d.Period
+			if r.IntN(3) == 0 {
+				d.LogLanes = r.IntN(bits.Len(uint(d.Period)))
+			}
+			most := d.Positions()
 			if r.IntN(4) == 0 {
 				most *= 2 // imaginary parts
 			}
@@ -514,6 +518,9 @@ func TestVerify(t *testing.T) {
 		{"period that does not divide", func(p *Plan) { p.Plains[0].Period = 12 }},
 		{"period beyond the slots", func(p *Plan) { p.Plains[0].Period = 32 }},
 		{"no period", func(p *Plan) { p.Plains[0].Period = 0 }},
+		{"slot beyond the lanes", func(p *Plan) { p.Plains[0].LogLanes = 1 }},
+		{"negative lanes", func(p *Plan) { p.Plains[0].LogLanes = -1 }},
+		{"lanes beyond the period", func(p *Plan) { p.Plains[0].LogLanes = 5 }},
 		{"slot beyond the period", func(p *Plan) { p.Plains[0].Index[2] = 16 }},
 		{"negative slot", func(p *Plan) { p.Plains[0].Index[0] = -1 }},
 		{"slots without values", func(p *Plan) { p.Plains[0].Value = p.Plains[0].Value[:2] }},
