@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/home-fhe/home/backend"
@@ -258,13 +259,16 @@ func (u *unit) unplaceable(tries []*networkPlacer) error {
 	return &ir.NodeError{Node: n.name, Op: n.kind.String(), Err: fmt.Errorf("%w: this step alone takes %d levels; with %q, bootstrapping leaves %d, %d of which the next one takes", ErrTooDeep, d, p.par.Name, p.most, p.in), Hint: hint}
 }
 
+// ErrPrecision marks a network whose noise is too large under all parameters.
+var ErrPrecision = errors.New("parameters are not precise enough")
+
 // imprecise refuses a network for which no parameters were precise enough.
 func (u *unit) imprecise() error {
 	hint := "run it with --mode clear"
 	if len(u.opt.Calibrate) == 0 {
 		hint = "give --calibrate, so that ranges are tighter than their bounds, or " + hint
 	}
-	return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: errors.New(u.lastMiss.Error()), Hint: hint}
+	return &ir.NodeError{Node: u.graph.Name, Op: "network", Err: fmt.Errorf("%w%s", ErrPrecision, strings.TrimPrefix(u.lastMiss.Error(), errImprecise.Error())), Hint: hint}
 }
 
 // tooDeep refuses a network under parameters that cannot bootstrap.
