@@ -6,10 +6,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/home-fhe/home/backend"
-	"github.com/home-fhe/home/backend/clear"
-	"github.com/home-fhe/home/backend/lattigo"
-	"github.com/home-fhe/home/backend/sim"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/passes"
 )
@@ -94,56 +90,10 @@ func bootstrappedResidual(t *testing.T, batch int) {
 	if p.Batch != batch {
 		t.Fatalf("%d images a run, want %d: %q", p.Batch, batch, p.Notes)
 	}
-	exact, err := clear.NewEngine(&p.Params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	noisy, err := sim.New(&p.Params, backend.DefaultProfile(), 5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair := newParty(t, p, 2, lattigo.AllowInsecure())
 	for i := range 3 {
-		x := &ir.Array{Shape: []int{batch, 3, 8, 8}}
-		var want []float64
-		top := 1.0
-		for _, image := range calib[i : i+batch] {
-			y, _, err := clear.EvalTensor(p.Network, []*ir.Array{image}, clear.Options{Approx: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			x.Data, want, top = append(x.Data, image.Data...), append(want, y[0].Data...), max(top, y[0].MaxAbs())
-		}
-		check := func(machine string, got []*ir.Array, err error, tolerance float64) {
-			t.Helper()
-			if err != nil {
-				t.Fatalf("image %d: %s: %v", i, machine, err)
-			}
-			e, err := largestError(got, [][]float64{want})
-			if err != nil || !(e <= tolerance*top) {
-				t.Errorf("image %d: %s: error %.3g exceeds %.3g (%v)", i, machine, e, tolerance*top, err)
-			}
-			t.Logf("image %d: %s: error %.3g", i, machine, e/top)
-		}
-		got, err := runSlots(p, exact, func(v []float64, o backend.Operand) error {
-			z, _ := clear.Slots(o)
-			copy(z, v)
-			return nil
-		}, x, batch)
-		check("clear", got, err, 1e-3)
-		got, err = runSlots(p, noisy, noisy.Encrypt, x, batch)
-		check("simulate", got, err, 2e-3)
-		ct, inputs := pair.encrypt(t, x, batch)
-		res, rep, err := pair.exec.Run(t.Context(), inputs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		check("encrypted", pair.decrypt(t, ct, res, batch), nil, 2e-3)
-		if rep.Counts != p.Counts {
-			t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
-		}
+		q, inputs, res := machines(t, p, 5, calib[i:i+batch], 1e-3, 2e-3, true)
 		if i == 0 {
-			tieredRun(t, pair, inputs, res)
+			tieredRun(t, q, inputs, res)
 		}
 	}
 }

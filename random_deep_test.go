@@ -8,10 +8,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/home-fhe/home/backend"
-	"github.com/home-fhe/home/backend/clear"
-	"github.com/home-fhe/home/backend/lattigo"
-	"github.com/home-fhe/home/backend/sim"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/passes"
 )
@@ -107,59 +103,10 @@ func deepCase(t *testing.T, seed uint64, encrypted bool) (bootstraps int) {
 	if err := p.Verify(); err != nil {
 		t.Fatal(err)
 	}
-	batch := min(3, p.Batch)
-	x := &ir.Array{Shape: slices.Clone(shape)}
-	x.Shape[0] *= batch
-	top, want := 1.0, make([][]float64, len(p.Outputs))
-	for range batch {
-		sample := calib[r.IntN(6)]
-		x.Data = append(x.Data, sample.Data...)
-		out, _, err := clear.EvalTensor(p.Network, []*ir.Array{sample}, clear.Options{Approx: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, a := range out {
-			top, want[i] = max(top, a.MaxAbs()), append(want[i], a.Data...)
-		}
+	samples := make([]*ir.Array, min(3, p.Batch))
+	for i := range samples {
+		samples[i] = calib[r.IntN(6)]
 	}
-	check := func(machine string, got []*ir.Array, err error, tolerance float64) {
-		t.Helper()
-		if err != nil {
-			t.Fatalf("%s: %v", machine, err)
-		}
-		if e, err := largestError(got, want); err != nil || !(e <= tolerance) {
-			t.Errorf("%s: error %.3g exceeds %.3g (outputs up to %.3g; %v)", machine, e, tolerance, top, err)
-		}
-	}
-	exact, err := clear.NewEngine(&p.Params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := runSlots(p, exact, func(v []float64, o backend.Operand) error {
-		z, _ := clear.Slots(o)
-		copy(z, v)
-		return nil
-	}, x, batch)
-	check("clear", got, err, 2e-4*top)
-	noisy, err := sim.New(&p.Params, backend.DefaultProfile(), seed+2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer noisy.Close()
-	claim := 8*math.Exp2(-p.OutputBits) + 1e-12*top
-	got, err = runSlots(p, noisy, noisy.Encrypt, x, batch)
-	check("simulate", got, err, claim)
-	if encrypted {
-		pair := newParty(t, p, 1, lattigo.AllowInsecure())
-		ct, inputs := pair.encrypt(t, x, batch)
-		res, rep, err := pair.exec.Run(t.Context(), inputs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		check("encrypted", pair.decrypt(t, ct, res, batch), nil, claim)
-		if rep.Counts != p.Counts {
-			t.Errorf("executed %+v, planned %+v", rep.Counts, p.Counts)
-		}
-	}
+	machines(t, p, seed+2, samples, 2e-4, 8*math.Exp2(-p.OutputBits), encrypted)
 	return p.Counts.Bootstraps
 }
