@@ -66,7 +66,7 @@ func (s Scale) Equal(t Scale) bool { return s.Two == t.Two && slices.Equal(s.tri
 // whose exponents no plan can produce. A scale read from a file is checked before
 // it is evaluated: large exponents cost memory, or overflow.
 func (s Scale) Check(primes int) error {
-	const most = 1 << 10
+	const most = 1 << 14
 	if len(s.Q) > primes {
 		return fmt.Errorf("a scale of %d primes, the chain has %d", len(s.Q), primes)
 	}

@@ -73,3 +73,26 @@ func TestRefresh(t *testing.T) {
 		}
 	}
 }
+
+// TestScaleAfterRefresh lowers the longest polynomial right behind a refresh, where
+// the drift of the doublings is raised to the power of its degree: every scale can
+// still be written to a plan.
+func TestScaleAfterRefresh(t *testing.T) {
+	c := &bootstrap{stc: 2, cts: 3, bound: 14, degree: 31, doublings: 3, ratio: 8}
+	par := bootParams(t, 8, c, maxPolyLevels)
+	lw := &lowering{b: newBuilder(&ir.Graph{Name: "scales"}), par: par, prof: backend.DefaultProfile(), target: ir.ScaleTwo(par.LogScale)}
+	x := lw.b.emit(ir.OpHEInput, ir.Attrs{"level": c.levelsIn(), "scale": lw.target.String()})
+	coef := make([]float64, 1<<maxPolyLevels)
+	for i := range coef {
+		coef[i] = 1
+	}
+	y := lw.b.polynomial(lw.refresh(c, x, par.Slots(), maxPolyLevels), coef, maxPolyLevels, lw.target)
+	if !y.Type.Scale.Equal(lw.target) {
+		t.Errorf("the polynomial ends at scale %s", y.Type.Scale)
+	}
+	for _, v := range lw.b.g.Values {
+		if err := v.Type.Scale.Check(len(par.Q)); err != nil {
+			t.Fatalf("%s: %v", v.Op, err)
+		}
+	}
+}
