@@ -16,7 +16,14 @@ import (
 // Option changes how a role accepts parameters.
 type Option func(*options)
 
-type options struct{ insecure bool }
+type options struct {
+	insecure bool
+	threads  int
+}
+
+// Threads bounds how many cores the steps of an engine use at once; 0, or without
+// it, all. A step alone is split over cores that have nothing else to do.
+func Threads(n int) Option { return func(o *options) { o.threads = n } }
 
 // AllowInsecure lets parameters through that carry the insecure stamp although
 // they miss the 128-bit bound. It exists for tests and demonstrations.
@@ -68,8 +75,8 @@ type scratch struct {
 // Open returns an engine for the parameters. It refuses parameters below 128
 // bits unless they are stamped insecure and AllowInsecure is given.
 //
-// At most one step per CPU runs at a time; further calls of Exec wait. Each
-// running step uses scratch memory of its own, allocated once; see Reserve.
+// At most as many steps run at a time as Threads says; further calls of Exec wait.
+// Each running step uses scratch memory of its own, allocated once; see Reserve.
 func Open(p *ir.Params, opts ...Option) (backend.Engine, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
@@ -82,7 +89,14 @@ func Open(p *ir.Params, opts ...Option) (backend.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{rings: r, scratch: make(chan *scratch, runtime.NumCPU())}
+	var o options
+	for _, f := range opts {
+		f(&o)
+	}
+	if o.threads < 1 {
+		o.threads = runtime.NumCPU()
+	}
+	e := &engine{rings: r, scratch: make(chan *scratch, o.threads)}
 	for range cap(e.scratch) {
 		e.scratch <- nil // made when first used
 	}

@@ -1,5 +1,11 @@
 package lattigo
 
+import (
+	"errors"
+
+	"github.com/home-fhe/home/backend"
+)
+
 // This file holds the steps that need transforms: rescaling, ModDown, gadget
 // decomposition and key switching. All of them go prime by prime, so that their
 // working set is a few limbs.
@@ -36,20 +42,62 @@ func (e *engine) divide(w *scratch, b *basis, x [][][]uint64, l int, emit func(k
 	for k := range x {
 		b.prepare(x[k], w.v[k])
 	}
-	for from := 0; from <= l; from += e.group {
-		n := min(e.group, l+1-from)
-		for k := range x {
-			b.convertGroup(w.tmp[k*e.group:k*e.group+n], e.all[from:from+n], e.mods[from:from+n], x[k], w.v[k])
-		}
-		// Transforms modulo one prime follow each other: their constants are large.
-		for i := range n {
+	e.halves(w, 0, l+1, e.group, func(w *scratch, from, to int) {
+		for ; from < to; from += e.group {
+			n := min(e.group, to-from)
 			for k := range x {
-				t := w.tmp[k*e.group+i]
-				e.mods[from+i].ntt(t, t)
-				emit(k, from+i, t, b.down[from+i])
+				b.convertGroup(w.tmp[k*e.group:k*e.group+n], e.all[from:from+n], e.mods[from:from+n], x[k], w.v[k])
+			}
+			// Transforms modulo one prime follow each other: their constants are large.
+			for i := range n {
+				for k := range x {
+					t := w.tmp[k*e.group+i]
+					e.mods[from+i].ntt(t, t)
+					emit(k, from+i, t, b.down[from+i])
+				}
 			}
 		}
+	})
+}
+
+// halves runs f over limbs from..to-1, in two parts at once where a core has
+// nothing else to do. unit divides the parts. The second part works in a scratch
+// space of its own, which shares with w what f only reads, or writes limb by limb:
+// coef, own, v and the automorphism.
+func (e *engine) halves(w *scratch, from, to, unit int, f func(w *scratch, from, to int)) {
+	mid := from + ((to-from)/2+unit-1)/unit*unit
+	if mid <= from || mid >= to {
+		f(w, from, to)
+		return
 	}
+	select {
+	case s := <-e.scratch:
+		if s == nil {
+			s = e.newScratch()
+		}
+		defer e.give(s)
+		half := *s
+		half.coef, half.own, half.v, half.from, half.lanes = w.coef, w.own, w.v, w.from, w.lanes
+		done := make(chan error, 1)
+		go func() {
+			done <- backend.Guard(func() error { f(&half, mid, to); return nil })
+		}()
+		err := backend.Guard(func() error { f(w, from, mid); return nil })
+		if err = errors.Join(err, <-done); err != nil {
+			panic(err)
+		}
+	default:
+		f(w, from, to)
+	}
+}
+
+// coefficients sets w.coef to the coefficients of limbs 0..l of a polynomial.
+func (e *engine) coefficients(w *scratch, l int, limb func(i int) []uint64) {
+	e.halves(w, 0, l+1, 1, func(w *scratch, from, to int) {
+		for i := from; i < to; i++ {
+			e.mods[i].intt(w.coef[i], limb(i))
+		}
+	})
 }
 
 // prepareDigits turns w.coef[0..l], coefficients of a polynomial modulo Q_l, into
@@ -85,28 +133,27 @@ func (e *engine) digitLimbs(w *scratch, x, t [][]uint64, d, from, l int, own fun
 // decompose writes the digits of c1.
 func (e *engine) decompose(w *scratch, out, in *operand) {
 	l := out.t.Level
-	for i := range l + 1 {
-		e.mods[i].intt(w.coef[i], in.q(1, i))
-	}
-	e.prepareDigits(w, l)
 	own := func(i int) []uint64 { return in.q(1, i) }
-	limbs := l + 1 + len(e.p.P)
-	var x [maxGroup][]uint64
-	for d := range e.p.Digits(l) {
-		for from := 0; from < limbs; from += e.group {
-			n := min(e.group, limbs-from)
-			z := out.rows[d*out.stride+from : d*out.stride+from+n]
-			e.digitLimbs(w, x[:n], z, d, from, l, own)
-			for i := range n {
-				if &x[i][0] != &z[i][0] {
-					copy(z[i], x[i])
-					continue
+	e.coefficients(w, l, own)
+	e.prepareDigits(w, l)
+	e.halves(w, 0, l+1+len(e.p.P), e.group, func(w *scratch, lo, hi int) {
+		var x [maxGroup][]uint64
+		for d := range e.p.Digits(l) {
+			for from := lo; from < hi; from += e.group {
+				n := min(e.group, hi-from)
+				z := out.rows[d*out.stride+from : d*out.stride+from+n]
+				e.digitLimbs(w, x[:n], z, d, from, l, own)
+				for i := range n {
+					if &x[i][0] != &z[i][0] {
+						copy(z[i], x[i])
+						continue
+					}
+					m := e.mod(from+i, l)
+					m.ntt(z[i], z[i])
 				}
-				m := e.mod(from+i, l)
-				m.ntt(z[i], z[i])
 			}
 		}
-	}
+	})
 }
 
 // digitGadget computes limbs from..to-1 of the product of the prepared digits with a
@@ -147,61 +194,68 @@ func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand,
 // result to emit, in z0, z1, which emit may overwrite.
 func (e *engine) switchKey(w *scratch, key *operand, l int, own func(i int) []uint64, emit func(i int, z0, z1 []uint64)) {
 	e.prepareDigits(w, l)
-	e.divideProduct(w, l, func(z0, z1 []uint64, from, to int, emit func(i int)) {
+	e.divideProduct(w, l, func(w *scratch, z0, z1 []uint64, from, to int, emit func(i int)) {
 		e.digitGadget(w, z0, z1, key, from, to, l, own, emit)
-	}, emit)
+	}, func(_ *scratch, i int, z0, z1 []uint64) { emit(i, z0, z1) })
 }
 
 // divideProduct divides a product modulo QP_l by P and hands each limb of the
 // result to emit, in z0, z1, which emit may overwrite. product computes limbs
 // from..to-1 of the product, hands each to its emit in z0, z1 and may use w.tmp
 // from the second group on but for the last.
-func (e *engine) divideProduct(w *scratch, l int, product func(z0, z1 []uint64, from, to int, emit func(i int)), emit func(i int, z0, z1 []uint64)) {
+func (e *engine) divideProduct(w *scratch, l int, product func(w *scratch, z0, z1 []uint64, from, to int, emit func(i int)), emit func(w *scratch, i int, z0, z1 []uint64)) {
 	np := len(e.p.P)
 	p0, p1 := w.acc[:np], w.acc[np:2*np]
-	z0, z1 := w.acc[2*np], w.acc[2*np+1]
-	product(z0, z1, l+1, l+1+np, func(i int) {
-		m := e.mod(i, l)
-		m.intt(p0[i-l-1], z0)
-		m.intt(p1[i-l-1], z1)
+	e.halves(w, l+1, l+1+np, e.group, func(w *scratch, from, to int) {
+		z0, z1 := w.acc[2*np], w.acc[2*np+1]
+		product(w, z0, z1, from, to, func(i int) {
+			m := e.mod(i, l)
+			m.intt(p0[i-l-1], z0)
+			m.intt(p1[i-l-1], z1)
+		})
 	})
 	v0, v1 := w.v[len(w.v)-2], w.v[len(w.v)-1]
 	b := e.pToQ
 	b.prepare(p0, v0)
 	b.prepare(p1, v1)
-	for from := 0; from <= l; from += e.group {
-		n := min(e.group, l+1-from)
-		t := w.tmp[:n]
-		targets, mods := e.all[from:from+n], e.mods[from:from+n]
-		// What is subtracted before the division by P waits in rows that the product
-		// does not use.
-		u := w.tmp[len(w.tmp)-e.group : len(w.tmp)-e.group+n]
-		b.convertGroup(t, targets, mods, p0, v0)
-		b.convertGroup(u, targets, mods, p1, v1)
-		product(z0, z1, from, from+n, func(i int) {
-			m, t, u := e.mods[i], t[i-from], u[i-from]
-			m.ntt(t, t)
-			m.subMulRow(z0, z0, t, b.down[i])
-			m.ntt(u, u)
-			m.subMulRow(z1, z1, u, b.down[i])
-			emit(i, z0, z1)
-		})
-	}
+	e.halves(w, 0, l+1, e.group, func(w *scratch, lo, hi int) {
+		z0, z1 := w.acc[2*np], w.acc[2*np+1]
+		for from := lo; from < hi; from += e.group {
+			n := min(e.group, hi-from)
+			t := w.tmp[:n]
+			targets, mods := e.all[from:from+n], e.mods[from:from+n]
+			// What is subtracted before the division by P waits in rows that the product
+			// does not use.
+			u := w.tmp[len(w.tmp)-e.group : len(w.tmp)-e.group+n]
+			b.convertGroup(t, targets, mods, p0, v0)
+			b.convertGroup(u, targets, mods, p1, v1)
+			product(w, z0, z1, from, from+n, func(i int) {
+				m, t, u := e.mods[i], t[i-from], u[i-from]
+				m.ntt(t, t)
+				m.subMulRow(z0, z0, t, b.down[i])
+				m.ntt(u, u)
+				m.subMulRow(z1, z1, u, b.down[i])
+				emit(w, i, z0, z1)
+			})
+		}
+	})
 }
 
 // mulRelin multiplies two ciphertexts and brings the product back to degree one.
 func (e *engine) mulRelin(w *scratch, out, a, b, key *operand) {
 	l := out.t.Level
 	square := &a.rows[0][0] == &b.rows[0][0]
-	for i := range l + 1 {
-		m := e.mods[i]
-		if square {
-			m.squareRow(out.q(0, i), out.q(1, i), w.own[i], a.q(0, i), a.q(1, i))
-		} else {
-			m.tensorRow(out.q(0, i), out.q(1, i), w.own[i], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
+	e.halves(w, 0, l+1, 1, func(w *scratch, from, to int) {
+		for i := from; i < to; i++ {
+			m := e.mods[i]
+			if square {
+				m.squareRow(out.q(0, i), out.q(1, i), w.own[i], a.q(0, i), a.q(1, i))
+			} else {
+				m.tensorRow(out.q(0, i), out.q(1, i), w.own[i], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
+			}
+			m.intt(w.coef[i], w.own[i])
 		}
-		m.intt(w.coef[i], w.own[i])
-	}
+	})
 	e.switchKey(w, key, l, func(i int) []uint64 { return w.own[i] }, func(i int, z0, z1 []uint64) {
 		m := e.mods[i]
 		m.addRow(out.q(0, i), out.q(0, i), z0)
@@ -212,11 +266,10 @@ func (e *engine) mulRelin(w *scratch, out, a, b, key *operand) {
 // rotate rotates the slots to the left.
 func (e *engine) rotate(w *scratch, out, in, key *operand, rot int) {
 	l := out.t.Level
-	for i := range l + 1 {
-		e.mods[i].intt(w.coef[i], in.q(1, i))
-	}
+	own := func(i int) []uint64 { return in.q(1, i) }
+	e.coefficients(w, l, own)
 	e.automorphism(w.from, &w.lanes, rotation(e.p, rot))
-	e.switchKey(w, key, l, func(i int) []uint64 { return in.q(1, i) }, func(i int, z0, z1 []uint64) {
+	e.switchKey(w, key, l, own, func(i int, z0, z1 []uint64) {
 		e.mods[i].addRow(z0, z0, in.q(0, i))
 		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
 		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
@@ -226,11 +279,10 @@ func (e *engine) rotate(w *scratch, out, in, key *operand, rot int) {
 // realPart adds the complex conjugate.
 func (e *engine) realPart(w *scratch, out, in, key *operand) {
 	l := out.t.Level
-	for i := range l + 1 {
-		e.mods[i].intt(w.coef[i], in.q(1, i))
-	}
+	own := func(i int) []uint64 { return in.q(1, i) }
+	e.coefficients(w, l, own)
 	e.automorphism(w.from, &w.lanes, conjugation(e.p))
-	e.switchKey(w, key, l, func(i int) []uint64 { return in.q(1, i) }, func(i int, z0, z1 []uint64) {
+	e.switchKey(w, key, l, own, func(i int, z0, z1 []uint64) {
 		m := e.mods[i]
 		m.addRow(z0, z0, in.q(0, i))
 		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
@@ -272,22 +324,23 @@ func (e *engine) raise(w *scratch, out, in, sparse, dense *operand) {
 	// Modulo QP_l and back: every digit of a polynomial with coefficients below q_0/2
 	// is that polynomial, so that one transform per limb serves them all.
 	digits := e.p.Digits(l)
-	x := w.tmp[e.group]
-	for k := range digits {
-		w.terms[k] = x
-	}
 	lift := func(z []uint64, k, i int) {
 		m := e.mod(i, l)
 		m.centredRow(z, w.coef[k], q.q)
 		m.ntt(z, z)
 	}
-	e.divideProduct(w, l, func(z0, z1 []uint64, from, to int, emit func(i int)) {
+	e.divideProduct(w, l, func(w *scratch, z0, z1 []uint64, from, to int, emit func(i int)) {
+		x := w.tmp[e.group]
+		for k := range digits {
+			w.terms[k] = x
+		}
 		for i := from; i < to; i++ {
 			lift(x, 1, i)
 			e.dotKey(w, z0, z1, w.terms[:digits], dense, i, l)
 			emit(i)
 		}
-	}, func(i int, z0, z1 []uint64) {
+	}, func(w *scratch, i int, z0, z1 []uint64) {
+		x := w.tmp[e.group]
 		lift(x, 0, i)
 		e.mods[i].addRow(out.q(0, i), z0, x)
 		copy(out.q(1, i), z1)
@@ -329,11 +382,13 @@ func (e *engine) giant(w *scratch, out, in, key *operand, rot int) {
 	})
 	e.prepareDigits(w, l)
 	e.automorphism(w.from, &w.lanes, rotation(e.p, rot))
-	z0, z1 := w.acc[2*np], w.acc[2*np+1]
 	own := func(i int) []uint64 { return w.own[i] }
-	e.digitGadget(w, z0, z1, key, 0, l+1+np, l, own, func(i int) {
-		e.mod(i, l).addRow(z0, z0, in.qp(0, i, l))
-		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
-		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
+	e.halves(w, 0, l+1+np, e.group, func(w *scratch, from, to int) {
+		z0, z1 := w.acc[2*np], w.acc[2*np+1]
+		e.digitGadget(w, z0, z1, key, from, to, l, own, func(i int) {
+			e.mod(i, l).addRow(z0, z0, in.qp(0, i, l))
+			e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
+			e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
+		})
 	})
 }

@@ -115,7 +115,7 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 	if err := missingKeys(p, s.keys, o.keys); err != nil {
 		return nil, err
 	}
-	if s.engine, err = lattigo.Open(&p.Params, insecureOption(o.insecure)...); err != nil {
+	if s.engine, err = lattigo.Open(&p.Params, append(insecureOption(o.insecure), lattigo.Threads(o.threads))...); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.engine.Close)

@@ -1,0 +1,81 @@
+package lattigo
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/conformance"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// TestThreads runs every step that is split over idle cores on one and on three
+// threads, on random residues: the same bits come out.
+func TestThreads(t *testing.T) {
+	p, err := ir.NewParams("threads", 9, ir.RingStandard, ir.SecretTernary, sizes(47, 44, 14), []int{46, 46, 46, 46, 46}, 44)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Insecure = true
+	const top = 12
+	run := func(threads int) map[string][][]uint64 {
+		opened, err := Open(p, AllowInsecure(), Threads(threads))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer opened.Close()
+		e := opened.(*engine)
+		rng := rand.New(rand.NewPCG(1, 2))
+		object := func(k ir.Kind, level int) *operand {
+			ty := ir.Type{Kind: k, Encrypted: true, Level: level}
+			o, err := e.Bind(ty, conformance.Slabs(opened, ty))
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := o.(*operand)
+			for i, row := range x.rows {
+				q := e.mods[0].q
+				if x.stride > 0 {
+					q = e.mod(i%x.stride, level).q
+				}
+				for j := range row {
+					row[j] = rng.Uint64N(q)
+				}
+			}
+			return x
+		}
+		a, b, qp := object(ir.CipherKind, top), object(ir.CipherKind, top), object(ir.CipherQPKind, top)
+		key, low, sparse := object(ir.KeyKind, top+1), object(ir.CipherKind, 0), object(ir.SparseKeyKind, 0)
+		out := map[string][][]uint64{}
+		for _, s := range []struct {
+			op   ir.Op
+			kind ir.Kind
+			to   int
+			args []backend.Operand
+		}{
+			{ir.OpHEMul, ir.CipherKind, top, []backend.Operand{a, b, key}},
+			{ir.OpHERescale, ir.CipherKind, top - 1, []backend.Operand{a}},
+			{ir.OpHERotate, ir.CipherKind, top, []backend.Operand{a, key}},
+			{ir.OpHERealPart, ir.CipherKind, top - 3, []backend.Operand{a, key}},
+			{ir.OpHEDecompose, ir.DigitsKind, top, []backend.Operand{a}},
+			{ir.OpHEGiant, ir.CipherQPKind, top, []backend.Operand{qp, key}},
+			{ir.OpHEModDown, ir.CipherKind, top, []backend.Operand{qp}},
+			{ir.OpHERaise, ir.CipherKind, top, []backend.Operand{low, sparse, key}},
+		} {
+			z := object(s.kind, s.to)
+			if err := e.Exec(&plan.Step{Op: s.op, Rot: 3}, s.args, z); err != nil {
+				t.Fatalf("%s: %v", s.op, err)
+			}
+			out[s.op.String()] = z.rows
+		}
+		return out
+	}
+	one, three := run(1), run(3)
+	for op, rows := range one {
+		if !slices.EqualFunc(rows, three[op], slices.Equal[[]uint64]) {
+			t.Errorf("%s: other bits on three threads", op)
+		}
+	}
+}
