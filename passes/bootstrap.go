@@ -73,8 +73,8 @@ func (s *stage) keys(n int) []diagKey {
 	return out
 }
 
-// stages returns the two transforms. in is the scale of what is refreshed, as a
-// power of two, and copies how often the data repeats.
+// stages returns the two transforms of n points. in is log2 of the scale of what
+// is refreshed.
 func (c *bootstrap) stages(par *ir.Params, n int, in float64) (stc, cts []stage) {
 	log := func(i int) float64 { return math.Log2(float64(par.Q[i])) }
 	// Down to a message of q_0/2^ratio, the last stage taking what is too much.
@@ -113,20 +113,15 @@ func (c *bootstrap) stages(par *ir.Params, n int, in float64) (stc, cts []stage)
 // that ends at c*sin(2*pi*bound*u), c_k = c^(2^(k-doublings)).
 func (c *bootstrap) cosine(scale float64) (coef, consts []float64) {
 	root := func(k int) float64 { return math.Pow(scale, math.Exp2(float64(k-c.doublings))) }
-	n := 4 * (c.degree + 1)
-	f := make([]float64, n)
-	for j := range f {
-		u := math.Cos(math.Pi * (float64(j) + 0.5) / float64(n))
+	nodes, weight := withRange(nil, 1, 4*(c.degree+1))
+	f := make([]float64, len(nodes))
+	for j, u := range nodes {
 		f[j] = root(0) * math.Cos(2*math.Pi*(float64(c.bound)*u-0.25)/math.Exp2(float64(c.doublings)))
 	}
-	coef = make([]float64, c.degree+1)
-	for k := range coef {
-		for j, x := range f {
-			coef[k] += x * math.Cos(math.Pi*float64(k)*(float64(j)+0.5)/float64(n))
-		}
-		coef[k] *= 2 / float64(n)
+	coef, err := chebyshevFit(nodes, f, weight, c.degree, func(int) bool { return true })
+	if err != nil {
+		panic("BUG: cosine: " + err.Error())
 	}
-	coef[0] /= 2
 	for k := 1; k <= c.doublings; k++ {
 		consts = append(consts, root(k))
 	}
@@ -226,12 +221,4 @@ var bootEntries = []bootEntry{
 	{entry{"boot-16-29", 16, 49, 42, 29, repeatSize(44, 6)}, bootstrap{stc: 3, cts: 4, bound: 14, degree: 31, doublings: 3, ratio: 9}},
 	{entry{"boot-16-27", 16, 49, 44, 27, repeatSize(46, 6)}, bootstrap{stc: 3, cts: 4, bound: 14, degree: 31, doublings: 3, ratio: 10}},
 	{entry{"boot-16-26", 16, 49, 46, 26, repeatSize(48, 6)}, bootstrap{stc: 3, cts: 4, bound: 14, degree: 31, doublings: 3, ratio: 10}},
-}
-
-func (e *bootEntry) params() (*ir.Params, error) {
-	logQ := []int{e.logQ0}
-	for range e.levels {
-		logQ = append(logQ, e.logS)
-	}
-	return ir.NewParams(e.name, e.logN, ir.RingStandard, ir.SecretH192, logQ, e.logP, e.logS)
 }

@@ -22,6 +22,7 @@ type dftKey struct {
 	diagonal ir.Diagonal
 	points   int
 	scale    string
+	qp       bool
 }
 
 func newBuilder(g *ir.Graph) *builder {
@@ -75,7 +76,7 @@ func (b *builder) finish() {
 func (b *builder) plain(d *ir.SlotData, level int, scale ir.Scale, qp bool) *ir.Value {
 	var known dftKey
 	if d.DFT != nil {
-		known = dftKey{*d.DFT, d.Period, scale.String()}
+		known = dftKey{*d.DFT, d.Period, scale.String(), qp}
 		if v := b.dfts[known]; v != nil {
 			if v.Type.Level < level {
 				v.Type.Level = level

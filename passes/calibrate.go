@@ -2,12 +2,9 @@ package passes
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
-	"sync"
 
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/clear"
@@ -125,7 +122,7 @@ func newCalibration(g *ir.Graph, samples []*ir.Array) (*calibration, error) {
 		}
 	}
 	all := make([]map[*ir.Value]Range, len(samples))
-	err := eachParallel(len(samples), func(i int) error {
+	err := backend.Each(len(samples), func(i int) error {
 		all[i] = map[*ir.Value]Range{}
 		out, _, err := clear.EvalTensor(g, []*ir.Array{samples[i]}, clear.Options{Observe: func(v *ir.Value, x *ir.Array) {
 			if !v.Type.Encrypted || len(x.Data) == 0 {
@@ -263,28 +260,6 @@ func flatten(arrays []*ir.Array) []float64 {
 		out = append(out, a.Data...)
 	}
 	return out
-}
-
-// eachParallel runs f for 0..n-1 on all cores and returns the errors in order.
-func eachParallel(n int, f func(i int) error) error {
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range min(runtime.GOMAXPROCS(0), n) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for i := range next {
-				errs[i] = backend.Guard(func() error { return f(i) })
-			}
-		}()
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
-	return errors.Join(errs...)
 }
 
 // quality is how an approximated network compares with the exact one on the

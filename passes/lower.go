@@ -20,7 +20,6 @@ type lowering struct {
 	par     *ir.Params
 	prof    *backend.Profile
 	target  ir.Scale
-	nodes   []*fusedNode
 	state   *packState
 	index   map[*fusedNode]int
 	cts     map[*fusedNode][]*ir.Value
@@ -37,7 +36,7 @@ type lowering struct {
 
 func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params, prof *backend.Profile) *lowering {
 	lw := &lowering{b: newBuilder(&ir.Graph{Name: name}), par: par, prof: prof, target: ir.ScaleTwo(par.LogScale),
-		nodes: nodes, state: st, index: map[*fusedNode]int{}, cts: map[*fusedNode][]*ir.Value{}, exposed: map[*fusedNode]bool{}}
+		state: st, index: map[*fusedNode]int{}, cts: map[*fusedNode][]*ir.Value{}, exposed: map[*fusedNode]bool{}}
 	for _, n := range nodes {
 		if n.kind == fusedPoly || n.kind == fusedMul || n.kind == fusedRefresh {
 			for _, a := range n.args {
@@ -57,7 +56,7 @@ func lowerScheme(name string, nodes []*fusedNode, st *packState, par *ir.Params,
 	}
 	found := make([][]*diagData, len(layers))
 	all := func(n int, f func(i int)) {
-		if err := eachParallel(n, func(i int) error { f(i); return nil }); err != nil {
+		if err := backend.Each(n, func(i int) error { f(i); return nil }); err != nil {
 			panic(err)
 		}
 	}

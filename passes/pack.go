@@ -191,7 +191,7 @@ func (pk *packer) step(i int, states []*packState) ([]*packState, error) {
 		}
 	}
 	costs := make([]float64, len(todo))
-	err := eachParallel(len(todo), func(k int) error {
+	err := backend.Each(len(todo), func(k int) error {
 		costs[k] = pk.price(i, todo[k].from, todo[k].place)
 		return nil
 	})

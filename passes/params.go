@@ -57,28 +57,30 @@ func repeatSize(bits, n int) []int {
 	return s
 }
 
-func (e *entry) params() (*ir.Params, error) {
-	logQ := []int{e.logQ0}
-	for range e.levels {
-		logQ = append(logQ, e.logS)
-	}
-	return ir.NewParams(e.name, e.logN, ir.RingReal, ir.SecretTernary, logQ, e.logP, e.logS)
-}
-
-// made caches the primes of catalogue entries; finding them takes milliseconds.
-var made = sync.OnceValues(func() ([]*ir.Params, error) {
+// params makes parameters of the rows of a catalogue and holds each against what
+// it has to keep.
+func params[E any](rows []E, row func(*E) *entry, ring ir.Ring, secret ir.Secret, checks ...func(*ir.Params) error) ([]*ir.Params, error) {
 	var all []*ir.Params
-	for i := range catalogue {
-		p, err := catalogue[i].params()
+	for i := range rows {
+		e := row(&rows[i])
+		logQ := append([]int{e.logQ0}, repeatSize(e.logS, e.levels)...)
+		p, err := ir.NewParams(e.name, e.logN, ring, secret, logQ, e.logP, e.logS)
 		if err != nil {
 			return nil, err
 		}
-		if err := p.CheckSecurity(); err != nil {
-			return nil, err
+		for _, check := range checks {
+			if err := check(p); err != nil {
+				return nil, err
+			}
 		}
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// made caches the primes of catalogue entries; finding them takes milliseconds.
+var made = sync.OnceValues(func() ([]*ir.Params, error) {
+	return params(catalogue, func(e *entry) *entry { return e }, ir.RingReal, ir.SecretTernary, (*ir.Params).CheckSecurity)
 })
 
 // Catalogue returns the parameter sets the compiler chooses from, cheapest
@@ -87,15 +89,7 @@ func Catalogue() ([]*ir.Params, error) { return made() }
 
 // bootMade caches the primes of bootEntries.
 var bootMade = sync.OnceValues(func() ([]*ir.Params, error) {
-	var all []*ir.Params
-	for i := range bootEntries {
-		p, err := bootEntries[i].params()
-		if err := errors.Join(err, p.CheckSecurity(), p.CheckBootstrap()); err != nil {
-			return nil, err
-		}
-		all = append(all, p)
-	}
-	return all, nil
+	return params(bootEntries, func(e *bootEntry) *entry { return &e.entry }, ir.RingStandard, ir.SecretH192, (*ir.Params).CheckSecurity, (*ir.Params).CheckBootstrap)
 })
 
 // ErrTooDeep marks a network that needs more levels than any chain has.
@@ -218,7 +212,7 @@ const near = 1.03
 // more precise last, and returns the index of those.
 func (u *unit) place(tries []*networkPlacer) (int, error) {
 	found := make([]*placed, len(tries))
-	if err := eachParallel(len(tries), func(i int) error {
+	if err := backend.Each(len(tries), func(i int) error {
 		found[i], _ = tries[i].solve(mostStates)
 		return nil
 	}); err != nil {

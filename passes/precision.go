@@ -52,7 +52,7 @@ func precision(u *unit) error {
 	defer e.Close()
 	worsts, largests := make([]float64, len(samples)), make([]float64, len(samples))
 	squares, counts := make([]float64, len(samples)), make([]int, len(samples))
-	err = eachParallel(len(samples), func(k int) error {
+	err = backend.Each(len(samples), func(k int) error {
 		want, _, err := clear.EvalTensor(u.graph, []*ir.Array{samples[k]}, clear.Options{Approx: true})
 		if err != nil {
 			return err

@@ -1,12 +1,8 @@
 package clear
 
 import (
-	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
@@ -67,30 +63,16 @@ func (w *Walk) Until(v *ir.Value) error {
 	if to <= w.next {
 		return nil
 	}
-	n := len(w.vals)
-	errs, stats := make([]error, n), make([]Stats, n)
-	var at atomic.Int64
-	var wg sync.WaitGroup
-	for range min(n, runtime.GOMAXPROCS(0)) {
-		wg.Go(func() {
-			for {
-				i := int(at.Add(1)) - 1
-				if i >= n {
-					return
-				}
-				errs[i] = backend.Guard(func() (err error) {
-					stats[i], err = w.p.advance(w.vals[i], w.next, to, w.approx, nil)
-					return err
-				})
-			}
-		})
-	}
-	wg.Wait()
+	stats := make([]Stats, len(w.vals))
+	err := backend.Each(len(w.vals), func(i int) (err error) {
+		stats[i], err = w.p.advance(w.vals[i], w.next, to, w.approx, nil)
+		return err
+	})
 	for _, s := range stats {
 		w.stats.Merge(s)
 	}
 	w.next = to
-	return errors.Join(errs...)
+	return err
 }
 
 // Value returns what v is for a sample, if v was evaluated and is still needed.
