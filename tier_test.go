@@ -42,7 +42,7 @@ func TestBootstrapTiers(t *testing.T) {
 			if err := passes.Retier(p, budget, prof, threads); err != nil {
 				t.Fatal(err)
 			}
-			if p.Tier.Compact == 0 {
+			if p.Tier.Forms.Compact == 0 {
 				t.Fatal("nothing is compact")
 			}
 			if _, err := runtime.Install(context.Background(), p, q.e, keySource{q.keys}, dir, runtime.InstallOptions{Threads: threads}); err != nil {
@@ -64,8 +64,8 @@ func TestBootstrapTiers(t *testing.T) {
 				}
 			}
 			slow := rep.Tiers[1]
-			if rep.Counts.Bootstraps != 3 || slow.Expanded == 0 || slow.BytesRead != p.Tier.BytesRead || (p.Tier.BytesRead > p.Tier.BytesLower) != bound {
-				t.Errorf("budget %d: %d bootstraps, %d plaintexts transformed, %d bytes read of %d planned, %d at least", budget, rep.Counts.Bootstraps, slow.Expanded, slow.BytesRead, p.Tier.BytesRead, p.Tier.BytesLower)
+			if rep.Counts.Bootstraps != 3 || slow.Expanded == 0 || slow.BytesRead != p.Tier.BytesRead || (p.Tier.BytesRead > p.Tier.BytesBound) != bound {
+				t.Errorf("budget %d: %d bootstraps, %d plaintexts transformed, %d bytes read of %d planned, %d at least", budget, rep.Counts.Bootstraps, slow.Expanded, slow.BytesRead, p.Tier.BytesRead, p.Tier.BytesBound)
 			}
 			if err := s.Close(); err != nil {
 				t.Fatal(err)

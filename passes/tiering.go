@@ -99,7 +99,10 @@ func newTierTrace(p *plan.Plan, form plan.Tier) *tierTrace {
 	for i := range p.Objects {
 		o := &p.Objects[i]
 		t.size[i] = int32(p.Params.Slabs(o.Type.Kind, o.Type.Level))
-		t.read[i] = int32(form.StoredSlabs(p, o, int(t.size[i])))
+		t.read[i] = t.size[i]
+		if n := form.Forms.Stored(p, plan.ObjectID(i)); n > 0 {
+			t.read[i] = int32(n)
+		}
 	}
 	seen := make([]int32, len(p.Objects)) // step + 1 at which it was listed last
 	put := func(o plan.ObjectID, s int, write bool) {
@@ -196,7 +199,7 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 	}
 	var best *plan.Tier
 	for _, tier := range all {
-		if tier.Seconds <= quickest*tierWorth && (best == nil || tier.BytesLower < best.BytesLower) {
+		if tier.Seconds <= quickest*tierWorth && (best == nil || tier.BytesBound < best.BytesBound) {
 			best = tier
 		}
 	}
@@ -212,15 +215,12 @@ const tierWorth = 1.25
 // that the plan has chosen, or all.
 func (o *TierOptions) forms(p *plan.Plan) []plan.Tier {
 	if t := p.Tier; t != nil {
-		return []plan.Tier{{Compact: t.Compact, Whole: t.Whole, Seeds: t.Seeds}}
+		return []plan.Tier{{Forms: t.Forms}}
 	}
-	forms := []plan.Tier{{Compact: o.compact(&p.Params)}}
-	if forms[0].Compact > 0 && slices.ContainsFunc(p.Layers, func(l plan.Layer) bool { return l.Kind == plan.LayerRefresh }) {
-		forms = append(forms, plan.Tier{Compact: forms[0].Compact, Whole: true})
-	}
+	forms := []plan.Tier{{Forms: plan.Forms{Compact: o.compact(&p.Params)}}}
 	if o.UniformSeconds > 0 {
 		for _, f := range slices.Clone(forms) {
-			f.Seeds = true
+			f.Forms.Seeds = true
 			forms = append(forms, f)
 		}
 	}
@@ -253,7 +253,7 @@ func tierForm(p *plan.Plan, o TierOptions, form plan.Tier) (best *plan.Tier, err
 		stays, evictions := t.belady(int32(soft), int32(room))
 		t.prefetch(stays, int32(room))
 		tier := &plan.Tier{Budget: o.DRAM, Reserve: o.Reserve, ArenaSlabs: int(room), Profile: o.Profile,
-			Compact: form.Compact, Whole: form.Whole, Seeds: form.Seeds, Actions: t.actions(stays)}
+			Forms: form.Forms, Actions: t.actions(stays)}
 		t.postpone(stays, t.predict(tier, o), o)
 		tier.Actions = t.actions(stays)
 		t.predict(tier, o)
@@ -433,10 +433,10 @@ func (t *tierTrace) actions(stays []tierStay) []plan.Action {
 				if s.spill {
 					kind = plan.ActSpill
 				}
-				f(2*(s.to+1), plan.Action{Step: s.to + 1, Kind: kind, Obj: s.obj})
+				f(2*(s.to+1), plan.Action{Step: s.to + 1, Kind: kind, Obj: s.obj, Count: t.size[s.obj]})
 			}
 			if s.fetch && !s.merged {
-				f(2*s.issue+1, plan.Action{Step: s.issue, Kind: plan.ActFetch, Obj: s.obj})
+				f(2*s.issue+1, plan.Action{Step: s.issue, Kind: plan.ActFetch, Obj: s.obj, Count: t.size[s.obj]})
 			}
 		}
 	}
@@ -505,7 +505,7 @@ func (t *tierTrace) expand(obj plan.ObjectID, o TierOptions) float64 {
 // are issued. Transforms of what was fetched count when it is used. It returns when each step starts; the last entry is the end.
 func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
 	slab := float64(t.p.Params.SlabBytes())
-	tier.BytesRead, tier.BytesWritten, tier.BytesLower = 0, 0, 0
+	tier.BytesRead, tier.BytesWritten, tier.BytesBound = 0, 0, 0
 	start = make([]float64, t.n+1)
 	arrival := make([]float64, len(t.size))
 	late := make([]float64, len(t.size)) // transforms still to be done
@@ -540,7 +540,7 @@ func (t *tierTrace) predict(tier *plan.Tier, o TierOptions) (start []float64) {
 			ready = max(ready, arrival[obj])
 			if role := t.p.Objects[obj].Role; !touched[obj] && (role == plan.RoleKey || role == plan.RolePlain) {
 				touched[obj] = true
-				tier.BytesLower += int64(t.read[obj]) * int64(slab)
+				tier.BytesBound += int64(t.read[obj]) * int64(slab)
 			}
 			work, late[obj] = work+late[obj], 0
 		}

@@ -37,8 +37,8 @@ func TestTieringBudgetSweep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if all.BytesRead != all.BytesLower || all.BytesWritten != 0 {
-			t.Errorf("seed %d: without a bound %d bytes are read and %d written, the lower bound is %d", seed, all.BytesRead, all.BytesWritten, all.BytesLower)
+		if all.BytesRead != all.BytesBound || all.BytesWritten != 0 {
+			t.Errorf("seed %d: without a bound %d bytes are read and %d written, the lower bound is %d", seed, all.BytesRead, all.BytesWritten, all.BytesBound)
 		}
 		for _, extra := range []int64{0, 1, 2, 5, 10, 20, 50, 100, 500, 5000} {
 			tier, err := Tiering(p, tierOpts(p, least+extra*slab))
@@ -48,8 +48,8 @@ func TestTieringBudgetSweep(t *testing.T) {
 			if err := CheckTier(p, tier); err != nil {
 				t.Fatalf("seed %d, least + %d: %v", seed, extra, err)
 			}
-			if tier.BytesRead < tier.BytesLower || tier.Seconds < all.Seconds-1e-9 {
-				t.Errorf("seed %d, least + %d: reads %d of at least %d in %.4f s, without a bound %.4f s", seed, extra, tier.BytesRead, tier.BytesLower, tier.Seconds, all.Seconds)
+			if tier.BytesRead < tier.BytesBound || tier.Seconds < all.Seconds-1e-9 {
+				t.Errorf("seed %d, least + %d: reads %d of at least %d in %.4f s, without a bound %.4f s", seed, extra, tier.BytesRead, tier.BytesBound, tier.Seconds, all.Seconds)
 			}
 			again, err := Tiering(p, tierOpts(p, least+extra*slab))
 			if err != nil || !reflect.DeepEqual(tier, again) {
@@ -158,8 +158,8 @@ func TestTieringDoubleBuffers(t *testing.T) {
 	if tier.StallSeconds > 0.02*tier.Seconds {
 		t.Errorf("stalls %.3f s of %.3f s", tier.StallSeconds, tier.Seconds)
 	}
-	if tier.BytesRead != tier.BytesLower {
-		t.Errorf("reads %d bytes, needs %d", tier.BytesRead, tier.BytesLower)
+	if tier.BytesRead != tier.BytesBound {
+		t.Errorf("reads %d bytes, needs %d", tier.BytesRead, tier.BytesBound)
 	}
 }
 
@@ -191,7 +191,7 @@ func TestCheckTierFindsBrokenPlans(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if good.BytesWritten == 0 || good.BytesRead == good.BytesLower {
+	if good.BytesWritten == 0 || good.BytesRead == good.BytesBound {
 		t.Fatal("the plan neither spills nor fetches twice: choose another seed")
 	}
 	find := func(kind plan.ActionKind, temp bool) int {
@@ -406,14 +406,14 @@ func TestTieringDeep(t *testing.T) {
 		took := time.Since(began)
 		tier := p.Tier
 		t.Logf("%d steps, %d objects, %d GiB: %v; %.0f s, of which %.1f stalled; %.0f GB read, %.1f at least, %.1f as they are; compact from %d slabs on, whole matrices %v, seeds of keys %v",
-			len(p.Steps), len(p.Objects), budget>>30, took, tier.Seconds, tier.StallSeconds, float64(tier.BytesRead)/1e9, float64(tier.BytesLower)/1e9, float64(whole)/1e9, tier.Compact, tier.Whole, tier.Seeds)
+			len(p.Steps), len(p.Objects), budget>>30, took, tier.Seconds, tier.StallSeconds, float64(tier.BytesRead)/1e9, float64(tier.BytesBound)/1e9, float64(whole)/1e9, tier.Forms.Compact, tier.Forms.Twice, tier.Forms.Seeds)
 		if took > 5*time.Second {
 			t.Errorf("tiering for %d GiB took %v", budget>>30, took)
 		}
-		if tier.Compact == 0 || tier.BytesLower > whole/2 {
-			t.Errorf("the slow tier holds %d bytes of %d", tier.BytesLower, whole)
+		if tier.Forms.Compact == 0 || tier.BytesBound > whole/2 {
+			t.Errorf("the slow tier holds %d bytes of %d", tier.BytesBound, whole)
 		}
-		now := [3]any{tier.Compact, tier.Whole, tier.Seeds}
+		now := [3]any{tier.Forms.Compact, tier.Forms.Twice, tier.Forms.Seeds}
 		if budget == 0 {
 			free, form = tier.Seconds, now
 		} else if now != form {

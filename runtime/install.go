@@ -73,11 +73,10 @@ func compactForms(p *plan.Plan, e backend.Engine) ([][]int, error) {
 	}
 	for i := range p.Objects {
 		o := &p.Objects[i]
-		n := e.Slabs(o.Type)
-		stored := p.Tier.StoredSlabs(p, o, n)
-		if stored == n {
+		if p.Tier.Forms.Of(p, plan.ObjectID(i)) != plan.Compact {
 			continue
 		}
+		stored := p.Tier.Forms.Stored(p, plan.ObjectID(i))
 		if forms[i] = c.CompactSlabs(o.Type); len(forms[i]) != stored {
 			return nil, fmt.Errorf("%s: the %s engine stores %d slabs, the tier plan %d", describe(p, plan.ObjectID(i)), e.Name(), len(forms[i]), stored)
 		}

@@ -104,8 +104,8 @@ func TestCompactForms(t *testing.T) {
 			for _, threads := range []int{1, 3} {
 				e := &compactEngine{fakeEngine: plain}
 				tieredWith(t, p, extra, func(int) float64 { return slab / 2e9 }, 1e-12) // half as long as reading
-				if p.Tier.Compact != 3 || !p.Tier.Seeds {
-					t.Fatalf("compact from %d slabs on, want 3; keys as seeds: %v", p.Tier.Compact, p.Tier.Seeds)
+				if p.Tier.Forms.Compact != 3 || !p.Tier.Forms.Seeds {
+					t.Fatalf("compact from %d slabs on, want 3; keys as seeds: %v", p.Tier.Forms.Compact, p.Tier.Forms.Seeds)
 				}
 				before, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 2})
 				if err != nil {

@@ -85,7 +85,7 @@ func whatIf(p *plan.Plan, budget int64, prof *backend.Profile) (whatIfReport, er
 	t := other.Tier
 	return whatIfReport{
 		DRAM: budget, Fits: true, Least: other.Bytes.DRAMMin, Seconds: t.Seconds, StallSeconds: t.StallSeconds,
-		BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesLower,
+		BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
 	}, nil
 }
 

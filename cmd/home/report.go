@@ -133,15 +133,13 @@ func reportPlan(p *plan.Plan) *planReport {
 	if t := p.Tier; t != nil {
 		tr := &tierReport{
 			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
-			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesLower,
+			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
 		}
 		for _, a := range t.Actions {
 			switch a.Kind {
 			case plan.ActFetch:
 				tr.Fetches++
-				o := &p.Objects[a.Obj]
-				slabs := p.Params.Slabs(o.Type.Kind, o.Type.Level)
-				tr.Transforms += one(t.StoredSlabs(p, o, slabs) < slabs)
+				tr.Transforms += one(t.Forms.Of(p, a.Obj) == plan.Compact)
 			case plan.ActSpill:
 				tr.Spills++
 			}

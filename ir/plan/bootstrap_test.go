@@ -160,30 +160,37 @@ func TestSecurityOfBootstrapping(t *testing.T) {
 	}
 }
 
-// TestFormatV1 reads files of format version 1: they must be understood for
-// ever.
-func TestFormatV1(t *testing.T) {
-	dir := filepath.Join("testdata", "v1")
-	p, err := Load(filepath.Join(dir, "small.hplan"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(smallPlan(t), p, samePlan); d != "" {
-		t.Errorf("plan (-want +got):\n%s", d)
-	}
-	c, err := LoadClient(filepath.Join(dir, "small.hclient"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	print, err := p.Fingerprint()
-	if err != nil || c.Plan != print || !slices.Equal(c.Keys, p.Keys()) {
-		t.Errorf("client part of plan %s with keys %v, of a plan %s with %v (%v)", c.Plan, c.Keys, print, p.Keys(), err)
-	}
-	old, err := os.ReadFile(filepath.Join(dir, "small.hplan"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Equal(saved(t, p), old) {
-		t.Error("saved again under the same version number")
+// TestOldFormats reads files of older format versions: they must be understood for
+// ever, all but their tier plans.
+func TestOldFormats(t *testing.T) {
+	for _, version := range []string{"v1", "v2"} {
+		dir := filepath.Join("testdata", version)
+		p, err := Load(filepath.Join(dir, "small.hplan"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := smallPlan(t)
+		want.Tier = nil
+		if d := cmp.Diff(want, p, samePlan); d != "" {
+			t.Errorf("%s: plan (-want +got):\n%s", version, d)
+		}
+		old, err := os.ReadFile(filepath.Join(dir, "small.hplan"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(saved(t, p), old) {
+			t.Errorf("%s: saved again under the same version number", version)
+		}
+		if version != "v1" {
+			continue // the client's format is the same since
+		}
+		c, err := LoadClient(filepath.Join(dir, "small.hclient"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		print, err := p.Fingerprint()
+		if err != nil || c.Plan != print || !slices.Equal(c.Keys, p.Keys()) {
+			t.Errorf("client part of plan %s with keys %v, of a plan %s with %v (%v)", c.Plan, c.Keys, print, p.Keys(), err)
+		}
 	}
 }

@@ -22,9 +22,10 @@ import (
 // number, a line in CHANGELOG.md and a fixture of the old one.
 //
 // Version 2 has plaintexts that are generated, and evaluation keys for
-// bootstrapping.
+// bootstrapping. Version 3 plans tiers slab by slab; the tier plans of older files
+// are ignored, and made again by whoever runs them.
 const (
-	PlanVersion   = 2
+	PlanVersion   = 3
 	ClientVersion = 2
 )
 
@@ -243,8 +244,13 @@ func decodePlan(r *Reader) (*Plan, error) {
 	}
 	var m meta
 	p := new(Plan)
-	if err := errors.Join(obj("meta", &m), obj("objects", &p.Objects), obj("steps", &p.Steps), obj("tier", &p.Tier)); err != nil {
+	if err := errors.Join(obj("meta", &m), obj("objects", &p.Objects), obj("steps", &p.Steps)); err != nil {
 		return nil, err
+	}
+	if r.Version >= 3 {
+		if err := obj("tier", &p.Tier); err != nil {
+			return nil, err
+		}
 	}
 	p.Model, p.ModelDigest, p.ProfileDigest, p.Warnings, p.Notes = m.Model, m.ModelDigest, m.ProfileDigest, m.Warnings, m.Notes
 	p.Params, p.Batch, p.Depth, p.Inputs, p.Outputs, p.ClientOps = m.Params, m.Batch, m.Depth, m.Inputs, m.Outputs, m.ClientOps
@@ -673,11 +679,12 @@ func (p *Plan) Verify() error {
 		return fmt.Errorf("%w: %v", ErrCorrupt, err)
 	}
 	if t := p.Tier; t != nil {
-		if t.Compact < 0 {
-			return bad("compact plaintexts of %d slabs", t.Compact)
+		if t.Forms.Compact < 0 || t.Forms.Twice > TwiceAll {
+			return bad("forms of the slow tier %+v", t.Forms)
 		}
 		for i, a := range t.Actions {
-			if a.Obj < 0 || int(a.Obj) >= len(p.Objects) || a.Step < 0 || int(a.Step) > len(p.Steps) || a.Kind > ActSpill {
+			if a.Obj < 0 || int(a.Obj) >= len(p.Objects) || a.Step < 0 || int(a.Step) > len(p.Steps) || a.Kind >= numActions ||
+				a.First < 0 || a.Count <= 0 || int(a.First)+int(a.Count) > p.Slabs(a.Obj)+1 {
 				return bad("action %d of the tier plan: %+v", i, a)
 			}
 		}

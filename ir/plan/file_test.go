@@ -88,7 +88,7 @@ outputs(%1)
 		Plains:     []ir.SlotData{{Period: 16, Index: []int32{0, 5, 15}, Value: []float64{0.5, -2, 0.5}}},
 		Counts:     Counts{Rotations: 1, KeySwitches: 2, GaloisKeys: 1, CtMults: 1, Diagonals: 1},
 		OutputBits: 20,
-		Tier:       &Tier{Budget: 1 << 30, ArenaSlabs: 99, Profile: "01", Actions: []Action{{0, ActFetch, 0}, {5, ActDrop, 4}}},
+		Tier:       &Tier{Budget: 1 << 30, ArenaSlabs: 99, Profile: "01", Actions: []Action{{0, ActFetch, 0, 0, 2}, {5, ActDrop, 4, 0, 1}}},
 	}
 }
 
