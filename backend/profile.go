@@ -36,6 +36,14 @@ type TierProfile struct {
 	ReadBps float64 `json:"read_bytes_per_second"`
 	WritBps float64 `json:"write_bytes_per_second"`
 	Latency float64 `json:"latency_seconds"`
+	// Addressable says that steps can work on the tier in place.
+	Addressable bool `json:"addressable,omitempty"`
+	// Depth is the number of transfers in flight at which the bandwidths hold; 0
+	// means that one is enough.
+	Depth int `json:"depth,omitempty"`
+	// Source says where the figures come from: a measurement, or who published
+	// them and when.
+	Source string `json:"source,omitempty"`
 }
 
 //go:embed profile_default.json

@@ -1,0 +1,151 @@
+package passes
+
+import (
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// Machine is what Predict assumes of the machine that runs a plan.
+type Machine struct {
+	Cores       int                             // 0 means 1
+	StepSeconds func(step int) float64          // on one core, operands in DRAM
+	MakeSeconds func(obj plan.ObjectID) float64 // ActMake of one slab, on one core
+	Tier        backend.TierProfile             // the slow tier
+}
+
+// Prediction is what one run is predicted to take and to move.
+type Prediction struct {
+	Seconds      float64
+	StallSeconds float64 // no core computes, because data are on their way
+	StepSeconds  float64 // CPU time of the steps
+	MakeSeconds  float64 // CPU time of ActMake
+	BytesRead    int64   // from the slow tier into DRAM; inputs come from the caller
+	BytesWritten int64
+	BytesMapped  int64     // read by steps where they lie in the slow tier, each time
+	Start        []float64 // when each step starts; the last entry is the end
+}
+
+// Predict plays a plan under a tier plan that CheckTier accepts: the slow tier
+// is one channel that serves transfers in the order in which they are issued;
+// what is made is made when it is first used.
+func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
+	cores := float64(max(1, m.Cores))
+	slab := float64(p.Params.SlabBytes())
+	// Slabs of all objects, and their sources, are numbered through.
+	base := make([]int, len(p.Objects)+1)
+	for i := range p.Objects {
+		base[i+1] = base[i] + p.Slabs(plan.ObjectID(i)) + 1
+	}
+	arrival := make([]float64, base[len(p.Objects)]) // of what is fetched; of a made slab, of its source
+	late := make([]float64, len(arrival))            // seconds of making that are still to be done
+	mapped := make([]bool, len(arrival))
+	r := &Prediction{Start: make([]float64, len(p.Steps)+1)}
+	now, free := 0.0, 0.0
+	seconds := func(obj plan.ObjectID) float64 {
+		if m.MakeSeconds == nil {
+			return 0
+		}
+		return m.MakeSeconds(obj) / cores
+	}
+	act := func(a *plan.Action) {
+		from := base[a.Obj] + int(a.First)
+		to := from + int(a.Count)
+		switch a.Kind {
+		case plan.ActFetch:
+			if p.Objects[a.Obj].Role == plan.RoleInput {
+				for i := from; i < to; i++ {
+					arrival[i], late[i], mapped[i] = now, 0, false
+				}
+				return
+			}
+			fixed := tierFixed(p.Objects[a.Obj].Role)
+			count := 0
+			for i := from; i < to; i++ {
+				late[i], mapped[i] = 0, false
+				if slab := i - base[a.Obj]; fixed && t.Forms.Of(p, a.Obj) == plan.Compact && a.First == 0 && int(a.Count) == p.Slabs(a.Obj) && t.Forms.Makes(p, a.Obj, slab) {
+					late[i] = seconds(a.Obj) // the whole object of its compact form
+					continue
+				}
+				count++
+			}
+			if fixed && count == 0 {
+				count = 1
+			}
+			free = max(free, now) + float64(count)*slab/m.Tier.ReadBps
+			for i := from; i < to; i++ {
+				arrival[i] = free + m.Tier.Latency
+			}
+			r.BytesRead += int64(count) * int64(slab)
+		case plan.ActMake:
+			ready := now
+			if p.Objects[a.Obj].Role == plan.RolePlain {
+				ready = arrival[base[a.Obj+1]-1]
+			}
+			for i := from; i < to; i++ {
+				arrival[i], late[i], mapped[i] = ready, seconds(a.Obj), false
+			}
+		case plan.ActMap:
+			for i := from; i < to; i++ {
+				arrival[i], late[i], mapped[i] = now, 0, true
+			}
+		case plan.ActSpill:
+			free = max(free, now) + float64(a.Count)*slab/m.Tier.WritBps
+			r.BytesWritten += int64(a.Count) * int64(slab)
+		}
+	}
+	next := 0
+	var spans []plan.Span
+	for s := 0; s <= len(p.Steps); s++ {
+		for ; next < len(t.Actions) && int(t.Actions[next].Step) == s; next++ {
+			act(&t.Actions[next])
+		}
+		ready, work, direct := now, 0.0, 0.0
+		use := func(obj plan.ObjectID, spans []plan.Span) {
+			for _, x := range spans {
+				for i := base[obj] + int(x.First); i < base[obj]+int(x.First+x.Count); i++ {
+					ready = max(ready, arrival[i])
+					work, late[i] = work+late[i], 0
+					if mapped[i] {
+						direct += slab
+					}
+				}
+			}
+		}
+		if s == len(p.Steps) {
+			for _, port := range p.Outputs {
+				for _, o := range port.Objects {
+					use(o, []plan.Span{{First: 0, Count: int32(p.Slabs(o))}})
+				}
+			}
+		} else {
+			for k, o := range p.Steps[s].Args {
+				spans = p.Touched(spans[:0], s, k)
+				use(o, spans)
+			}
+		}
+		r.StallSeconds += ready - now
+		r.MakeSeconds += work * cores
+		now = ready + work
+		r.Start[s] = now
+		if s == len(p.Steps) {
+			break
+		}
+		d := 0.0
+		if m.StepSeconds != nil {
+			d = m.StepSeconds(s)
+			r.StepSeconds += d
+		}
+		d = max(d/cores, direct/m.Tier.ReadBps) // the memory of mapped slabs is shared
+		r.BytesMapped += int64(direct)
+		now += d
+		out := p.Steps[s].Out
+		for i := base[out]; i < base[out+1]; i++ {
+			arrival[i], mapped[i] = now, false
+		}
+	}
+	r.Seconds = now
+	if r.StallSeconds < 1e-12*now {
+		r.StallSeconds = 0
+	}
+	return r
+}
