@@ -4,6 +4,7 @@ import (
 	"math/big"
 	"math/bits"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/tuneinsight/lattigo/v5/ring"
 )
 
@@ -27,13 +28,13 @@ type modulus struct {
 	tw     *twiddles
 }
 
-func newModulus(s *ring.SubRing, fold, vector bool) *modulus {
+func newModulus(s *ring.SubRing, fold bool, form kernels.Form) *modulus {
 	m := &modulus{q: s.Modulus, inv: s.MRedConstant, bar: [2]uint64{s.BRedConstant[0], s.BRedConstant[1]}, sub: s, half: s.Modulus >> 1}
 	if m.q < 1<<50 {
 		m.shift = 12
 	}
 	m.r2 = m.form(m.form(1))
-	if m.any = vector && s.N >= 64; m.any && m.q < 1<<50 {
+	if m.any = form == kernels.IFMA && s.N >= 64; m.any && m.q < 1<<50 {
 		m.vec = true
 		m.neginv = -m.inv & (1<<52 - 1)
 		m.bar52 = (1 << 52) / m.q

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/tuneinsight/lattigo/v5/core/rlwe"
 	"github.com/tuneinsight/lattigo/v5/ring"
@@ -98,7 +99,7 @@ func TestLattigoAgrees(t *testing.T) {
 			all := append(append([]*ring.SubRing{}, lp.RingQ().SubRings...), lp.RingP().SubRings...)
 			rows := append(append([][]uint64{}, lsk.Value.Q.Coeffs...), lsk.Value.P.Coeffs...)
 			for i, s := range all {
-				newModulus(s, r == ir.RingReal, false).signedRow(rows[i], sk.coef)
+				newModulus(s, r == ir.RingReal, kernels.Portable).signedRow(rows[i], sk.coef)
 				s.NTT(rows[i], rows[i])
 				s.MForm(rows[i], rows[i])
 			}

@@ -117,15 +117,6 @@ func Reserve(p *ir.Params) (tables, scratch int64) {
 	return tables, scratch
 }
 
-// Kernels names the arithmetic that engines of this process use: "avx512ifma"
-// where the machine has it (for primes below 2^50), or "portable".
-func Kernels() string {
-	if vectorUnit() {
-		return "avx512ifma"
-	}
-	return "portable"
-}
-
 func (e *engine) take() *scratch {
 	s := <-e.scratch
 	if s == nil {

@@ -1,13 +1,5 @@
 package lattigo
 
-import "golang.org/x/sys/cpu"
-
-// vectorUnit reports whether the CPU and the operating system offer what the
-// vector kernels need: AVX-512 with F, DQ and IFMA.
-func vectorUnit() bool {
-	return cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512IFMA
-}
-
 // The kernels of kernels_amd64.s. Rows have n residues, n a multiple of 64.
 
 //go:noescape

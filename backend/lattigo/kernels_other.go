@@ -2,10 +2,6 @@
 
 package lattigo
 
-// vectorUnit reports that there are no vector kernels for this architecture: the
-// portable ones do all the work.
-func vectorUnit() bool { return false }
-
 const noVector = "BUG: vector kernel called without a vector unit"
 
 func nttPass4(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)         { panic(noVector) }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -29,7 +30,7 @@ func edgeRow(rng *rand.Rand, n int, bound uint64) []uint64 {
 // TestVectorKernels holds every vector kernel against its portable twin, which
 // is Lattigo's transform or plain Go, bit for bit.
 func TestVectorKernels(t *testing.T) {
-	if !vectorUnit() {
+	if !slices.Contains(kernels.Supported(), kernels.IFMA) {
 		t.Skip("this machine has no AVX-512 IFMA: the portable kernels are all there is")
 	}
 	for _, logN := range []int{6, 7, 8, 9, 11, 12, 13} {
@@ -40,8 +41,8 @@ func TestVectorKernels(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Run(fmt.Sprintf("N%d/%s", logN, r), func(t *testing.T) {
-				fast := must[*rings](t)(newRingsWith(p, true))
-				slow := must[*rings](t)(newRingsWith(p, false))
+				fast := must[*rings](t)(newRingsWith(p, kernels.IFMA))
+				slow := must[*rings](t)(newRingsWith(p, kernels.Portable))
 				rng := rand.New(rand.NewPCG(7, uint64(logN)))
 				for i := range fast.mods {
 					testModulus(t, rng, fast.mods[i], slow.mods[i], p.N())
@@ -177,14 +178,11 @@ func BenchmarkTransform(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, vector := range []bool{true, false} {
-			if vector && !vectorUnit() {
-				continue
-			}
-			r := must[*rings](b)(newRingsWith(p, vector))
+		for _, form := range kernels.Supported() {
+			r := must[*rings](b)(newRingsWith(p, form))
 			x := make([]uint64, p.N())
 			for name, f := range map[string]func(z, x []uint64){"forward": r.mods[0].ntt, "inverse": r.mods[0].intt} {
-				b.Run(fmt.Sprintf("N%d/vector=%v/%s", logN, vector, name), func(b *testing.B) {
+				b.Run(fmt.Sprintf("N%d/%s/%s", logN, form, name), func(b *testing.B) {
 					for b.Loop() {
 						f(x, x)
 					}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/home-fhe/home/backend/conformance"
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
@@ -50,7 +51,7 @@ func TestRaise(t *testing.T) {
 			}
 			p.Insecure = true
 			e := must[*engine](t)(openEngine(p))
-			portable := &engine{rings: must[*rings](t)(newRingsWith(p, false)), scratch: make(chan *scratch, 1)}
+			portable := &engine{rings: must[*rings](t)(newRingsWith(p, kernels.Portable)), scratch: make(chan *scratch, 1)}
 			portable.scratch <- nil
 			cl := newTestClient(t, e)
 			bind := func(k ir.Kind, l int, s ir.Scale) *operand {

@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"math/bits"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/tuneinsight/lattigo/v5/ring"
 )
@@ -30,10 +31,18 @@ type rings struct {
 	all   []int // 0, 1, 2, ...: every prime as a target of conversions
 }
 
-func newRings(p *ir.Params) (*rings, error) { return newRingsWith(p, vectorUnit()) }
+// newRings uses the kernels that this process has chosen.
+func newRings(p *ir.Params) (*rings, error) {
+	form, err := kernels.Chosen()
+	if err != nil {
+		return nil, err
+	}
+	return newRingsWith(p, form)
+}
 
-// newRingsWith chooses whether to use the vector kernels; results are the same.
-func newRingsWith(p *ir.Params, vector bool) (*rings, error) {
+// newRingsWith uses the given kernels, which the machine must support; results
+// are the same with all.
+func newRingsWith(p *ir.Params, form kernels.Form) (*rings, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
@@ -49,7 +58,7 @@ func newRingsWith(p *ir.Params, vector bool) (*rings, error) {
 	r := &rings{p: p, n: p.N(), enc: newEncoder(p), group: groupSize(p)}
 	for _, s := range base.SubRings {
 		r.all = append(r.all, len(r.all))
-		r.mods = append(r.mods, newModulus(s, p.Ring == ir.RingReal, vector))
+		r.mods = append(r.mods, newModulus(s, p.Ring == ir.RingReal, form))
 	}
 	nq, np := len(p.Q), len(p.P)
 	q, pm := r.mods[:nq], r.mods[nq:]

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/frontend"
 	"github.com/home-fhe/home/models"
 	"github.com/home-fhe/home/models/digits"
@@ -107,7 +106,7 @@ func (c *benchCmd) Run(e *env) error {
 		goruntime.GOMAXPROCS(1)
 		return c.unit(e)
 	}
-	r := benchReport{Schema: 1, Machine: machine(), Threads: c.Threads, Kernels: lattigo.Kernels(), Rows: []benchRow{}}
+	r := benchReport{Schema: 1, Machine: machine(), Threads: c.Threads, Kernels: kernelsInUse(), Rows: []benchRow{}}
 	for i := range chosen {
 		row, err := c.one(e, &chosen[i])
 		if err != nil {

@@ -34,7 +34,7 @@ func (c *benchCmd) kernels(e *env) error {
 	if err != nil {
 		return err
 	}
-	r := kernelReport{Schema: 1, Machine: machine(), Arithmetic: lattigo.Kernels(), Rows: []kernelRow{}}
+	r := kernelReport{Schema: 1, Machine: machine(), Arithmetic: kernelsInUse(), Rows: []kernelRow{}}
 	for _, name := range kernelParams {
 		for _, p := range all {
 			if p.Name != name {

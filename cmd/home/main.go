@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
@@ -109,6 +110,9 @@ func start(args []string) (code int) {
 		return e.usage(err)
 	}
 	e.verb = k.Command()
+	if _, err := kernels.Chosen(); err != nil {
+		return e.usage(err)
+	}
 	return e.report(k.Run())
 }
 

@@ -226,7 +226,7 @@ func (c *runCmd) serve(e *env) error {
 	if err != nil {
 		return errors.Join(err, finish())
 	}
-	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples, Kernels: lattigo.Kernels(), Report: runtime.Report{Tiers: []runtime.TierReport{}}}
+	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples, Kernels: kernelsInUse(), Report: runtime.Report{Tiers: []runtime.TierReport{}}}
 	if err = srv.check(ct); err != nil {
 		err = fmt.Errorf("%s: %w", c.Input[0], err)
 	}

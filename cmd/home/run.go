@@ -7,7 +7,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/runtime"
 	"github.com/home-fhe/home/runtime/dataset"
@@ -122,7 +121,7 @@ func (c *runCmd) run(e *env, s *subject, n *network) error {
 	var all gather
 	rep := runReport{Schema: 1, Mode: c.Mode, Report: runtime.Report{Tiers: []runtime.TierReport{}}}
 	if c.Mode == modeEncrypted {
-		rep.Kernels = lattigo.Kernels()
+		rep.Kernels = kernelsInUse()
 	}
 	var violations violationCount
 	began := time.Now()
