@@ -7,3 +7,8 @@ import "golang.org/x/sys/cpu"
 func hasIFMA() bool {
 	return cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512IFMA
 }
+
+// hasVAES reports whether they offer AES on 512-bit registers as well.
+func hasVAES() bool {
+	return cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512VAES && cpu.X86.HasAES && cpu.X86.HasPOPCNT
+}

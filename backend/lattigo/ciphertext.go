@@ -227,7 +227,7 @@ func (g *CipherGroup) unpack(i, level int, c0, c1 [][]uint64) error {
 	}
 	if g.Fresh {
 		for k := range level + 1 {
-			newStream(seed, elementCipher, 0, k).uniform(c1[k], g.p.Q[k])
+			uniformRow(c1[k], g.p.Q[k], seed, elementCipher, 0, k)
 		}
 	}
 	return nil

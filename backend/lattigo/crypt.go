@@ -40,7 +40,7 @@ func (r *rings) encryptRows(s *secret, seed *[SeedBytes]byte, noise *stream, c [
 	t := make([]uint64, r.n)
 	for i := range level + 1 {
 		m := r.mods[i]
-		newStream(seed, elementCipher, 0, i).uniform(c1[i], m.q)
+		uniformRow(c1[i], m.q, seed, elementCipher, 0, i)
 		m.residues(c0[i], c)
 		m.signedRow(t, e)
 		m.addRow(c0[i], c0[i], t)
@@ -134,7 +134,7 @@ func keyUniform(p *ir.Params, seed *[SeedBytes]byte, digit, i int, q uint64, a [
 	if nq := len(p.Q); i >= nq {
 		i += special - nq
 	}
-	newStream(seed, elementKey, digit, i).uniform(a, q)
+	uniformRow(a, q, seed, elementKey, digit, i)
 }
 
 // makeKey generates an evaluation key. b(digit, limb) returns the row to write,

@@ -53,7 +53,7 @@ func TestNoise(t *testing.T) {
 				seed := newSeed()
 				for i := range o.t.Level + 1 {
 					m := e.mods[i]
-					newStream(&seed, elementCipher, 0, i).uniform(o.q(1, i), m.q)
+					uniformRow(o.q(1, i), m.q, &seed, elementCipher, 0, i)
 					m.mulRow(o.q(0, i), o.q(1, i), cl.s.ntt[i])
 					clear(cl.spare(e))
 					m.subRow(o.q(0, i), cl.spare(e), o.q(0, i))

@@ -163,7 +163,7 @@ func TestUniform(t *testing.T) {
 	seed := newSeed()
 	const q = 3 << 10 // a quarter of all words is rejected
 	z := make([]uint64, 1<<18)
-	newStream(&seed, elementKey, 0, 0).uniform(z, q)
+	uniformRow(z, q, &seed, elementKey, 0, 0)
 	var hist [8]float64
 	for _, x := range z {
 		if x >= q {

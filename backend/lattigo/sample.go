@@ -11,6 +11,7 @@ import (
 	"math/bits"
 	"sync"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -39,12 +40,27 @@ func newStream(seed *[SeedBytes]byte, element uint16, digit, prime int) *stream 
 		panic("BUG: " + err.Error())
 	}
 	var iv [aes.BlockSize]byte
-	binary.BigEndian.PutUint16(iv[0:], element)
-	binary.BigEndian.PutUint16(iv[2:], uint16(digit))
-	binary.BigEndian.PutUint16(iv[4:], uint16(prime))
+	half := counterHalf(element, digit, prime)
+	copy(iv[:], half[:])
 	s := &stream{c: cipher.NewCTR(b, iv[:])}
 	s.at = len(s.buf)
 	return s
+}
+
+// counterHalf is the half of the counter block that tells streams of a seed apart.
+func counterHalf(element uint16, digit, prime int) (iv [8]byte) {
+	binary.BigEndian.PutUint16(iv[0:], element)
+	binary.BigEndian.PutUint16(iv[2:], uint16(digit))
+	binary.BigEndian.PutUint16(iv[4:], uint16(prime))
+	return iv
+}
+
+// uniformRow fills a row with exactly uniform residues modulo q from the key stream
+// of a seed for one (element, digit, prime): words cut to the length of q, those not
+// below q rejected.
+func uniformRow(z []uint64, q uint64, seed *[SeedBytes]byte, element uint16, digit, prime int) {
+	iv := counterHalf(element, digit, prime)
+	kernels.Uniform(z, q, seed, &iv)
 }
 
 // Elements of seeded objects.
@@ -75,31 +91,15 @@ func (s *stream) word() uint64 {
 	return w
 }
 
-// uniform fills a row with exactly uniform residues: words cut to the length of
-// q, those not below q rejected.
-func (s *stream) uniform(z []uint64, q uint64) {
-	mask := uint64(1)<<bits.Len64(q) - 1
-	for i := 0; i < len(z); {
-		if s.at == len(s.buf) {
-			s.refill()
-		}
-		b := s.buf[s.at:]
-		for len(b) >= 8 && i < len(z) {
-			w := binary.LittleEndian.Uint64(b) & mask
-			b = b[8:]
-			z[i] = w
-			_, below := bits.Sub64(w, q, 0)
-			i += int(below) // a rejected word is overwritten
-		}
-		s.at = len(s.buf) - len(b)
-	}
-}
-
-// below returns an exactly uniform integer in [0, n).
+// below returns an exactly uniform integer in [0, n): a word cut to the length of
+// n, drawn again until it is below.
 func (s *stream) below(n uint64) uint64 {
-	var z [1]uint64
-	s.uniform(z[:], n)
-	return z[0]
+	mask := uint64(1)<<bits.Len64(n) - 1
+	for {
+		if w := s.word() & mask; w < n {
+			return w
+		}
+	}
 }
 
 // Sigma is the standard deviation of the noise, the customary 3.2.

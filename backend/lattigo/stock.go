@@ -68,7 +68,7 @@ func CompareKernels(p *ir.Params, runs int) ([]KernelTime, error) {
 			return nil, err
 		}
 		for i, row := range o.rows {
-			newStream(&seed, elementNoise, int(t.Kind), i).uniform(row, e.mod(i%o.stride, t.Level).q)
+			uniformRow(row, e.mod(i%o.stride, t.Level).q, &seed, elementNoise, int(t.Kind), i)
 		}
 		return o, nil
 	}
