@@ -1,6 +1,10 @@
 package lattigo
 
-import "github.com/home-fhe/home/ir"
+import (
+	"math/bits"
+
+	"github.com/home-fhe/home/ir"
+)
 
 // basis converts residues from a group of source primes G to single target
 // primes, exactly: with S the product of the sources, a value x is read as its
@@ -104,7 +108,7 @@ func (b *basis) prepare(rows [][]uint64, v []uint8) {
 func (m *modulus) centredRow(z, x []uint64, s uint64) {
 	half, add := s>>1, m.q-s%m.q
 	if m.vec && s <= 1<<52 {
-		convert1Vec(&z[0], &x[0], len(z), half, add, m.bar52, m.q)
+		convert1Vec(&z[0], &x[0], len(z), half, add, 1, m.bar52, m.q)
 		return
 	}
 	bar := m.bar[0]
@@ -118,6 +122,26 @@ func (m *modulus) centredRow(z, x []uint64, s uint64) {
 			a = 0
 		}
 		z[i] = x[i] - mulHi(x[i], bar)*m.q + a
+	}
+}
+
+// centredFormRow is centredRow followed by a product with c < q, in plain form, in
+// one pass over the row.
+func (m *modulus) centredFormRow(z, x []uint64, s, c uint64) {
+	half, add := s>>1, m.mul((m.q-s%m.q)%m.q, c)
+	if m.vec && s <= 1<<52 {
+		convert1Vec(&z[0], &x[0], len(z), half, add, c, shoup(c, m.q), m.q)
+		return
+	}
+	cs, _ := bits.Div64(c, 0, m.q) // floor(c*2^64/q)
+	q := m.q
+	x = x[:len(z)]
+	for i := range z {
+		a := add
+		if x[i] <= half {
+			a = 0
+		}
+		z[i] = x[i]*c - mulHi(x[i], cs)*q + a
 	}
 }
 

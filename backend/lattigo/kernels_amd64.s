@@ -894,29 +894,22 @@ term:
 	VZEROUPPER
 	RET
 
-// func convert1Vec(z, x *uint64, n int, half, add, bar, q uint64)
-// z = x mod q, in [0, 2q), plus add where x > half; bar = floor(2^52/q), x < 2^52.
-TEXT ·convert1Vec(SB), NOSPLIT, $0-56
+// func convert1Vec(z, x *uint64, n int, half, add, c, cs, q uint64)
+// z = x*c mod q, in [0, 2q), plus add where x > half; cs = floor(c*2^52/q), x < 2^52.
+TEXT ·convert1Vec(SB), NOSPLIT, $0-64
 	MOVQ z+0(FP), DI
 	MOVQ x+8(FP), SI
 	MOVQ n+16(FP), CX
 	VPBROADCASTQ half+24(FP), Z16
 	VPBROADCASTQ add+32(FP), Z17
-	VPBROADCASTQ bar+40(FP), Z18
-	CONSTANTS(q+48(FP))
+	VPBROADCASTQ c+40(FP), Z18
+	VPBROADCASTQ cs+48(FP), Z19
+	CONSTANTS(q+56(FP))
 conv1:
 	VMOVDQU64 (SI), Z0
 	VMOVDQU64 64(SI), Z1
-	VPXORQ Z2, Z2, Z2
-	VPXORQ Z3, Z3, Z3
-	VPMADD52HUQ Z18, Z0, Z2
-	VPMADD52HUQ Z18, Z1, Z3
-	VMOVDQA64 Z0, Z4
-	VMOVDQA64 Z1, Z5
-	VPMADD52LUQ Z29, Z2, Z4
-	VPMADD52LUQ Z29, Z3, Z5
-	VPANDQ Z28, Z4, Z4
-	VPANDQ Z28, Z5, Z5
+	SHOUP(Z0, Z18, Z19, Z2, Z4)
+	SHOUP(Z1, Z18, Z19, Z3, Z5)
 	VPCMPUQ $6, Z16, Z0, K1
 	VPCMPUQ $6, Z16, Z1, K2
 	VPADDQ Z17, Z4, K1, Z4

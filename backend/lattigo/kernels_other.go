@@ -22,7 +22,7 @@ func tensorVec(d0, d1, d2, a0, a1, b0, b1 *uint64, n int, q, neginv, r2 uint64) 
 func dotVec(z0, z1 *uint64, x, y0, y1 *[]uint64, terms, n int, q, neginv uint64) {
 	panic(noVector)
 }
-func convert1Vec(z, x *uint64, n int, half, add, bar, q uint64) { panic(noVector) }
+func convert1Vec(z, x *uint64, n int, half, add, c, cs, q uint64) { panic(noVector) }
 func convertVec(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint64, n int, q, neginv uint64) {
 	panic(noVector)
 }

@@ -110,6 +110,26 @@ func testModulus(t *testing.T, rng *rand.Rand, f, s *modulus, n int) {
 			}
 		}
 	}
+	// Centring and a product in one pass, from a power of two and from other primes.
+	for _, from := range []uint64{fixedMod, 1<<49 + 9, 12345, q} {
+		src := edgeRow(rng, n, from)
+		src[1], src[2] = from>>1, from>>1+1
+		got, want := make([]uint64, n), make([]uint64, n)
+		s.centredRow(want, src, from)
+		for i := range want {
+			want[i] = s.mul(want[i]%q, c)
+		}
+		for _, m := range []*modulus{f, s} {
+			if m.centredFormRow(got, src, from, c); slices.Max(got) >= 4*q {
+				t.Errorf("modulo %d: a residue is not below 4 times that", q)
+			}
+			for i := range got {
+				if got[i]%q != want[i] {
+					t.Fatalf("centring from %d modulo %d: residue %d is %d, want %d", from, q, i, got[i]%q, want[i])
+				}
+			}
+		}
+	}
 	z := make([]uint64, n)
 	f.ntt(z, x)
 	f.intt(z, z)
