@@ -31,12 +31,8 @@ type keySource struct{ *lattigo.KeySet }
 
 func (k keySource) ID() string { return k.SecretID() }
 
-func (k keySource) Key(rot, level int, dst [][]byte) error {
-	return k.Expand(lattigo.KeySpec{Rot: rot, Level: level}, dst)
-}
-
-func (k keySource) Compact(rot, level int, dst [][]byte) error {
-	return k.KeySet.Compact(lattigo.KeySpec{Rot: rot, Level: level}, dst)
+func (k keySource) Key(rot, level int, dst [][]byte, seed []byte) error {
+	return k.Parts(lattigo.KeySpec{Rot: rot, Level: level}, dst, seed)
 }
 
 // newParty runs a plan with all keys and weights in memory.

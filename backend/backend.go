@@ -40,7 +40,9 @@ type Engine interface {
 	Slabs(t ir.Type) int
 	// Bind makes an operand over caller-owned slabs, each SlabBytes long and
 	// 64-byte aligned. The content is whatever the slabs hold: a valid encoding
-	// of the type for operands that are read, anything for results.
+	// of the type for operands that are read, anything for results. The list of
+	// slabs is not kept. Slabs of evaluation keys that no step with the operand
+	// touches (plan.Touched) may be nil, and so may those that Make is not asked for.
 	Bind(t ir.Type, slabs [][]byte) (Operand, error)
 	// Encode writes the plaintext for slot values into out, whose type gives
 	// kind, level and scale. It fails if a value does not fit the scale.

@@ -6,24 +6,23 @@ import (
 	"github.com/home-fhe/home/ir"
 )
 
-// Compact is an Engine some of whose objects have a compact form, from which the
-// object follows. Of a plaintext it is the coefficients, in one slab, of which
-// transforms make the limbs of any level; of an evaluation key the half that is
-// not random, and the seed of the other. A slow tier that holds these is smaller
-// by as many times.
+// Compact is an Engine that can compute slabs of some objects from something
+// smaller, their source: those of a plaintext from its coefficients, which take one
+// slab, by transforms; those of the uniform halves of an evaluation key from a
+// seed. A slow tier that holds sources is smaller, or has less to read, by as many
+// times.
 type Compact interface {
 	Engine
-	// CompactSlabs lists the slabs of an object of type t, by number, in which its
-	// compact form lies, in order; nil where it has none. A plaintext has one, a key
-	// one more than half of its slabs.
-	CompactSlabs(t ir.Type) []int
-	// EncodeCompact writes the compact form of a plaintext of type t into a slab.
-	// It fails where Encode would.
+	// SeedBytes is the size of the source of a key.
+	SeedBytes() int
+	// EncodeCompact writes the source of a plaintext of type t into a slab. It fails
+	// where Encode would.
 	EncodeCompact(values *ir.SlotData, t ir.Type, slab []byte) error
-	// Expand makes an object of its compact form, which lies in the slabs of out
-	// that CompactSlabs lists. The result is what Encode writes, or the key itself,
-	// bit for bit.
-	Expand(out Operand) error
+	// Make computes slabs of out, given by number, from its source: a slab for
+	// plaintexts, a seed for keys. It changes neither the source nor any other slab,
+	// which may be nil in the Bind of out, so that several calls may share the work.
+	// The result is what Encode writes, or the key itself, bit for bit.
+	Make(out Operand, source []byte, slabs []int32) error
 }
 
 // uniformNanos is what a uniform residue from a seed takes: half a block of

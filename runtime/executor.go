@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,10 +22,10 @@ type KeySource interface {
 	ID() string
 	// Key writes the key that rotates by rot slots to the left, or that ir.KeyRelin
 	// and the like name, cut to the level, into dst: as many slabs as the engine
-	// wants for a key of that level.
-	Key(rot, level int, dst [][]byte) error
-	// Compact writes its compact form; see backend.Compact.
-	Compact(rot, level int, dst [][]byte) error
+	// wants for a key of that level. Slabs of the halves that are not random must be
+	// there; of the uniform halves those are left out that are nil. seed, where it is
+	// not nil, receives the seed that these follow from; see backend.Compact.
+	Key(rot, level int, dst [][]byte, seed []byte) error
 }
 
 // Inputs fills the slabs of one input ciphertext. It may be called from several
@@ -58,13 +59,24 @@ type Outputs map[plan.ObjectID][][]byte
 // installed, and room for ciphertexts that must leave DRAM for a while. Both
 // methods may be called from several goroutines for different slabs.
 type Slow interface {
-	// Read fills dst with the slabs of the object from slab first on, and
-	// fails if they are not what was written.
+	// Read fills dst with the slabs of the object from slab first on, the number
+	// after the last being that of its source, and fails if they are not what was
+	// written. The forms of the tier plan say which slabs there are.
 	Read(obj plan.ObjectID, first int, dst [][]byte) error
 	// Write stores slabs of a ciphertext from slab first on.
 	Write(obj plan.ObjectID, first int, src [][]byte) error
 	// Technology says what the tier is made of, for people.
 	Technology() string
+}
+
+// Mapper is a Slow that may be byte-addressable.
+type Mapper interface {
+	// Addressable reports whether it is.
+	Addressable() bool
+	// Map returns slabs of a key or weight where they lie, to be read only, without
+	// reading them. check, which may be nil, verifies that they are what was
+	// written; nothing may rely on them before it has returned.
+	Map(obj plan.ObjectID, first, count int) (slabs [][]byte, check func() error, err error)
 }
 
 // Options of an executor.
@@ -79,6 +91,10 @@ type Options struct {
 	// fetches of them, in the same run or the next, cost nothing. A single run
 	// gains nothing from it and would only touch more memory.
 	Reuse bool
+	// Synchronous says that the slow tier is waited for: before slabs are fetched,
+	// mapped or made all that was issued before is done, and no step is issued until
+	// they are there. It is for comparison only.
+	Synchronous bool
 	// QueueDepth is the number of transfers in flight; 0 means 4.
 	QueueDepth int
 	// Keys is where keys come from without a slow tier. It may be nil for
@@ -109,9 +125,10 @@ type TierReport struct {
 	Technology   string  `json:"technology"`
 	BytesRead    int64   `json:"bytes_read"`
 	BytesWritten int64   `json:"bytes_written"`
+	BytesMapped  int64   `json:"bytes_mapped"`  // used where they lie
 	StallSeconds float64 `json:"stall_seconds"` // no step ran because one waited for this tier
-	// Objects that were read in compact form, and the time the workers took, in sum,
-	// to expand them.
+	// Slabs that were computed rather than read, and the time the workers took, in
+	// sum, to do so.
 	Expanded      int     `json:"expanded"`
 	ExpandSeconds float64 `json:"expand_seconds"`
 }
@@ -134,11 +151,18 @@ type Executor struct {
 	arena   *store.Arena
 	actions []plan.Action
 	slabs   []int32
-	compact [][]int      // per object, slabs of its compact form where the slow tier holds that
-	fixed   []*residence // keys and weights that stay in DRAM
-	perLay  []int32      // steps per layer
-	kept    *spare       // with Options.Reuse, else nil
+	fixed   []*resident // keys and weights that stay in DRAM
+	seeds   [][]byte    // per object, the seed of a key that is made from it
+	mapper  Mapper      // nil where the slow tier is not byte-addressable
+	perLay  []int32     // steps per layer
+	kept    *spare      // with Options.Reuse, else nil
 	setup   float64
+}
+
+// resident is an object that stays in DRAM.
+type resident struct {
+	block *store.Block
+	op    backend.Operand
 }
 
 // NewExecutor checks the plan against the engine and does the set-up that its
@@ -153,7 +177,7 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	if o.Start.IsZero() {
 		o.Start = time.Now()
 	}
-	x := &Executor{p: p, e: e, o: o, start: o.Start, slabs: make([]int32, len(p.Objects)), fixed: make([]*residence, len(p.Objects))}
+	x := &Executor{p: p, e: e, o: o, start: o.Start, slabs: make([]int32, len(p.Objects)), fixed: make([]*resident, len(p.Objects)), seeds: make([][]byte, len(p.Objects))}
 	if err := checkSteps(p); err != nil {
 		return nil, err
 	}
@@ -180,19 +204,24 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 				return nil, fmt.Errorf("object %d (%s): the %s engine wants %d slabs, the tier plan %d: run without a slow tier", i, t.Kind, e.Name(), x.slabs[i], want)
 			}
 		}
-		x.actions, limit = p.Tier.Actions, p.Tier.ArenaSlabs
-		var err error
-		if x.compact, err = compactForms(p, e); err != nil {
-			return nil, err
-		}
+		limit = p.Tier.ArenaSlabs
 		if limit <= 0 {
 			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
 		}
+		var more int
+		x.actions, more = ranges(p)
+		limit += more
+		if _, ok := e.(backend.Compact); !ok && slices.ContainsFunc(x.actions, func(a plan.Action) bool { return a.Kind == plan.ActMake }) {
+			return nil, fmt.Errorf("the tier plan computes slabs, which the %s engine cannot: make one for it that does not", e.Name())
+		}
+		if m, ok := o.Slow.(Mapper); ok && m.Addressable() {
+			x.mapper = m
+		}
 		if o.Reuse {
-			x.kept = newSpare(p)
+			x.kept = newSpare(x)
 		}
 	} else {
-		x.actions = keepAll(p)
+		x.actions = x.keepAll()
 	}
 	var err error
 	if x.arena, err = store.NewArena(e.SlabBytes(), limit, o.Admission); err != nil {
@@ -203,7 +232,7 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 		return nil, errors.Join(err, x.Close())
 	}
 	if o.Slow != nil {
-		if err := x.arena.Populate(x.peak(), o.Threads); err != nil {
+		if err := errors.Join(x.arena.Populate(x.peak(), o.Threads), x.readSeeds(ctx)); err != nil {
 			return nil, errors.Join(err, x.Close())
 		}
 	}
@@ -211,31 +240,39 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	return x, nil
 }
 
-// peak returns the most slabs that the tier plan makes resident at once.
-func (x *Executor) peak() int {
-	most, now, next := 0, 0, 0
-	in := make([]bool, len(x.p.Objects))
-	enter := func(o plan.ObjectID) {
-		if !in[o] {
-			in[o] = true
-			now += int(x.slabs[o])
-			most = max(most, now)
+// readSeeds reads the seeds of keys of which the tier plan has slabs made.
+func (x *Executor) readSeeds(ctx context.Context) error {
+	var keys []plan.ObjectID
+	seen := make([]bool, len(x.p.Objects))
+	for _, a := range x.actions {
+		if a.Kind == plan.ActMake && a.Obj >= 0 && int(a.Obj) < len(seen) && !seen[a.Obj] && x.p.Objects[a.Obj].Role == plan.RoleKey {
+			seen[a.Obj] = true
+			keys = append(keys, a.Obj)
 		}
 	}
-	for s := range x.p.Steps {
-		for ; next < len(x.actions) && int(x.actions[next].Step) <= s; next++ {
-			switch a := x.actions[next]; {
-			case a.Obj < 0 || int(a.Obj) >= len(in): // Run refuses it
-			case a.Kind == plan.ActFetch:
-				enter(a.Obj)
-			case in[a.Obj]:
-				in[a.Obj] = false
-				now -= int(x.slabs[a.Obj])
-			}
-		}
-		enter(x.p.Steps[s].Out)
+	if len(keys) == 0 {
+		return nil
 	}
-	return most
+	threads := min(x.o.QueueDepth, max(x.arena.Usage().Limit, 1))
+	return parallel(ctx, threads, len(keys), func(i int) error {
+		b, err := x.arena.Alloc(1, store.Scratch, owner)
+		if err != nil {
+			return err
+		}
+		defer b.Free()
+		if err := x.o.Slow.Read(keys[i], int(x.slabs[keys[i]]), b.Slabs); err != nil {
+			return fmt.Errorf("%s: %w", describe(x.p, keys[i]), err)
+		}
+		x.seeds[keys[i]] = slices.Clone(b.Slabs[0][:x.e.(backend.Compact).SeedBytes()])
+		return nil
+	})
+}
+
+// give frees slabs of an object; rows are nil where there is none, and are
+// overwritten.
+func (x *Executor) give(obj plan.ObjectID, rows [][]byte) {
+	rows = slices.DeleteFunc(rows, func(b []byte) bool { return b == nil })
+	x.arena.Give(rows, purpose(x.p.Objects[obj].Role), owner)
 }
 
 // SetupSeconds returns how long NewExecutor took.
@@ -275,7 +312,8 @@ func purpose(r plan.Role) store.Purpose {
 // keepAll returns the actions of a run in which keys and weights are resident
 // from the start: inputs arrive before their first use, and what is not
 // needed any more is dropped after its last.
-func keepAll(p *plan.Plan) []plan.Action {
+func (x *Executor) keepAll() []plan.Action {
+	p := x.p
 	n := int32(len(p.Steps))
 	first := make([]int32, len(p.Objects))
 	last := make([]int32, len(p.Objects))
@@ -303,15 +341,15 @@ func keepAll(p *plan.Plan) []plan.Action {
 	for i := range p.Objects {
 		o := plan.ObjectID(i)
 		role := p.Objects[i].Role
-		if first[i] < 0 || role == plan.RoleKey || role == plan.RolePlain {
+		if first[i] < 0 || x.slabs[i] == 0 || role == plan.RoleKey || role == plan.RolePlain {
 			continue
 		}
 		if role == plan.RoleInput {
-			at[first[i]] = append(at[first[i]], plan.Action{Step: first[i], Kind: plan.ActFetch, Obj: o})
+			at[first[i]] = append(at[first[i]], plan.Action{Step: first[i], Kind: plan.ActFetch, Obj: o, Count: x.slabs[i]})
 		}
 		if last[i] < n {
 			s := last[i] + 1
-			at[s] = append(at[s], plan.Action{Step: s, Kind: plan.ActDrop, Obj: o})
+			at[s] = append(at[s], plan.Action{Step: s, Kind: plan.ActDrop, Obj: o, Count: x.slabs[i]})
 		}
 	}
 	var out []plan.Action
@@ -429,7 +467,7 @@ func (x *Executor) makeOne(obj plan.ObjectID) error {
 	if err != nil {
 		return err
 	}
-	r := &residence{obj: obj, block: block}
+	r := &resident{block: block}
 	x.fixed[obj] = r
 	if o.Role == plan.RolePlain || x.slabs[obj] > 0 {
 		if err := makeObject(x.p, x.e, x.o.Keys, obj, block.Slabs); err != nil {
@@ -538,8 +576,8 @@ func (x *Executor) Run(ctx context.Context, in Inputs) (Outputs, Report, error) 
 	if x.o.Slow != nil {
 		rep.Tiers = append(rep.Tiers, TierReport{
 			Name: "slow", Technology: x.o.Slow.Technology(),
-			BytesRead: r.bytesRead, BytesWritten: r.bytesWritten, StallSeconds: r.stall.Seconds(),
-			Expanded: r.expanded, ExpandSeconds: r.expanding.Seconds(),
+			BytesRead: r.bytesRead, BytesWritten: r.bytesWritten, BytesMapped: r.bytesMapped, StallSeconds: r.stall.Seconds(),
+			Expanded: r.made, ExpandSeconds: r.making.Seconds(),
 		})
 	}
 	if err != nil {

@@ -42,7 +42,7 @@ func (e *fakeEngine) Bind(t ir.Type, slabs [][]byte) (backend.Operand, error) {
 	if len(slabs) != e.Slabs(t) {
 		return nil, fmt.Errorf("%d slabs for %v", len(slabs), t.Kind)
 	}
-	return &fakeOperand{t, slabs}, nil
+	return &fakeOperand{t, slices.Clone(slabs)}, nil
 }
 
 func mix(h, v uint64) uint64 {
@@ -51,22 +51,39 @@ func mix(h, v uint64) uint64 {
 	return h ^ h>>29
 }
 
-// fill writes a pattern that depends on the seed.
+// fill writes a pattern that depends on the seed; each slab follows from its number.
 func fill(slabs [][]byte, seed uint64) {
 	for i, s := range slabs {
-		for j := 0; j < len(s); j += 8 {
-			seed = mix(seed, uint64(i)<<32|uint64(j))
-			binary.LittleEndian.PutUint64(s[j:], seed)
-		}
+		fillSlab(s, seed, i)
 	}
 }
 
-func digest(slabs [][]byte) uint64 {
-	h := uint64(1)
-	for _, s := range slabs {
-		for j := 0; j < len(s); j += 8 {
-			h = mix(h, binary.LittleEndian.Uint64(s[j:]))
+func fillSlab(s []byte, seed uint64, i int) {
+	seed = mix(seed, uint64(i)+1)
+	for j := 0; j < len(s); j += 8 {
+		seed = mix(seed, uint64(j))
+		binary.LittleEndian.PutUint64(s[j:], seed)
+	}
+}
+
+func digest(h uint64, s []byte) uint64 {
+	for j := 0; j < len(s); j += 8 {
+		h = mix(h, binary.LittleEndian.Uint64(s[j:]))
+	}
+	return h
+}
+
+// digest depends on what a step whose result has the level reads of an operand: all,
+// but of a key the digits of the level, and of each the limbs up to it and those of
+// the special primes.
+func (e *fakeEngine) digest(o *fakeOperand, level int) uint64 {
+	h, special := uint64(1), len(e.params.P)
+	stride := o.t.Level + 1 + special
+	for i, s := range o.slabs {
+		if o.t.Kind == ir.KeyKind && (i/(2*stride) >= e.params.Digits(min(level, o.t.Level)) || i%stride > level && i%stride <= o.t.Level) {
+			continue
 		}
+		h = digest(h, s)
 	}
 	return h
 }
@@ -85,42 +102,30 @@ func (e *fakeEngine) Encode(v *ir.SlotData, out backend.Operand) error {
 	return nil
 }
 
-// compactEngine has a compact form as well: the seed of the pattern.
+// compactEngine can make slabs as well. A source begins with the seed of the
+// pattern.
 type compactEngine struct {
 	*fakeEngine
-	expanded atomic.Int64
-	fail     error // of Expand
+	made atomic.Int64 // slabs
+	fail atomic.Value // error of Make
 }
 
-func (e *compactEngine) CompactSlabs(t ir.Type) []int {
-	n := e.Slabs(t)
-	switch t.Kind {
-	case ir.PlainKind, ir.PlainQPKind:
-		return []int{n - 1}
-	case ir.KeyKind:
-		out := make([]int, n/2+1)
-		for i := range out {
-			out[i] = n/2 - 1 + i
-		}
-		return out
-	}
-	return nil
-}
+func (e *compactEngine) SeedBytes() int { return 8 }
 
 func (e *compactEngine) EncodeCompact(v *ir.SlotData, _ ir.Type, slab []byte) error {
 	clear(slab)
-	binary.LittleEndian.PutUint64(slab[len(slab)-8:], seedOf(v))
+	binary.LittleEndian.PutUint64(slab, seedOf(v))
 	return nil
 }
 
-func (e *compactEngine) Expand(out backend.Operand) error {
-	if e.fail != nil {
-		return e.fail
+func (e *compactEngine) Make(out backend.Operand, source []byte, slabs []int32) error {
+	if err, ok := e.fail.Load().(error); ok {
+		return err
 	}
-	e.expanded.Add(1)
-	slabs := out.(*fakeOperand).slabs
-	last := slabs[len(slabs)-1]
-	fill(slabs, binary.LittleEndian.Uint64(last[len(last)-8:]))
+	e.made.Add(int64(len(slabs)))
+	for _, i := range slabs {
+		fillSlab(out.(*fakeOperand).slabs[i], binary.LittleEndian.Uint64(source), int(i))
+	}
 	return nil
 }
 
@@ -135,7 +140,7 @@ func (e *fakeEngine) Exec(s *plan.Step, args []backend.Operand, out backend.Oper
 	}
 	h := uint64(s.Op)<<32 ^ uint64(s.Rot)
 	for _, a := range args {
-		h = mix(h, digest(a.(*fakeOperand).slabs))
+		h = mix(h, e.digest(a.(*fakeOperand), out.Type().Level))
 	}
 	fill(out.(*fakeOperand).slabs, h)
 	return nil
@@ -148,21 +153,19 @@ func (fakeKeys) ID() string { return "fake-key-set" }
 
 var errBrokenKey = errors.New("broken key")
 
-func (k fakeKeys) Key(rot, level int, dst [][]byte) error {
+func (k fakeKeys) Key(rot, level int, dst [][]byte, seed []byte) error {
 	if k.broken != 0 && rot == k.broken {
 		return errBrokenKey
 	}
-	fill(dst, uint64(rot)<<8|uint64(level)|1<<60)
-	return nil
-}
-
-// Compact writes the seed of the pattern into the last slab and nothing else.
-func (k fakeKeys) Compact(rot, level int, dst [][]byte) error {
-	for _, s := range dst {
-		clear(s)
+	from := uint64(rot)<<8 | uint64(level) | 1<<60
+	if seed != nil {
+		binary.LittleEndian.PutUint64(seed, from)
 	}
-	last := dst[len(dst)-1]
-	binary.LittleEndian.PutUint64(last[len(last)-8:], uint64(rot)<<8|uint64(level)|1<<60)
+	for i, s := range dst {
+		if s != nil {
+			fillSlab(s, from, i)
+		}
+	}
 	return nil
 }
 
@@ -199,7 +202,7 @@ func reference(t *testing.T, p *plan.Plan) Outputs {
 		case plan.RoleInput:
 			err = fakeInputs(plan.ObjectID(i), mem[i])
 		case plan.RoleKey:
-			err = fakeKeys{}.Key(o.Rot, o.Type.Level, mem[i])
+			err = fakeKeys{}.Key(o.Rot, o.Type.Level, mem[i], nil)
 		case plan.RolePlain:
 			err = e.Encode(&p.Plains[o.Plain], op)
 		}

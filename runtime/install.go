@@ -56,41 +56,33 @@ type InstallReport struct {
 type place struct {
 	kind  store.Kind
 	addr  store.Addr
+	form  plan.Form
 	slabs int
 }
 
-// compactForm marks the kind of an object that is stored in compact form.
-const compactForm = 1 << 31
+// The form that an object is stored in is part of its address.
+const (
+	compactForm = 1 << 31
+	bothForms   = 1 << 30
+)
 
-// compactForms lists, for each object of a plan that the slow tier holds in
-// compact form, the slabs that this takes: those objects that the tier plan says,
-// where the engine can expand them.
-func compactForms(p *plan.Plan, e backend.Engine) ([][]int, error) {
-	forms := make([][]int, len(p.Objects))
-	c, ok := e.(backend.Compact)
-	if !ok || p.Tier == nil {
-		return forms, nil
-	}
-	for i := range p.Objects {
-		o := &p.Objects[i]
-		if p.Tier.Forms.Of(p, plan.ObjectID(i)) != plan.Compact {
-			continue
+// in returns the place of the same object in another form.
+func (pl place) in(p *plan.Plan, obj plan.ObjectID, form plan.Form) place {
+	n := p.Slabs(obj)
+	pl.addr.Kind &^= compactForm | bothForms
+	switch pl.form = form; form {
+	case plan.Compact:
+		pl.addr.Kind |= compactForm
+		if pl.slabs = 1; p.Objects[obj].Role == plan.RoleKey {
+			pl.slabs += n / 2
 		}
-		stored := p.Tier.Forms.Stored(p, plan.ObjectID(i))
-		if forms[i] = c.CompactSlabs(o.Type); len(forms[i]) != stored {
-			return nil, fmt.Errorf("%s: the %s engine stores %d slabs, the tier plan %d", describe(p, plan.ObjectID(i)), e.Name(), len(forms[i]), stored)
-		}
+	case plan.Both:
+		pl.addr.Kind |= bothForms
+		pl.slabs = n + 1
+	default:
+		pl.slabs = n
 	}
-	return forms, nil
-}
-
-// pick returns the slabs of a compact form.
-func pick(slabs [][]byte, form []int) [][]byte {
-	out := make([][]byte, len(form))
-	for i, k := range form {
-		out[i] = slabs[k]
-	}
-	return out
+	return pl
 }
 
 // layout names the tier files of a plan and the place of each of its keys and
@@ -100,6 +92,7 @@ type layout struct {
 	header map[store.Kind]store.Header
 	path   map[store.Kind]string
 	place  []place // per object; slabs 0 where it is not in the slow tier
+	e      backend.Engine
 }
 
 func newLayout(p *plan.Plan, e backend.Engine, keysID, dir string) (*layout, error) {
@@ -119,38 +112,60 @@ func newLayout(p *plan.Plan, e backend.Engine, keysID, dir string) (*layout, err
 		},
 		path:  map[store.Kind]string{},
 		place: make([]place, len(p.Objects)),
+		e:     e,
 	}
 	for k, h := range l.header {
 		id := sha256.Sum256([]byte(h.ID))
 		l.path[k] = filepath.Join(dir, fmt.Sprintf("%v-%s.htier", k, hex.EncodeToString(id[:8])))
 	}
-	compact, err := compactForms(p, e)
-	if err != nil {
-		return nil, err
-	}
+	_, compact := e.(backend.Compact)
 	for i := range p.Objects {
 		o := &p.Objects[i]
 		a := store.Addr{Kind: uint32(o.Type.Kind), Level: uint32(o.Type.Level)}
 		switch o.Role {
 		case plan.RoleKey:
 			a.A = int64(o.Rot)
-			l.place[i] = place{store.KeyFile, a, e.Slabs(o.Type)}
+			l.place[i] = place{store.KeyFile, a, plan.Whole, e.Slabs(o.Type)}
 		case plan.RolePlain:
 			h := fnv.New64a()
 			fmt.Fprint(h, o.Type.Scale)
 			a.A, a.B = int64(o.Plain), h.Sum64()
-			l.place[i] = place{store.WeightFile, a, e.Slabs(o.Type)}
+			l.place[i] = place{store.WeightFile, a, plan.Whole, e.Slabs(o.Type)}
 		}
-		if compact[i] != nil {
-			l.place[i].addr.Kind |= compactForm
-			l.place[i].slabs = len(compact[i])
+		if l.place[i].slabs == 0 || p.Tier == nil {
+			continue
 		}
+		form := p.Tier.Forms.Of(p, plan.ObjectID(i))
+		switch {
+		case form == plan.Absent || form == plan.Whole:
+			continue
+		case !compact:
+			return nil, fmt.Errorf("%s: the tier plan computes it from less, which the %s engine cannot: make one for it that does not", describe(p, plan.ObjectID(i)), e.Name())
+		case l.place[i].slabs != p.Slabs(plan.ObjectID(i)):
+			return nil, fmt.Errorf("%s: the %s engine stores %d slabs, the tier plan %d", describe(p, plan.ObjectID(i)), e.Name(), l.place[i].slabs, p.Slabs(plan.ObjectID(i)))
+		}
+		l.place[i] = l.place[i].in(p, plan.ObjectID(i), form)
 	}
 	return l, nil
 }
 
+// find returns where f holds an object: in the form that the plan wants, or in one
+// that offers as much.
+func (l *layout) find(p *plan.Plan, obj plan.ObjectID, f *store.TierFile) (place, bool) {
+	pl := l.place[obj]
+	if f.Has(pl.addr, pl.slabs) {
+		return pl, true
+	}
+	if _, ok := l.e.(backend.Compact); ok && pl.form != plan.Both && p.Slabs(obj) == l.e.Slabs(p.Objects[obj].Type) {
+		if both := pl.in(p, obj, plan.Both); f.Has(both.addr, both.slabs) {
+			return both, true
+		}
+	}
+	return pl, false
+}
+
 // missing lists the objects of a kind that f lacks, each place once.
-func (l *layout) missing(k store.Kind, f *store.TierFile) (need []plan.ObjectID, total int) {
+func (l *layout) missing(p *plan.Plan, k store.Kind, f *store.TierFile) (need []plan.ObjectID, total int) {
 	seen := map[store.Addr]bool{}
 	for i, pl := range l.place {
 		if pl.slabs == 0 || pl.kind != k || seen[pl.addr] {
@@ -158,9 +173,12 @@ func (l *layout) missing(k store.Kind, f *store.TierFile) (need []plan.ObjectID,
 		}
 		seen[pl.addr] = true
 		total++
-		if f == nil || !f.Has(pl.addr, pl.slabs) {
-			need = append(need, plan.ObjectID(i))
+		if f != nil {
+			if _, ok := l.find(p, plan.ObjectID(i), f); ok {
+				continue
+			}
 		}
+		need = append(need, plan.ObjectID(i))
 	}
 	return need, total
 }
@@ -237,7 +255,7 @@ func (in *installer) emit(e Event) {
 func (in *installer) file(ctx context.Context, k store.Kind) (err error) {
 	// A complete file is only read, so that others may be using it.
 	if f, err := store.Open(in.o.Technology, in.l.path[k], in.l.header[k]); err == nil {
-		need, total := in.l.missing(k, f)
+		need, total := in.l.missing(in.p, k, f)
 		if err := f.Close(); err != nil {
 			return err
 		}
@@ -247,7 +265,7 @@ func (in *installer) file(ctx context.Context, k store.Kind) (err error) {
 			return nil
 		}
 	}
-	if need, _ := in.l.missing(k, nil); len(need) == 0 {
+	if need, _ := in.l.missing(in.p, k, nil); len(need) == 0 {
 		return nil // the engine keeps nothing of this kind
 	}
 	f, err := store.Create(in.o.Technology, in.l.path[k], in.l.header[k])
@@ -255,7 +273,7 @@ func (in *installer) file(ctx context.Context, k store.Kind) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	need, total := in.l.missing(k, f)
+	need, total := in.l.missing(in.p, k, f)
 	in.rep.Objects += total
 	in.rep.Present += total - len(need)
 	in.emit(Event{Kind: SetupBegin, Label: k.String(), Total: len(need)})
@@ -293,12 +311,7 @@ func (in *installer) segment(ctx context.Context, f *store.TierFile, k store.Kin
 			return err
 		}
 		defer block.Free()
-		if specs[i].Addr.Kind&compactForm != 0 {
-			err = makeCompact(in.p, in.e, in.keys, objs[i], block.Slabs)
-		} else {
-			err = makeObject(in.p, in.e, in.keys, objs[i], block.Slabs)
-		}
-		if err != nil {
+		if err := makeForm(in.p, in.e, in.keys, objs[i], in.l.place[objs[i]].form, block.Slabs); err != nil {
 			return err
 		}
 		if err := seg.Write(i, block.Slabs); err != nil {
@@ -319,12 +332,32 @@ func (in *installer) segment(ctx context.Context, f *store.TierFile, k store.Kin
 
 // makeObject expands a key or encodes a weight into slabs.
 func makeObject(p *plan.Plan, e backend.Engine, keys KeySource, obj plan.ObjectID, slabs [][]byte) error {
+	return makeForm(p, e, keys, obj, plan.Whole, slabs)
+}
+
+// makeForm makes what the slow tier holds of an object.
+func makeForm(p *plan.Plan, e backend.Engine, keys KeySource, obj plan.ObjectID, form plan.Form, slabs [][]byte) error {
 	o := &p.Objects[obj]
 	if o.Role == plan.RoleKey {
 		if keys == nil {
 			return fmt.Errorf("the %s engine needs the %s at level %d, and no keys were given", e.Name(), ir.KeyName(o.Rot), o.Type.Level)
 		}
-		if err := keys.Key(o.Rot, o.Type.Level, slabs); err != nil {
+		var seed []byte
+		if form != plan.Whole {
+			seed = slabs[len(slabs)-1]
+			clear(seed)
+			seed, slabs = seed[:e.(backend.Compact).SeedBytes()], slabs[:len(slabs)-1]
+		}
+		if form == plan.Compact {
+			all := make([][]byte, p.Slabs(obj))
+			for i := range all {
+				if !p.Uniform(obj, i) {
+					all[i], slabs = slabs[0], slabs[1:]
+				}
+			}
+			slabs = all
+		}
+		if err := keys.Key(o.Rot, o.Type.Level, slabs, seed); err != nil {
 			return fmt.Errorf("%s: %w", describe(p, obj), err)
 		}
 		return nil
@@ -333,29 +366,21 @@ func makeObject(p *plan.Plan, e backend.Engine, keys KeySource, obj plan.ObjectI
 	if err != nil {
 		return err
 	}
-	op, err := e.Bind(o.Type, slabs)
-	if err == nil {
-		err = e.Encode(values, op)
+	if form != plan.Whole {
+		last := len(slabs) - 1
+		if err := e.(backend.Compact).EncodeCompact(values, o.Type, slabs[last]); err != nil {
+			return fmt.Errorf("%s: %w", describe(p, obj), err)
+		}
+		slabs = slabs[:last]
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", describe(p, obj), err)
-	}
-	return nil
-}
-
-// makeCompact makes the compact form of a key or a weight.
-func makeCompact(p *plan.Plan, e backend.Engine, keys KeySource, obj plan.ObjectID, slabs [][]byte) error {
-	o := &p.Objects[obj]
-	var err error
-	if o.Role == plan.RoleKey {
-		err = keys.Compact(o.Rot, o.Type.Level, slabs)
-	} else if values, bad := slotValues(p, obj); bad != nil {
-		return bad
-	} else {
-		err = e.(backend.Compact).EncodeCompact(values, o.Type, slabs[0])
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", describe(p, obj), err)
+	if form != plan.Compact {
+		op, err := e.Bind(o.Type, slabs)
+		if err == nil {
+			err = e.Encode(values, op)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", describe(p, obj), err)
+		}
 	}
 	return nil
 }
@@ -372,6 +397,7 @@ func slotValues(p *plan.Plan, obj plan.ObjectID) (*ir.SlotData, error) {
 // Store is the slow tier of one plan: its installed keys and weights, and room
 // for the ciphertexts that its tier plan spills. It implements Slow.
 type Store struct {
+	p     *plan.Plan
 	l     *layout
 	files map[store.Kind]*store.TierFile
 	spill *store.Spill
@@ -392,7 +418,7 @@ func OpenStore(p *plan.Plan, e backend.Engine, keysID, dir string, t store.Techn
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{l: l, files: map[store.Kind]*store.TierFile{}, slabs: make([]int, len(p.Objects)), about: t.Name()}
+	s := &Store{p: p, l: l, files: map[store.Kind]*store.TierFile{}, slabs: make([]int, len(p.Objects)), about: t.Name()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -402,7 +428,7 @@ func OpenStore(p *plan.Plan, e backend.Engine, keysID, dir string, t store.Techn
 		s.slabs[i] = e.Slabs(p.Objects[i].Type)
 	}
 	for _, k := range []store.Kind{store.KeyFile, store.WeightFile} {
-		if need, _ := l.missing(k, nil); len(need) == 0 {
+		if need, _ := l.missing(p, k, nil); len(need) == 0 {
 			continue
 		}
 		f, err := store.Open(t, l.path[k], l.header[k])
@@ -414,8 +440,13 @@ func OpenStore(p *plan.Plan, e backend.Engine, keysID, dir string, t store.Techn
 		}
 		s.files[k] = f
 		s.about = f.Describe()
-		if need, total := l.missing(k, f); len(need) > 0 {
+		if need, total := l.missing(p, k, f); len(need) > 0 {
 			return nil, fmt.Errorf("%s: %w: %d of %d %v are missing", l.path[k], ErrNotInstalled, len(need), total, k)
+		}
+		for i, pl := range l.place {
+			if pl.slabs > 0 && pl.kind == k {
+				l.place[i], _ = l.find(p, plan.ObjectID(i), f)
+			}
 		}
 	}
 	var spilled []int
@@ -436,13 +467,43 @@ func OpenStore(p *plan.Plan, e backend.Engine, keysID, dir string, t store.Techn
 	return s, nil
 }
 
-// Read implements Slow. Of an object in compact form there are the slabs of that
-// form.
+// Read implements Slow.
 func (s *Store) Read(obj plan.ObjectID, first int, dst [][]byte) error {
-	if pl := s.l.place[obj]; pl.slabs > 0 {
-		return s.files[pl.kind].Read(pl.addr, first, dst)
+	pl := s.l.place[obj]
+	if pl.slabs == 0 {
+		return s.spill.Read(int64(obj), first, dst)
 	}
-	return s.spill.Read(int64(obj), first, dst)
+	for len(dst) > 0 {
+		at, n, err := s.stretch(obj, first, len(dst))
+		if err != nil {
+			return err
+		}
+		if err := s.files[pl.kind].Read(pl.addr, at, dst[:n]); err != nil {
+			return err
+		}
+		first, dst = first+n, dst[n:]
+	}
+	return nil
+}
+
+// stretch returns where in its place a slab of an object lies, and how many of the
+// count slabs from there on follow it.
+func (s *Store) stretch(obj plan.ObjectID, first, count int) (at, n int, err error) {
+	if s.l.place[obj].form != plan.Compact {
+		return first, count, nil
+	}
+	for n = range count {
+		k, ok := s.p.Tier.Forms.StoredAt(s.p, obj, first+n)
+		switch {
+		case !ok:
+			return 0, 0, fmt.Errorf("%s: slab %d is not stored", describe(s.p, obj), first+n)
+		case n == 0:
+			at = k
+		case k != at+n:
+			return at, n, nil
+		}
+	}
+	return at, count, nil
 }
 
 // Write implements Slow.

@@ -36,60 +36,61 @@ func (e *engine) EncodeCompact(values *ir.SlotData, t ir.Type, slab []byte) erro
 	return nil
 }
 
-// CompactSlabs lists the limb that holds the coefficients of a plaintext, the
-// last; or the b halves of a key, digit by digit, and its last limb, which begins
-// with the seed.
-func (e *engine) CompactSlabs(t ir.Type) []int {
-	n := e.Slabs(t)
-	switch t.Kind {
-	case ir.PlainKind, ir.PlainQPKind:
-		return []int{n - 1}
-	case ir.KeyKind:
-		out := make([]int, 0, n/2+1)
-		stride := t.Level + 1 + len(e.p.P)
-		for at := 0; at < n; at += 2 * stride {
-			for i := range stride {
-				out = append(out, at+i)
-			}
-		}
-		return append(out, n-1)
-	}
-	return nil
-}
+// SeedBytes returns the size of a seed.
+func (e *engine) SeedBytes() int { return SeedBytes }
 
-// Expand makes a plaintext of the coefficients in its last limb, or the uniform
-// halves of a key of the seed in its last limb.
-func (e *engine) Expand(out backend.Operand) error {
+// Make computes limbs of a plaintext from its coefficients, or of the uniform halves
+// of a key from its seed.
+func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
 	o, err := e.operand(out)
 	if err != nil {
 		return err
 	}
-	last := o.rows[len(o.rows)-1]
-	switch o.t.Kind {
-	case ir.PlainKind, ir.PlainQPKind:
-		all := uint64(0)
-		for _, x := range last {
-			all |= x
+	want := e.SlabBytes()
+	if o.t.Kind == ir.KeyKind {
+		want = SeedBytes
+	}
+	switch {
+	case o.t.Kind != ir.PlainKind && o.t.Kind != ir.PlainQPKind && o.t.Kind != ir.KeyKind:
+		return fmt.Errorf("a %s has no source", o.t.Kind)
+	case len(source) != want:
+		return fmt.Errorf("the source of a %s has %d bytes, want %d", o.t.Kind, len(source), want)
+	}
+	for _, i := range slabs {
+		switch {
+		case i < 0 || int(i) >= len(o.rows) || o.rows[i] == nil:
+			return fmt.Errorf("there is no room for limb %d of %d of a %s", i, len(o.rows), o.t.Kind)
+		case o.t.Kind == ir.KeyKind && int(i)/o.stride%2 == 0:
+			return fmt.Errorf("limb %d of a key does not follow from its seed", i)
 		}
-		if all < fixedMod {
-			e.limbs(o, last, nil)
-		} else {
-			e.limbs(o, nil, unsafe.Slice((*float64)(unsafe.Pointer(&last[0])), len(last)))
-		}
-	case ir.KeyKind:
-		var seed [SeedBytes]byte
-		copy(seed[:], unsafe.Slice((*byte)(unsafe.Pointer(&last[0])), SeedBytes))
-		for d := range e.p.Digits(o.t.Level) {
-			for limb := range o.stride {
-				i := limb
-				if i > o.t.Level {
-					i += len(e.p.Q) - 1 - o.t.Level
-				}
-				keyUniform(e.p, &seed, d, i, e.mods[i].q, o.rows[(2*d+1)*o.stride+limb])
+	}
+	if o.t.Kind == ir.KeyKind {
+		seed := (*[SeedBytes]byte)(source)
+		for _, i := range slabs {
+			prime := int(i) % o.stride
+			if prime > o.t.Level {
+				prime += len(e.p.Q) - 1 - o.t.Level
 			}
+			keyUniform(e.p, seed, int(i)/(2*o.stride), prime, e.mods[prime].q, o.rows[i])
 		}
-	default:
-		return fmt.Errorf("a %s has no compact form", o.t.Kind)
+		return nil
+	}
+	s := e.take()
+	defer e.give(s)
+	at := unsafe.Pointer(unsafe.SliceData(source))
+	if uintptr(at)&7 != 0 {
+		return fmt.Errorf("the source of a %s is not aligned", o.t.Kind)
+	}
+	x := unsafe.Slice((*uint64)(at), e.n)
+	all := uint64(0)
+	for _, w := range x {
+		all |= w
+	}
+	if all < fixedMod {
+		e.limbs(o, slabs, s.own[0], x, nil)
+	} else {
+		_, c := s.encoding(e.rings)
+		e.limbs(o, slabs, nil, nil, append(c[:0], unsafe.Slice((*float64)(at), e.n)...))
 	}
 	return nil
 }
@@ -108,11 +109,12 @@ func (e *engine) coefs(s *scratch, values *ir.SlotData, t ir.Type) ([]float64, f
 	return c, big, nil
 }
 
-// limbs writes a plaintext from its coefficients: x as fixed rounds them, or c
-// where x is nil. Either may lie in the last limb.
-func (e *engine) limbs(o *operand, x []uint64, c []float64) {
+// limbs writes limbs of a plaintext, given by number, or all where slabs is nil, from
+// its coefficients: x as fixed rounds them, or c where x is nil. It may overwrite
+// work, as long as x, which may be x itself, and c.
+func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64) {
 	// Slots that repeat make a polynomial in X^k, which takes every value k times
-	// in a row.
+	// in a row. All primes must have the transform for it.
 	gap := mostGap
 	for i := range o.rows {
 		if m := e.mod(i, o.t.Level); m.vec {
@@ -121,14 +123,22 @@ func (e *engine) limbs(o *operand, x []uint64, c []float64) {
 			gap = 0
 		}
 	}
+	n := e.n
 	if x != nil {
-		gap = gather(x, gap)
+		gap = gapOf(x, gap)
+		if n >>= gap; gap > 0 {
+			gather(work, x, gap)
+			x = work
+		}
 	} else {
-		gap = gather(c, gap)
+		gap = gapOf(c, gap)
+		if n >>= gap; gap > 0 {
+			gather(c, c, gap)
+		}
 	}
-	n := e.n >> gap
-	for i, row := range o.rows {
-		m, z := e.mod(i, o.t.Level), row[:n]
+	limb := func(i int) {
+		m, row := e.mod(i, o.t.Level), o.rows[i]
+		z := row[:n]
 		if x != nil {
 			m.centredRow(z, x[:n], fixedMod)
 		} else {
@@ -142,30 +152,35 @@ func (e *engine) limbs(o *operand, x []uint64, c []float64) {
 		m.mulScalarRow(z, z, m.r2)
 		repeat(row, gap)
 	}
+	if slabs == nil {
+		for i := range o.rows {
+			limb(i)
+		}
+	}
+	for _, i := range slabs {
+		limb(int(i))
+	}
 }
 
-// gather finds the largest power of two 2^gap, gap at most most, such that only
-// multiples of it have coefficients, moves these to the front and returns gap.
-func gather[T uint64 | float64](x []T, most int) int {
-	gap := 0
-	for ; gap < most; gap++ {
+// gapOf returns the log2 of the largest power of two, at most 2^most, such that only
+// multiples of it have coefficients.
+func gapOf[T uint64 | float64](x []T, most int) int {
+	for gap := range most {
 		k := 1 << gap
 		for i := k; i < len(x); i += 2 * k {
 			if x[i] != 0 {
-				most = gap
-				break
+				return gap
 			}
 		}
-		if most == gap {
-			break
-		}
 	}
-	if gap > 0 {
-		for i := range len(x) >> gap {
-			x[i] = x[i<<gap]
-		}
+	return most
+}
+
+// gather writes every 2^gap-th entry of x to the front of z, which may be x.
+func gather[T uint64 | float64](z, x []T, gap int) {
+	for i := range len(x) >> gap {
+		z[i] = x[i<<gap]
 	}
-	return gap
 }
 
 // repeat puts each of the first len(z)>>gap entries 2^gap times in a row.

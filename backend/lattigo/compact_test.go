@@ -11,7 +11,7 @@ import (
 	"github.com/home-fhe/home/ir"
 )
 
-// Expanding the compact form gives what encoding gives, bit for bit: real and
+// What Make computes from the source of a plaintext is what encoding gives, bit for bit: real and
 // complex slots, small and huge scales, both rings, primes of both kernels.
 func TestCompact(t *testing.T) {
 	for _, ring := range []ir.Ring{ir.RingReal, ir.RingStandard} {
@@ -46,11 +46,18 @@ func TestCompact(t *testing.T) {
 						if err := e.Encode(&values[i], a); err != nil {
 							t.Fatal(err)
 						}
-						if err := e.EncodeCompact(&values[i], ty, got[len(got)-1]); err != nil {
+						source := conformance.Slabs(e, ir.Type{Kind: ir.PlainKind})[0]
+						if err := e.EncodeCompact(&values[i], ty, source); err != nil {
 							t.Fatal(err)
 						}
-						if err := e.Expand(b); err != nil {
-							t.Fatal(err)
+						before := slices.Clone(source)
+						for _, some := range halves(r, len(got)) {
+							if err := e.Make(b, source, some); err != nil {
+								t.Fatal(err)
+							}
+						}
+						if !slices.Equal(source, before) {
+							t.Fatal("the source was changed")
 						}
 						for k := range a.rows {
 							if !slices.Equal(a.rows[k], b.rows[k]) {
@@ -68,10 +75,32 @@ func TestCompact(t *testing.T) {
 			t.Error("a value beyond the modulus was encoded")
 		}
 		ct := ir.Type{Kind: ir.CipherKind}
-		if err := e.Expand(must[*operand](t)(e.bind(ct, conformance.Slabs(e, ct)))); err == nil {
-			t.Error("a ciphertext was expanded")
+		if err := e.Make(must[*operand](t)(e.bind(ct, conformance.Slabs(e, ct))), slab[0], nil); err == nil {
+			t.Error("a ciphertext was made")
+		}
+		o := must[*operand](t)(e.bind(ty, [][]byte{nil}))
+		if err := e.Make(o, slab[0], []int32{0}); err == nil {
+			t.Error("a slab without room was made")
+		}
+		o = must[*operand](t)(e.bind(ty, slab))
+		for _, i := range []int32{-1, 1} {
+			if err := e.Make(o, slab[0], []int32{i}); err == nil {
+				t.Errorf("slab %d of 1 was made", i)
+			}
+		}
+		if err := e.Make(o, slab[0][8:], []int32{0}); err == nil {
+			t.Error("half a source was accepted")
 		}
 	}
+}
+
+// halves shares the slabs of an object out over two makes.
+func halves(r *rand.Rand, n int) (out [2][]int32) {
+	for i := range int32(n) {
+		k := r.IntN(2)
+		out[k] = append(out[k], i)
+	}
+	return out
 }
 
 // The transforms of fewer points, which slots that repeat get by with, give what
@@ -133,9 +162,14 @@ func BenchmarkExpand(b *testing.B) {
 	for _, level := range []int{2, 4} {
 		ty := ir.Type{Kind: ir.PlainQPKind, Level: level, Scale: ir.ScaleTwo(45)}
 		slabs := conformance.Slabs(e, ty)
+		source := conformance.Slabs(e, ir.Type{Kind: ir.PlainKind})[0]
 		o, err := e.bind(ty, slabs)
 		if err != nil {
 			b.Fatal(err)
+		}
+		var all []int32
+		for i := range slabs {
+			all = append(all, int32(i))
 		}
 		name := fmt.Sprintf("N=2^%d/slabs=%d", p.LogN, len(slabs))
 		b.Run("encode/"+name, func(b *testing.B) {
@@ -147,25 +181,56 @@ func BenchmarkExpand(b *testing.B) {
 		})
 		b.Run("compact/"+name, func(b *testing.B) {
 			for b.Loop() {
-				if err := e.EncodeCompact(&d, ty, slabs[len(slabs)-1]); err != nil {
+				if err := e.EncodeCompact(&d, ty, source); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
-		short := slices.Clone(slabs[len(slabs)-1])
-		b.Run("expand/"+name, func(b *testing.B) {
+		b.Run("make/"+name, func(b *testing.B) {
 			for b.Loop() {
-				copy(slabs[len(slabs)-1], short)
-				if err := e.Expand(o); err != nil {
+				if err := e.Make(o, source, all); err != nil {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(1e3*b.Elapsed().Seconds()/float64(b.N*len(all)), "ms/slab")
 		})
 	}
 }
 
-// Expanding the compact form of a key gives the key, bit for bit, at its own level
-// and cut to lower ones.
+// BenchmarkMakeKey makes the uniform halves of a key.
+func BenchmarkMakeKey(b *testing.B) {
+	p, err := ir.NewParams("compact", 16, ir.RingStandard, ir.SecretH192, []int{49, 45, 45, 45, 45}, []int{49, 49}, 45)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := openEngine(p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ty := ir.Type{Kind: ir.KeyKind, Level: 4}
+	o, err := e.bind(ty, conformance.Slabs(e, ty))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var all []int32
+	for i := range o.rows {
+		if i/o.stride%2 == 1 {
+			all = append(all, int32(i))
+		}
+	}
+	seed := newSeed()
+	b.Run(fmt.Sprintf("N=2^%d/slabs=%d", p.LogN, len(all)), func(b *testing.B) {
+		for b.Loop() {
+			if err := e.Make(o, seed[:], all); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(1e3*b.Elapsed().Seconds()/float64(b.N*len(all)), "ms/slab")
+	})
+}
+
+// What Make computes of the uniform halves of a key is the key, bit for bit, at its
+// own level and cut to lower ones.
 func TestCompactKeys(t *testing.T) {
 	p, err := ir.NewParams("compact", 7, ir.RingStandard, ir.SecretTernary, []int{52, 45, 45, 45, 58}, []int{49, 53}, 45)
 	if err != nil {
@@ -173,6 +238,7 @@ func TestCompactKeys(t *testing.T) {
 	}
 	p.Insecure = true
 	e := must[*engine](t)(openEngine(p))
+	r := rand.New(rand.NewPCG(3, 4))
 	sk := must[*SecretKey](t)(NewSecretKey(p, AllowInsecure()))
 	specs := []KeySpec{{ir.KeySparse, 0}, {ir.KeyDense, 4}, {ir.KeyConj, 3}, {ir.KeyRelin, 4}, {5, 2}}
 	path := filepath.Join(t.TempDir(), "k.hevk")
@@ -185,29 +251,35 @@ func TestCompactKeys(t *testing.T) {
 		for level := range s.Level + 1 {
 			s.Level = level
 			ty := ir.Type{Kind: keyKind(s), Level: level}
-			at := e.CompactSlabs(ty)
-			if s.Rot == ir.KeySparse {
-				if at != nil {
-					t.Errorf("%s has a compact form", s)
-				}
-				continue
-			}
 			want, got := conformance.Slabs(e, ty), conformance.Slabs(e, ty)
 			if err := set.Expand(s, want); err != nil {
 				t.Fatal(err)
 			}
-			var few [][]byte
-			for _, i := range at {
-				few = append(few, got[i])
+			o := must[*operand](t)(e.bind(ty, got))
+			some, seed := slices.Clone(got), make([]byte, SeedBytes)
+			var uniform []int32
+			for i := range some {
+				if i/o.stride%2 == 1 {
+					some[i], uniform = nil, append(uniform, int32(i))
+				}
 			}
-			if len(few) != len(got)/2+1 {
-				t.Errorf("%s: %d of %d slabs", s, len(few), len(got))
-			}
-			if err := set.Compact(s, few); err != nil {
+			if err := set.Parts(s, some, seed); err != nil {
 				t.Fatal(err)
 			}
-			if err := e.Expand(must[*operand](t)(e.bind(ty, got))); err != nil {
-				t.Fatal(err)
+			if s.Rot == ir.KeySparse {
+				if err := e.Make(o, seed, uniform); err == nil {
+					t.Errorf("%s was made from a seed", s)
+				}
+				continue
+			}
+			if err := e.Make(o, seed, []int32{0}); err == nil {
+				t.Errorf("%s: a half that is not uniform was made", s)
+			}
+			r.Shuffle(len(uniform), func(i, j int) { uniform[i], uniform[j] = uniform[j], uniform[i] })
+			for _, i := range uniform {
+				if err := e.Make(o, seed, []int32{i}); err != nil {
+					t.Fatal(err)
+				}
 			}
 			for i := range want {
 				if !slices.Equal(got[i], want[i]) {
@@ -216,7 +288,17 @@ func TestCompactKeys(t *testing.T) {
 			}
 		}
 	}
-	if err := set.Compact(KeySpec{5, 2}, conformance.Slabs(e, ir.Type{Kind: ir.KeyKind, Level: 2})); err == nil {
-		t.Error("a compact key was written into the slabs of a whole one")
+	slabs := conformance.Slabs(e, ir.Type{Kind: ir.KeyKind, Level: 2})
+	if err := set.Parts(KeySpec{5, 2}, slabs, make([]byte, SeedBytes-1)); err == nil {
+		t.Error("a seed was written where there is no room for it")
+	}
+	for _, i := range []int{0, 2 * (2 + 1 + 2)} {
+		if i < len(slabs) {
+			some := slices.Clone(slabs)
+			some[i] = nil
+			if err := set.Parts(KeySpec{5, 2}, some, nil); err == nil {
+				t.Errorf("a key without room for slab %d was written", i)
+			}
+		}
 	}
 }

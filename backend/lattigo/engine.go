@@ -207,8 +207,9 @@ func (o *operand) qp(k, i, l int) []uint64 {
 	return o.rows[k*o.stride+i]
 }
 
-// Bind makes an operand over limbs. It copies nothing; the memory stays the
-// caller's and must outlive every call that uses the operand.
+// Bind makes an operand over limbs, of which those may be nil that nothing touches.
+// It copies nothing; the memory stays the caller's and must outlive every call that
+// uses the operand.
 func (e *engine) Bind(t ir.Type, slabs [][]byte) (backend.Operand, error) {
 	return e.bind(t, slabs)
 }
@@ -234,6 +235,9 @@ func (e *engine) bind(t ir.Type, slabs [][]byte) (*operand, error) {
 		o.stride = 2 // q_0 and p_0
 	}
 	for i, s := range slabs {
+		if s == nil {
+			continue // nothing that uses the operand touches it
+		}
 		if len(s) != e.SlabBytes() {
 			return nil, fmt.Errorf("slab %d has %d bytes, want %d", i, len(s), e.SlabBytes())
 		}
@@ -265,9 +269,9 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 	if big < fixedMax {
 		x := s.own[0]
 		fixed(x, c)
-		e.limbs(o, x, nil)
+		e.limbs(o, nil, x, x, nil)
 	} else {
-		e.limbs(o, nil, c)
+		e.limbs(o, nil, nil, nil, c)
 	}
 	return nil
 }

@@ -329,34 +329,41 @@ func (k *KeySet) find(s KeySpec) (best storedKey, ok bool) {
 // Expand writes the key for want at exactly want.Level into slabs, in the layout
 // of key objects: the stored key of least sufficient level, cut down. It reads
 // and checks the whole stored key.
-func (k *KeySet) Expand(want KeySpec, slabs [][]byte) error {
+func (k *KeySet) Expand(want KeySpec, slabs [][]byte) error { return k.Parts(want, slabs, nil) }
+
+// Parts is Expand for parts of a key: slabs of its uniform halves that are nil are
+// left out, and seed, where it is not nil, receives the SeedBytes from which
+// engine.Make computes them.
+func (k *KeySet) Parts(want KeySpec, slabs [][]byte, seed []byte) error {
 	p := &k.meta.Params
-	rows, err := limbs(p, slabs, p.Slabs(keyKind(want), want.Level))
-	if err != nil {
-		return fmt.Errorf("%s: %s: %w", k.path, want, err)
+	all := slices.Clone(slabs)
+	for i, s := range slabs {
+		if s == nil {
+			all[i] = slabs[0] // which must be there
+		}
+	}
+	rows, err := limbs(p, all, p.Slabs(keyKind(want), want.Level))
+	if err == nil && seed != nil && len(seed) != SeedBytes {
+		err = fmt.Errorf("room for a seed of %d bytes, want %d", len(seed), SeedBytes)
 	}
 	stride := len(rows) / (2 * p.Digits(want.Level))
-	return k.load(want, func(seed *[SeedBytes]byte, digit, limb, prime int, q uint64) []uint64 {
-		keyUniform(p, seed, digit, prime, q, rows[(2*digit+1)*stride+limb])
-		return rows[2*digit*stride+limb]
-	})
-}
-
-// Compact is Expand for the compact form of the key: see engine.CompactSlabs.
-func (k *KeySet) Compact(want KeySpec, slabs [][]byte) error {
-	p := &k.meta.Params
-	rows, err := limbs(p, slabs, p.Slabs(keyKind(want), want.Level)/2+1)
+	for i := range rows {
+		if slabs[i] != nil {
+			continue
+		}
+		if rows[i] = nil; i/stride%2 == 0 {
+			err = fmt.Errorf("slab %d is missing, and does not follow from a seed", i)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", k.path, want, err)
 	}
-	last := slabs[len(slabs)-1]
-	stride := (len(rows) - 1) / p.Digits(want.Level)
-	return k.load(want, func(seed *[SeedBytes]byte, digit, limb, _ int, _ uint64) []uint64 {
-		if digit == 0 && limb == 0 {
-			clear(last)
-			copy(last, seed[:])
+	return k.load(want, func(from *[SeedBytes]byte, digit, limb, prime int, q uint64) []uint64 {
+		copy(seed, from[:])
+		if a := rows[(2*digit+1)*stride+limb]; a != nil {
+			keyUniform(p, from, digit, prime, q, a)
 		}
-		return rows[digit*stride+limb]
+		return rows[2*digit*stride+limb]
 	})
 }
 

@@ -296,6 +296,7 @@ func (r *runReport) add(one *runtime.Report) {
 		}
 		r.Tiers[i].BytesRead += t.BytesRead
 		r.Tiers[i].BytesWritten += t.BytesWritten
+		r.Tiers[i].BytesMapped += t.BytesMapped
 		r.Tiers[i].StallSeconds += t.StallSeconds
 		r.Tiers[i].Expanded += t.Expanded
 		r.Tiers[i].ExpandSeconds += t.ExpandSeconds

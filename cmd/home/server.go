@@ -42,12 +42,8 @@ type keySource struct{ *lattigo.KeySet }
 // same secret key is the same to the slow tier.
 func (k keySource) ID() string { return k.SecretID() + "/" + lattigo.ParamsFingerprint(k.Params()) }
 
-func (k keySource) Key(rot, level int, dst [][]byte) error {
-	return k.Expand(lattigo.KeySpec{Rot: rot, Level: level}, dst)
-}
-
-func (k keySource) Compact(rot, level int, dst [][]byte) error {
-	return k.KeySet.Compact(lattigo.KeySpec{Rot: rot, Level: level}, dst)
+func (k keySource) Key(rot, level int, dst [][]byte, seed []byte) error {
+	return k.Parts(lattigo.KeySpec{Rot: rot, Level: level}, dst, seed)
 }
 
 // server runs one plan with one key set. It holds ciphertexts, weights and

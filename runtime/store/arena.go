@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // ErrFull says that the arena has too few free slabs at the moment. Callers
@@ -65,7 +66,7 @@ type Block struct {
 	Purpose Purpose
 	Owner   Owner
 	arena   *Arena
-	freed   bool
+	freed   atomic.Bool
 }
 
 // Arena hands out off-heap memory in slabs of one size. All methods may be
@@ -80,6 +81,7 @@ type Arena struct {
 	admission Admission
 	use       Usage
 	owners    map[Owner]int
+	out       map[*byte]bool // slabs that are out, in check builds
 	closed    bool
 }
 
@@ -99,7 +101,7 @@ func NewArena(slabBytes, limit int, admission Admission) (*Arena, error) {
 	if limit < 0 {
 		return nil, fmt.Errorf("arena: limit of %d slabs", limit)
 	}
-	return &Arena{slab: slabBytes, admission: admission, use: Usage{Limit: limit}, owners: map[Owner]int{}}, nil
+	return &Arena{slab: slabBytes, admission: admission, use: Usage{Limit: limit}, owners: map[Owner]int{}, out: map[*byte]bool{}}, nil
 }
 
 // SlabBytes returns the size of one slab.
@@ -108,36 +110,79 @@ func (a *Arena) SlabBytes() int { return a.slab }
 // Alloc hands out n slabs or none. It fails with ErrFull where they are not
 // free at the moment; the content of fresh slabs is undefined.
 func (a *Arena) Alloc(n int, p Purpose, o Owner) (*Block, error) {
+	if n < 0 {
+		panic(fmt.Sprintf("BUG: arena asked for %d slabs of %v", n, p))
+	}
+	b := &Block{Slabs: make([][]byte, n), Purpose: p, Owner: o, arena: a}
+	if err := a.Take(b.Slabs, p, o); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Take sets every entry of dst to a slab, or none: it fails as Alloc does. The
+// slabs are the caller's, who hands them back to Give, one by one or together, with
+// the same purpose and owner.
+func (a *Arena) Take(dst [][]byte, p Purpose, o Owner) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	n := len(dst)
 	switch {
 	case a.closed:
 		panic("BUG: allocation from a closed arena")
-	case n < 0 || p >= numPurposes:
+	case p >= numPurposes:
 		panic(fmt.Sprintf("BUG: arena asked for %d slabs of %v", n, p))
 	case a.use.Limit > 0 && a.use.InUse+n > a.use.Limit:
-		return nil, fmt.Errorf("%w: %d of %d slabs in use, %d wanted", ErrFull, a.use.InUse, a.use.Limit, n)
+		return fmt.Errorf("%w: %d of %d slabs in use, %d wanted", ErrFull, a.use.InUse, a.use.Limit, n)
 	}
 	for len(a.free) < n {
 		if err := a.grow(n - len(a.free)); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if a.admission != nil && !a.admission.Admit(o, n) {
-		return nil, fmt.Errorf("%w: %s may not take %d more slabs", ErrFull, o, n)
+		return fmt.Errorf("%w: %s may not take %d more slabs", ErrFull, o, n)
 	}
-	b := &Block{Slabs: make([][]byte, n), Purpose: p, Owner: o, arena: a}
 	rest := len(a.free) - n
-	for i := range b.Slabs {
-		b.Slabs[i] = a.free[len(a.free)-1-i]
+	for i := range dst {
+		dst[i] = a.free[len(a.free)-1-i]
 		if invariants {
-			checkPoison(b.Slabs[i])
+			checkPoison(dst[i])
+			a.out[&dst[i][0]] = true
 		}
 	}
 	clear(a.free[rest:])
 	a.free = a.free[:rest]
 	a.account(p, o, n)
-	return b, nil
+	return nil
+}
+
+// Give takes slabs back that Take handed out. Giving one back twice is a bug; check
+// builds find it.
+func (a *Arena) Give(slabs [][]byte, p Purpose, o Owner) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		panic("BUG: slabs freed after their arena was closed")
+	}
+	if len(slabs) > a.use.ByPurpose[p] || len(slabs) > a.owners[o] {
+		panic(fmt.Sprintf("BUG: %d slabs of %v come back to the arena, %d are out", len(slabs), p, a.use.ByPurpose[p]))
+	}
+	for i := len(slabs) - 1; i >= 0; i-- {
+		if invariants {
+			if at := &slabs[i][0]; a.out[at] {
+				delete(a.out, at)
+			} else {
+				panic(fmt.Sprintf("BUG: a slab of %v is freed that is not out", p))
+			}
+			poison(slabs[i])
+		}
+		a.free = append(a.free, slabs[i])
+	}
+	a.account(p, o, -len(slabs))
+	if a.admission != nil {
+		a.admission.Release(o, len(slabs))
+	}
 }
 
 // Populate maps the first n slabs, within the limit, and has the operating
@@ -220,26 +265,10 @@ func (a *Arena) grow(n int) error {
 
 // Free gives the block's slabs back. Freeing twice is a bug and panics.
 func (b *Block) Free() {
-	a := b.arena
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if b.freed {
+	if b.freed.Swap(true) {
 		panic(fmt.Sprintf("BUG: block of %d slabs of %v freed twice", len(b.Slabs), b.Purpose))
 	}
-	if a.closed {
-		panic("BUG: block freed after its arena was closed")
-	}
-	b.freed = true
-	for i := len(b.Slabs) - 1; i >= 0; i-- {
-		if invariants {
-			poison(b.Slabs[i])
-		}
-		a.free = append(a.free, b.Slabs[i])
-	}
-	a.account(b.Purpose, b.Owner, -len(b.Slabs))
-	if a.admission != nil {
-		a.admission.Release(b.Owner, len(b.Slabs))
-	}
+	b.arena.Give(b.Slabs, b.Purpose, b.Owner)
 	b.Slabs = nil
 }
 

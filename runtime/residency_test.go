@@ -1,0 +1,542 @@
+package runtime
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/ir/plan/plantest"
+)
+
+// memory is a slow tier on the Go heap that holds what the fake engine and the fake
+// keys make, and nothing that the forms do not say.
+type memory struct {
+	p           *plan.Plan
+	addressable bool
+
+	mu      sync.Mutex
+	mapped  map[plan.ObjectID][][]byte
+	spilled map[plan.ObjectID][][]byte
+	ops     int
+	failAt  int // operation that fails, from 1; 0 for none
+	onOp    func(n int)
+}
+
+var errMedium = errors.New("medium fails")
+
+func newMemory(p *plan.Plan, addressable bool) *memory {
+	return &memory{p: p, addressable: addressable, mapped: map[plan.ObjectID][][]byte{}, spilled: map[plan.ObjectID][][]byte{}}
+}
+
+func (m *memory) Technology() string { return "test" }
+func (m *memory) Addressable() bool  { return m.addressable }
+
+func (m *memory) op() error {
+	m.mu.Lock()
+	m.ops++
+	n := m.ops
+	m.mu.Unlock()
+	if m.onOp != nil {
+		m.onOp(n)
+	}
+	if n == m.failAt {
+		return errMedium
+	}
+	return nil
+}
+
+// slab writes slab i of a key or weight.
+func (m *memory) slab(obj plan.ObjectID, i int, dst []byte) error {
+	if _, ok := m.p.Tier.Forms.StoredAt(m.p, obj, i); !ok {
+		return fmt.Errorf("slab %d of object %d is not stored", i, obj)
+	}
+	o := &m.p.Objects[obj]
+	from := uint64(o.Rot)<<8 | uint64(o.Type.Level) | 1<<60
+	if o.Role == plan.RolePlain {
+		from = seedOf(&m.p.Plains[o.Plain])
+	}
+	if i == m.p.Slabs(obj) {
+		clear(dst)
+		binary.LittleEndian.PutUint64(dst, from)
+		return nil
+	}
+	fillSlab(dst, from, i)
+	return nil
+}
+
+func (m *memory) Read(obj plan.ObjectID, first int, dst [][]byte) error {
+	if err := m.op(); err != nil {
+		return err
+	}
+	if r := m.p.Objects[obj].Role; r == plan.RoleKey || r == plan.RolePlain {
+		for i, d := range dst {
+			if err := m.slab(obj, first+i, d); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, d := range dst {
+		copy(d, m.spilled[obj][first+i])
+	}
+	return nil
+}
+
+func (m *memory) Write(obj plan.ObjectID, first int, src [][]byte) error {
+	if err := m.op(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.spilled[obj] == nil {
+		m.spilled[obj] = make([][]byte, m.p.Slabs(obj))
+	}
+	for i, s := range src {
+		m.spilled[obj][first+i] = slices.Clone(s)
+	}
+	return nil
+}
+
+func (m *memory) Map(obj plan.ObjectID, first, count int) ([][]byte, func() error, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mapped[obj] == nil {
+		m.mapped[obj] = make([][]byte, m.p.Slabs(obj)+1)
+	}
+	fresh := false
+	for i := first; i < first+count; i++ {
+		if m.mapped[obj][i] == nil {
+			fresh = true
+			m.mapped[obj][i] = make([]byte, m.p.Params.SlabBytes())
+			if err := m.slab(obj, i, m.mapped[obj][i]); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if !fresh {
+		return m.mapped[obj][first : first+count], nil, nil
+	}
+	return m.mapped[obj][first : first+count], m.op, nil
+}
+
+// dice makes tier plans at random: every slab that a step touches is brought before
+// it, somehow, and anything may leave in between.
+type dice struct {
+	p      *plan.Plan
+	t      *plan.Tier
+	rng    *rand.Rand
+	maps   bool
+	state  [][]byte // per object and slab, the source last: absent, there or mapped
+	stored []bool   // spilled since it was written
+	last   []int    // last step that needs a temporary; len(Steps) for outputs
+	used   int
+	soft   int // slabs that are aimed at
+	made   int
+}
+
+const (
+	absent = iota
+	there
+	inPlace
+)
+
+func randomTier(p *plan.Plan, seed uint64, forms plan.Forms, maps bool, soft int) (*plan.Tier, int) {
+	n := len(p.Objects)
+	d := &dice{p: p, t: &plan.Tier{Forms: forms}, rng: rand.New(rand.NewPCG(seed, 77)), maps: maps, state: make([][]byte, n), stored: make([]bool, n), last: make([]int, n), soft: soft}
+	for i := range d.state {
+		d.state[i] = make([]byte, p.Slabs(plan.ObjectID(i))+1)
+	}
+	for s := range p.Steps {
+		for _, a := range append(slices.Clone(p.Steps[s].Args), p.Steps[s].Out) {
+			d.last[a] = s
+		}
+	}
+	for _, o := range p.Outputs[0].Objects {
+		d.last[o] = len(p.Steps)
+	}
+	for s := range p.Steps {
+		st := &p.Steps[s]
+		need := map[plan.ObjectID][]plan.Span{}
+		for k, a := range st.Args {
+			need[a] = p.Touched(need[a], s, k)
+		}
+		for o := range d.state { // what nobody needs goes
+			if d.fixed(o) || p.Objects[o].Role == plan.RoleInput {
+				continue
+			}
+			if d.last[o] < s && d.state[o][0] == there {
+				d.leave(s, plan.ActDrop, plan.ObjectID(o), 0, p.Slabs(plan.ObjectID(o)))
+			}
+		}
+		for range d.rng.IntN(3) {
+			d.shed(s, need)
+		}
+		for range 200 {
+			if d.used+d.missing(st, need) <= d.soft {
+				break
+			}
+			d.shed(s, need)
+		}
+		if d.rng.IntN(3) == 0 { // early
+			for range 3 {
+				if o := d.rng.IntN(n); d.fixed(o) {
+					size := len(d.state[o])
+					at := d.rng.IntN(size)
+					d.bring(s, plan.ObjectID(o), at, at+1+d.rng.IntN(size-at))
+				}
+			}
+		}
+		for k, a := range st.Args {
+			for _, span := range p.Touched(nil, s, k) {
+				d.bring(s, a, int(span.First), int(span.First+span.Count))
+			}
+		}
+		for k, a := range st.Args {
+			for _, span := range p.Touched(nil, s, k) {
+				for i := span.First; i < span.First+span.Count; i++ {
+					if d.state[a][i] == inPlace {
+						d.t.BytesRead += int64(p.Params.SlabBytes())
+					}
+				}
+			}
+		}
+		if len(st.Args) == 0 || st.Args[0] != st.Out {
+			d.arrive(st.Out, 0, p.Slabs(st.Out), there)
+		}
+		d.stored[st.Out] = false
+	}
+	for _, o := range p.Outputs[0].Objects {
+		d.bring(len(p.Steps), o, 0, p.Slabs(o))
+	}
+	d.t.ArenaSlabs = d.t.PeakSlabs
+	return d.t, d.made
+}
+
+func (d *dice) fixed(o int) bool {
+	r := d.p.Objects[o].Role
+	return r == plan.RoleKey || r == plan.RolePlain
+}
+
+func (d *dice) missing(st *plan.Step, need map[plan.ObjectID][]plan.Span) int {
+	n := d.p.Slabs(st.Out)
+	for o, spans := range need {
+		for _, s := range spans {
+			for i := s.First; i < s.First+s.Count; i++ {
+				if d.state[o][i] == absent {
+					n++
+				}
+			}
+		}
+	}
+	return n
+}
+
+// shed lets something go that the step does not need.
+func (d *dice) shed(s int, need map[plan.ObjectID][]plan.Span) {
+	o := plan.ObjectID(d.rng.IntN(len(d.state)))
+	if !d.fixed(int(o)) {
+		if need[o] == nil && d.state[o][0] == there && d.last[o] >= s {
+			kind := plan.ActSpill
+			if d.stored[o] && d.rng.IntN(2) == 0 || d.p.Objects[o].Role == plan.RoleInput {
+				kind = plan.ActDrop
+			}
+			d.leave(s, kind, o, 0, d.p.Slabs(o))
+			d.stored[o] = true
+		}
+		return
+	}
+	first := d.rng.IntN(len(d.state[o]))
+	end := first + 1 + d.rng.IntN(len(d.state[o])-first)
+	for i := first; i < end; i++ {
+		j := i
+		for j < end && d.state[o][j] != absent && !slices.ContainsFunc(need[o], func(t plan.Span) bool { return meet(t, plan.Span{First: int32(j), Count: 1}) }) {
+			j++
+		}
+		if j > i {
+			d.leave(s, plan.ActDrop, o, i, j)
+			i = j
+		}
+	}
+}
+
+func (d *dice) act(s int, kind plan.ActionKind, o plan.ObjectID, from, to int) {
+	d.t.Actions = append(d.t.Actions, plan.Action{Step: int32(s), Kind: kind, Obj: o, First: int32(from), Count: int32(to - from)})
+}
+
+func (d *dice) leave(s int, kind plan.ActionKind, o plan.ObjectID, from, to int) {
+	d.act(s, kind, o, from, to)
+	for i := from; i < to; i++ {
+		if d.state[o][i] == there {
+			d.used--
+		}
+		d.state[o][i] = absent
+	}
+	if kind == plan.ActSpill {
+		d.t.BytesWritten += int64((to - from) * d.p.Params.SlabBytes())
+	}
+}
+
+func (d *dice) arrive(o plan.ObjectID, from, to int, how byte) {
+	for i := from; i < to; i++ {
+		d.state[o][i] = how
+	}
+	if how == there {
+		d.used += to - from
+	}
+	d.t.PeakSlabs = max(d.t.PeakSlabs, d.used)
+}
+
+// bring makes the slabs from..to-1 resident that are not, in stretches that are
+// fetched, mapped or made.
+func (d *dice) bring(s int, o plan.ObjectID, from, to int) {
+	slab := int64(d.p.Params.SlabBytes())
+	if !d.fixed(int(o)) {
+		if d.state[o][0] == absent {
+			d.act(s, plan.ActFetch, o, 0, d.p.Slabs(o))
+			d.arrive(o, 0, d.p.Slabs(o), there)
+			if d.p.Objects[o].Role != plan.RoleInput {
+				d.t.BytesRead += int64(d.p.Slabs(o)) * slab
+			}
+		}
+		return
+	}
+	key, n := d.p.Objects[o].Role == plan.RoleKey, d.p.Slabs(o)
+	if key {
+		to = min(to, n)
+	}
+	for i := from; i < to; {
+		if d.state[o][i] != absent {
+			i++
+			continue
+		}
+		_, stored := d.t.Forms.StoredAt(d.p, o, i)
+		makes := d.t.Forms.Makes(d.p, o, i)
+		if !stored && !makes {
+			i++ // a source that is not there
+			continue
+		}
+		kind := plan.ActMake
+		if stored && (!makes || d.rng.IntN(2) == 0) {
+			if kind = plan.ActFetch; d.maps && d.rng.IntN(2) == 0 {
+				kind = plan.ActMap
+			}
+		}
+		j := i
+		for j < to && d.state[o][j] == absent && d.rng.IntN(8) > 0 {
+			if _, ok := d.t.Forms.StoredAt(d.p, o, j); kind == plan.ActMake && !d.t.Forms.Makes(d.p, o, j) || kind != plan.ActMake && !ok {
+				break
+			}
+			j++
+		}
+		if j == i {
+			continue
+		}
+		source := false
+		if kind == plan.ActMake && !key && d.state[o][n] == absent {
+			d.bring(s, o, n, n+1)
+			source = d.state[o][n] == there && to <= n
+		}
+		if kind == plan.ActMake && !key && d.state[o][n] == inPlace {
+			d.t.BytesRead += slab
+		}
+		d.act(s, kind, o, i, j)
+		switch kind {
+		case plan.ActMake:
+			d.made += j - i
+			d.arrive(o, i, j, there)
+		case plan.ActMap:
+			d.arrive(o, i, j, inPlace)
+		default:
+			d.t.BytesRead += int64(j-i) * slab
+			d.arrive(o, i, j, there)
+		}
+		if source && d.rng.IntN(2) == 0 {
+			d.leave(s, plan.ActDrop, o, n, n+1)
+		}
+		i = j
+	}
+}
+
+// residencies calls f with random plans and random tier plans for them.
+func residencies(t *testing.T, seeds uint64, f func(t *testing.T, name string, p *plan.Plan, maps bool, made int)) {
+	t.Helper()
+	for seed := range seeds {
+		p := plantest.Random(seed, plantest.Config{LogN: 4, Levels: 6, Special: 2, Steps: 60, Keys: 6})
+		for i := range p.Objects { // some steps use only the lower limbs of a key
+			if o := &p.Objects[i]; o.Type.Kind == ir.KeyKind && i%2 == 0 {
+				o.Type.Level = 5
+			}
+		}
+		p.Layers[1].Kind = plan.LayerRefresh
+		for i := range p.Objects {
+			if p.Objects[i].Role == plan.RolePlain {
+				p.Objects[i].Layer = int32(i % 3)
+			}
+		}
+		for k, forms := range []plan.Forms{{}, {Compact: 3, Seeds: true}, {Compact: 3, Seeds: true, Twice: plan.TwiceReused}, {Compact: 1, Twice: plan.TwiceAll}} {
+			maps := (int(seed)+k)%2 == 0
+			for _, soft := range []int{0, 300, 1 << 20} {
+				made := 0
+				p.Tier, made = randomTier(p, seed, forms, maps, soft)
+				f(t, fmt.Sprintf("seed %d, forms %+v, maps %v, %d slabs", seed, forms, maps, p.Tier.ArenaSlabs), p, maps, made)
+			}
+		}
+	}
+}
+
+// Whatever the residency, the result is the same bit for bit, what moves is what was
+// planned, and the arena, which is as small as the plan allows, is left empty.
+func TestRandomResidency(t *testing.T) {
+	residencies(t, 6, func(t *testing.T, name string, p *plan.Plan, maps bool, made int) {
+		want := reference(t, p)
+		for _, threads := range []int{1, 3} {
+			e := &compactEngine{fakeEngine: &fakeEngine{params: &p.Params}}
+			got, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: threads, Slow: newMemory(p, maps), Synchronous: threads == 1 && p.Tier.ArenaSlabs%2 == 0})
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if !sameOutputs(got, want) {
+				t.Errorf("%s: another result", name)
+			}
+			slow := rep.Tiers[1]
+			if slow.BytesRead+slow.BytesMapped != p.Tier.BytesRead || slow.BytesWritten != p.Tier.BytesWritten || slow.Expanded != made || made != int(e.made.Load()) {
+				t.Errorf("%s: %+v, planned %d bytes to read and %d to write, %d slabs to make", name, slow, p.Tier.BytesRead, p.Tier.BytesWritten, made)
+			}
+			if most := int64(p.Tier.ArenaSlabs * p.Params.SlabBytes()); rep.ArenaPeak > most || maps == (slow.BytesMapped == 0) {
+				t.Errorf("%s: arena of %d bytes where %d are planned, %d bytes mapped", name, rep.ArenaPeak, most, slow.BytesMapped)
+			}
+		}
+		// Again and again, with what was dropped kept.
+		e := &compactEngine{fakeEngine: &fakeEngine{params: &p.Params}}
+		x, err := NewExecutor(t.Context(), p, e, Options{Threads: 2, Slow: newMemory(p, maps), Reuse: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			got, rep, err := x.Run(t.Context(), fakeInputs)
+			if err != nil || !sameOutputs(got, want) {
+				t.Fatalf("%s, run %d: another result, or %v", name, i, err)
+			}
+			if slow := rep.Tiers[1]; slow.BytesRead+slow.BytesMapped > p.Tier.BytesRead || slow.Expanded > made || x.arena.Usage().Peak > p.Tier.ArenaSlabs {
+				t.Errorf("%s, run %d: %+v, planned %d bytes and %d slabs to make", name, i, slow, p.Tier.BytesRead, made)
+			}
+		}
+		if err := x.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A medium that fails, at whatever operation, ends the run with an error that names
+// an object, and a cancelled run stops; nothing is left behind (Close would say so).
+func TestResidencyFails(t *testing.T) {
+	n := 0
+	residencies(t, 2, func(t *testing.T, name string, p *plan.Plan, maps bool, _ int) {
+		if n++; testing.Short() && n%5 > 0 {
+			return
+		}
+		e := &compactEngine{fakeEngine: &fakeEngine{params: &p.Params}}
+		m := newMemory(p, maps)
+		if _, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: m}); err != nil {
+			t.Fatal(err)
+		}
+		for at := 1; at <= m.ops; at += 1 + m.ops/20 {
+			bad := newMemory(p, maps)
+			bad.failAt = at
+			_, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: bad, Reuse: at%2 == 0})
+			if bad.ops < at && err == nil {
+				continue // what was kept was not read again
+			}
+			if !errors.Is(err, errMedium) || !strings.Contains(err.Error(), "level") && !strings.Contains(err.Error(), "ciphertext") {
+				t.Errorf("%s: operation %d fails with %v", name, at, err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			slow := newMemory(p, maps)
+			slow.onOp = func(n int) {
+				if n == at {
+					cancel()
+				}
+			}
+			if _, _, err := Run(ctx, p, e, fakeInputs, Options{Threads: 2, Slow: slow}); err != nil && !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: cancelled at operation %d: %v", name, at, err)
+			}
+			cancel()
+		}
+		var made atomic.Int64
+		boom := errors.New("boom")
+		fails := &failingMake{e, &made, 5, boom}
+		if _, _, err := Run(t.Context(), p, fails, fakeInputs, Options{Threads: 2, Slow: newMemory(p, maps)}); made.Load() >= 5 && (!errors.Is(err, boom) || !strings.Contains(err.Error(), "level")) {
+			t.Errorf("%s: a make that fails: %v", name, err)
+		}
+	})
+}
+
+// A tier plan that lies is refused, or makes no difference.
+func TestResidencyLies(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	refused, rounds := 0, 0
+	residencies(t, 3, func(t *testing.T, name string, p *plan.Plan, maps bool, _ int) {
+		want := reference(t, p)
+		good := *p.Tier
+		for i := range 12 {
+			bad := good
+			bad.Actions = slices.Clone(good.Actions)
+			k := rng.IntN(len(bad.Actions))
+			a := &bad.Actions[k]
+			switch i % 6 {
+			case 0:
+				bad.Actions = slices.Delete(bad.Actions, k, k+1)
+			case 1:
+				bad.ArenaSlabs -= 1 + rng.IntN(4)
+			case 2:
+				a.Kind = plan.ActionKind(rng.IntN(6))
+			case 3:
+				a.First += int32(rng.IntN(7)) - 3
+			case 4:
+				a.Count += int32(rng.IntN(7)) - 3
+			case 5:
+				a.Obj = plan.ObjectID(rng.IntN(len(p.Objects)+2) - 1)
+			}
+			p.Tier = &bad
+			e := &compactEngine{fakeEngine: &fakeEngine{params: &p.Params}}
+			got, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: newMemory(p, maps)})
+			if err == nil && !sameOutputs(got, want) {
+				t.Errorf("%s, round %d: a tier plan that lies gives another result", name, i)
+			}
+			if rounds++; err != nil {
+				refused++
+			}
+		}
+		p.Tier = &good
+	})
+	if refused < rounds/2 {
+		t.Errorf("only %d of %d lies were refused", refused, rounds)
+	}
+}
+
+// failingMake fails at one of its makes.
+type failingMake struct {
+	*compactEngine
+	n  *atomic.Int64
+	at int64
+	is error
+}
+
+func (e *failingMake) Make(out backend.Operand, source []byte, slabs []int32) error {
+	if e.n.Add(1) == e.at {
+		return e.is
+	}
+	return e.compactEngine.Make(out, source, slabs)
+}
