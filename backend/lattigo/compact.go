@@ -140,7 +140,7 @@ func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64)
 		m, row := e.mod(i, o.t.Level), o.rows[i]
 		z := row[:n]
 		if x != nil {
-			m.centredRow(z, x[:n], fixedMod)
+			m.centredFormRow(z, x[:n], fixedMod, m.form(1)) // in Montgomery form
 		} else {
 			m.residues(z, c[:n])
 		}
@@ -149,7 +149,9 @@ func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64)
 		} else {
 			m.ntt(z, z)
 		}
-		m.mulScalarRow(z, z, m.r2)
+		if x == nil {
+			m.mulScalarRow(z, z, m.r2)
+		}
 		repeat(row, gap)
 	}
 	if slabs == nil {
