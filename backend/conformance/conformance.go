@@ -1,7 +1,7 @@
 // Package conformance is the suite every backend passes: each scheme step alone,
 // at several levels and with operands and keys above the level of the result, in
 // both rings; in-place updates; exact scales through a small program; a
-// double-hoisted matrix-vector product; in the standard ring complex slots and the
+// double-hoisted matrix-vector product; what a step touches of a key; in the standard ring complex slots and the
 // steps of bootstrapping; the same bytes from any number of goroutines.
 package conformance
 
@@ -73,6 +73,7 @@ func Run(t *testing.T, name string, open func(p *ir.Params) (backend.Engine, Cli
 				t.Run("transform", func(t *testing.T) { r.with(t).transform() })
 				t.Run("raise", func(t *testing.T) { r.with(t).raise() })
 			}
+			t.Run("touched", func(t *testing.T) { r.with(t).touched() })
 			t.Run("goroutines", func(t *testing.T) { r.with(t).goroutines() })
 			t.Run("refusals", func(t *testing.T) { r.with(t).refusals() })
 		})
