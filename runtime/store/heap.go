@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 )
 
@@ -30,7 +31,7 @@ func (h *Heap) Open(path string, write bool) (Medium, error) {
 	f := h.files[path]
 	if f == nil {
 		if !write {
-			return nil, fmt.Errorf("%s: no such file in memory", path)
+			return nil, fmt.Errorf("%s: %w in memory", path, fs.ErrNotExist)
 		}
 		if h.files == nil {
 			h.files = map[string]*heapFile{}
@@ -83,6 +84,19 @@ func (m *heapMedium) WriteAt(slabs [][]byte, off int64) error {
 		off += int64(len(s))
 	}
 	return nil
+}
+
+// Map implements Mapper, for files that are open for reading.
+func (m *heapMedium) Map(off, n int64) ([]byte, error) {
+	if m.write {
+		return nil, errMapWriter
+	}
+	m.f.mu.RLock()
+	defer m.f.mu.RUnlock()
+	if off < 0 || n < 0 || off+n > int64(len(m.f.data)) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return m.f.data[off : off+n : off+n], nil
 }
 
 func (m *heapMedium) Reserve(size int64) error {

@@ -32,9 +32,19 @@ type Medium interface {
 	Close() error
 }
 
+// Mapper is a Medium that can be used where it lies.
+type Mapper interface {
+	// Map returns n bytes from off on, for reading. They are valid until Close;
+	// nothing of them is brought in or verified yet, and an access may fault. It
+	// fails on files that are open for writing.
+	Map(off, n int64) ([]byte, error)
+}
+
+var errMapWriter = errors.New("a file that is being written cannot be used in place")
+
 // Technology is one kind of slow tier. Each stands in a file of its own.
 type Technology interface {
-	// Name is what reports call it: heap, file or dax.
+	// Name is what reports call it: heap, file, dax, devdax, mmap, imitation.
 	Name() string
 	// Open opens a file of the tier. For writing it is made if missing and
 	// locked against every other opener; for reading it is locked against
@@ -50,6 +60,8 @@ var (
 	// ErrLocked says that another process writes the file, or uses it while
 	// this one wants to write.
 	ErrLocked = errors.New("in use by another process")
+	// ErrNotAddressable says that a medium cannot be used in place.
+	ErrNotAddressable = errors.New("not byte-addressable")
 	// ErrDamaged says that a file or an object in it is not what was written.
 	ErrDamaged = errors.New("damaged")
 	// ErrForeign says that a file belongs to other keys, another plan or

@@ -93,9 +93,10 @@ type TierFile struct {
 	m      Medium
 	write  bool
 
-	mu    sync.RWMutex
-	index map[Addr]extent
-	end   int64 // of the last valid segment
+	mu      sync.RWMutex
+	index   map[Addr]extent
+	end     int64          // of the last valid segment
+	checked map[int64]bool // offsets of slabs that were verified where they lie
 }
 
 // Create opens a tier file for writing, and makes it where it is missing. What
@@ -285,10 +286,80 @@ func (f *TierFile) Read(a Addr, first int, dst [][]byte) error {
 	}
 	for i, s := range dst {
 		if crc32.Checksum(s, castagnoli) != e.crc[first+i] {
-			return fmt.Errorf("%s: %w: checksum of slab %d of an object at offset %d; delete the file and install again", f.path, ErrDamaged, first+i, e.off)
+			return f.badSlab(first+i, e)
 		}
 	}
 	return nil
+}
+
+// Addressable reports whether Map works.
+func (f *TierFile) Addressable() bool {
+	_, ok := f.m.(Mapper)
+	return ok && !f.write
+}
+
+// Map returns count consecutive slabs of an object from slab first on where they
+// lie, for reading until Close, without touching them; it fails with
+// ErrNotAddressable where the technology copies only. The content is good once check
+// has returned nil: it verifies the checksums of slabs that no check has verified
+// before. check is nil where there are none, and may be called from any goroutine.
+// Later accesses can fault all the same, where the memory goes bad: goroutines that
+// touch the slabs call debug.SetPanicOnFault.
+func (f *TierFile) Map(a Addr, first, count int) (slabs [][]byte, check func() error, err error) {
+	m, ok := f.m.(Mapper)
+	if !ok {
+		return nil, nil, fmt.Errorf("%s: %w: %s", f.path, ErrNotAddressable, f.m.Describe())
+	}
+	f.mu.RLock()
+	e, ok := f.index[a]
+	f.mu.RUnlock()
+	if !ok || first < 0 || count < 0 || first+count > len(e.crc) {
+		return nil, nil, fmt.Errorf("%s: it does not hold slabs %d to %d of %+v; install again", f.path, first, first+count-1, a)
+	}
+	size := int64(f.header.SlabBytes)
+	mem, err := m.Map(e.off+int64(first)*size, int64(count)*size)
+	if err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: the file is cut; delete it and install again", ErrDamaged)
+		}
+		return nil, nil, fmt.Errorf("%s: %w", f.path, err)
+	}
+	var fresh []int
+	f.mu.RLock()
+	for i := range count {
+		slabs = append(slabs, mem[int64(i)*size:int64(i+1)*size:int64(i+1)*size])
+		if !f.checked[e.off+int64(first+i)*size] {
+			fresh = append(fresh, i)
+		}
+	}
+	f.mu.RUnlock()
+	if len(fresh) == 0 {
+		return slabs, nil, nil
+	}
+	return slabs, func() error {
+		for _, i := range fresh {
+			var sum uint32
+			if err := touching(func() { sum = crc32.Checksum(slabs[i], castagnoli) }); err != nil {
+				return fmt.Errorf("%s: %w", f.path, err)
+			}
+			if sum != e.crc[first+i] {
+				return f.badSlab(first+i, e)
+			}
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.checked == nil {
+			f.checked = map[int64]bool{}
+		}
+		for _, i := range fresh {
+			f.checked[e.off+int64(first+i)*size] = true
+		}
+		return nil
+	}, nil
+}
+
+func (f *TierFile) badSlab(slab int, e extent) error {
+	return fmt.Errorf("%s: %w: checksum of slab %d of an object at offset %d; delete the file and install again", f.path, ErrDamaged, slab, e.off)
 }
 
 // Close closes the file. A file that was open for writing keeps its valid

@@ -12,52 +12,91 @@ import (
 
 // mapped is the DAX technology over an ordinary mapping, so that its code can
 // run where there is no persistent memory.
-type mapped struct{}
+type mapped struct{ lines bool }
 
 func (mapped) Name() string { return "dax" }
-func (mapped) Open(path string, write bool) (Medium, error) {
+func (m mapped) Open(path string, write bool) (Medium, error) {
 	f, err := openLocked(path, write)
 	if err != nil {
 		return nil, err
 	}
-	return newDAX(f, write, unix.MAP_SHARED)
+	return newMapped(f, write, unix.MAP_SHARED, m.lines, "mapping")
 }
-func (mapped) Temp(dir string) (Medium, error) {
+func (m mapped) Temp(dir string) (Medium, error) {
 	f, err := os.CreateTemp(dir, "")
 	if err != nil {
 		return nil, err
 	}
-	return newDAX(f, true, unix.MAP_SHARED)
+	return newMapped(f, true, unix.MAP_SHARED, m.lines, "mapping")
 }
 
 func TestMappedTierFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.htier")
-	h := Header{KeyFile, 512, "set"}
-	all := specs(9)
-	for i := range 2 {
-		f, err := Create(mapped{}, path, h)
-		if err != nil {
-			t.Fatal(err)
+	for _, lines := range []bool{false, canFlush} {
+		path := filepath.Join(t.TempDir(), "a.htier")
+		h := Header{KeyFile, 512, "set"}
+		all := specs(9)
+		for i := range 2 {
+			f, err := Create(mapped{lines}, path, h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := install(f, all[:5+4*i], 512); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if _, err := install(f, all[:5+4*i], 512); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
+		// What the mapping wrote, the file technology reads.
+		for _, tech := range []Technology{mapped{lines}, File{}, Mmap{}} {
+			f, err := Open(tech, path, h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := verify(t, f, all, 512); n != len(all) {
+				t.Errorf("%T: %d objects of %d", tech, n, len(all))
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	// What the mapping wrote, the file technology reads.
-	for _, tech := range []Technology{mapped{}, File{}} {
-		f, err := Open(tech, path, h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := verify(t, f, all, 512); n != len(all) {
-			t.Errorf("%T: %d objects of %d", tech, n, len(all))
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
+}
+
+// A file that is cut behind the back of a mapping is an error and no crash.
+func TestMappingFaults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.htier")
+	h := Header{KeyFile, 4096, "set"}
+	all := specs(9)
+	f, err := Create(File{}, path, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install(f, all, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = Open(Mmap{}, path, h); err != nil {
+		t.Fatal(err)
+	}
+	last := all[len(all)-1]
+	slabs, check, err := f.Map(last.Addr, 0, last.Slabs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, PageBytes); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(); !errors.Is(err, ErrDamaged) {
+		t.Errorf("verifying a slab that is gone: %v", err)
+	}
+	if err := f.Read(last.Addr, 0, content(last.Addr, last.Slabs, 4096)); !errors.Is(err, ErrDamaged) || len(slabs) != last.Slabs {
+		t.Errorf("reading a slab that is gone: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

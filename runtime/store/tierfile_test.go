@@ -565,3 +565,87 @@ func TestQueueStartsInOrder(t *testing.T) {
 		t.Errorf("%d jobs of 100 ran", len(got))
 	}
 }
+
+// Slabs used where they lie are those that were written, are verified once, and a
+// bad one is found by its check.
+func TestMap(t *testing.T) {
+	h := Header{KeyFile, 512, "set"}
+	all := specs(9)
+	heap := &Heap{}
+	f, err := Create(heap, "x", h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install(f, all, 512); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.Map(all[0].Addr, 0, 1); err == nil || f.Addressable() {
+		t.Error("a file that is being written was mapped")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = Open(heap, "x", h); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		for round := range 2 {
+			slabs, check, err := f.Map(s.Addr, 0, s.Slabs)
+			if err != nil || (check == nil) != (round == 1) {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			if check != nil {
+				if err := check(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, w := range content(s.Addr, s.Slabs, 512) {
+				if !bytes.Equal(slabs[i], w) {
+					t.Fatalf("slab %d of %+v differs", i, s.Addr)
+				}
+			}
+		}
+	}
+	big := all[4]
+	if _, _, err := f.Map(big.Addr, big.Slabs-1, 2); err == nil {
+		t.Error("a slab behind the last was mapped")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = Open(heap, "x", h); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	slabs, check, err := f.Map(big.Addr, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slabs[1][5] ^= 1
+	if err := check(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "slab 2") {
+		t.Errorf("a flipped bit: %v", err)
+	}
+}
+
+// A technology that copies only says so.
+func TestMapRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.htier")
+	h := Header{KeyFile, 512, "set"}
+	f, err := Create(File{}, path, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install(f, specs(2), 512); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = Open(File{}, path, h); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, _, err := f.Map(specs(1)[0].Addr, 0, 1); !errors.Is(err, ErrNotAddressable) || f.Addressable() {
+		t.Errorf("got %v", err)
+	}
+}
