@@ -15,14 +15,16 @@ type Form uint8
 const (
 	// Portable is plain Go, for every prime and every machine.
 	Portable Form = iota
-	// IFMA is AVX-512 with 52-bit multiply-add, for primes below 2^50.
+	// DQ is AVX-512 with 64-bit products, for primes below 2^61.
+	DQ
+	// IFMA is AVX-512 with 52-bit multiply-add, for primes below 2^50, and DQ for others.
 	IFMA
 )
 
 // Env names the environment variable that forces a form.
 const Env = "HOME_KERNELS"
 
-var names = [...]string{Portable: "portable", IFMA: "ifma"}
+var names = [...]string{Portable: "portable", DQ: "avx512dq", IFMA: "ifma"}
 
 // String returns the name of the form, as Env takes it.
 func (f Form) String() string { return names[f] }
@@ -30,6 +32,9 @@ func (f Form) String() string { return names[f] }
 // Supported lists the forms that this machine can run, the best last.
 func Supported() []Form {
 	out := []Form{Portable}
+	if hasDQ() {
+		out = append(out, DQ)
+	}
 	if hasIFMA() {
 		out = append(out, IFMA)
 	}

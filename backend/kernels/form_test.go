@@ -6,7 +6,7 @@ import (
 )
 
 func TestChoose(t *testing.T) {
-	all := []Form{Portable, IFMA}
+	all := []Form{Portable, DQ, IFMA}
 	for _, c := range []struct {
 		name string
 		have []Form
@@ -17,8 +17,10 @@ func TestChoose(t *testing.T) {
 		{"", all[:1], Portable, ""},
 		{"portable", all, Portable, ""},
 		{"ifma", all, IFMA, ""},
+		{"avx512dq", all, DQ, ""},
+		{"ifma", all[:2], 0, "this machine has portable, avx512dq"},
 		{"ifma", all[:1], 0, `HOME_KERNELS="ifma": this CPU lacks the instructions; this machine has portable`},
-		{"IFMA", all, 0, `"IFMA": no such kernels; this machine has portable, ifma`},
+		{"IFMA", all, 0, `"IFMA": no such kernels; this machine has portable, avx512dq, ifma`},
 		{"fast", all, 0, "no such kernels"},
 	} {
 		f, err := choose(c.name, c.have)

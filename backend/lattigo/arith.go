@@ -26,22 +26,33 @@ type modulus struct {
 	neginv uint64 // -1/q mod 2^52
 	bar52  uint64 // floor(2^52/q)
 	tw     *twiddles
+
+	wide *kernels.Wide // for what the above does not serve, where the machine has it
 }
 
-func newModulus(s *ring.SubRing, fold bool, form kernels.Form) *modulus {
+func newModulus(s *ring.SubRing, fold bool, form kernels.Form) (*modulus, error) {
 	m := &modulus{q: s.Modulus, inv: s.MRedConstant, bar: [2]uint64{s.BRedConstant[0], s.BRedConstant[1]}, sub: s, half: s.Modulus >> 1}
 	if m.q < 1<<50 {
 		m.shift = 12
 	}
 	m.r2 = m.form(m.form(1))
-	if m.any = form == kernels.IFMA && s.N >= 64; m.any && m.q < 1<<50 {
+	if m.any = form != kernels.Portable && s.N >= 64; !m.any {
+		return m, nil
+	}
+	var err error
+	if m.wide, err = kernels.NewWide(m.q, m.shift); err != nil {
+		return nil, err
+	}
+	if m.q < 1<<50 && form == kernels.IFMA {
 		m.vec = true
 		m.neginv = -m.inv & (1<<52 - 1)
 		m.bar52 = (1 << 52) / m.q
 		m.tw = newTwiddles(m, s.N, fold)
-		s.RootsForward, s.RootsBackward = nil, nil // they have served their purpose
+	} else if err := m.wide.SetTransform(wideTransform(m, s.N, fold)); err != nil {
+		return nil, err
 	}
-	return m
+	s.RootsForward, s.RootsBackward = nil, nil // they have served their purpose
+	return m, nil
 }
 
 // mred returns x*y over the radix mod q, for x < 4q and y < q.
@@ -164,6 +175,10 @@ func (m *modulus) mulScalarRow(z, x []uint64, c uint64) {
 		mulConstVec(&z[0], &x[0], len(z), c, shoup(c, m.q), m.q)
 		return
 	}
+	if m.wide != nil {
+		m.wide.MulConst(z, x, m.mred(c, 1))
+		return
+	}
 	x = x[:len(z)]
 	for i := range z {
 		z[i] = m.mred(x[i], c)
@@ -175,6 +190,10 @@ func (m *modulus) macScalarRow(z, a, x []uint64, c uint64) {
 	if m.vec {
 		c = m.mred(c, 1)
 		macConstVec(&z[0], &a[0], &x[0], len(z), c, shoup(c, m.q), m.q)
+		return
+	}
+	if m.wide != nil {
+		m.wide.MacConst(z, a, x, m.mred(c, 1))
 		return
 	}
 	q := m.q
@@ -194,6 +213,10 @@ func (m *modulus) mulRow(z, x, y []uint64) {
 		mulVec(&z[0], &x[0], &y[0], len(z), m.q, m.neginv)
 		return
 	}
+	if m.wide != nil {
+		m.wide.Mul(z, x, y)
+		return
+	}
 	x, y = x[:len(z)], y[:len(z)]
 	for i := range z {
 		z[i] = m.mred(x[i], y[i])
@@ -204,6 +227,10 @@ func (m *modulus) mulRow(z, x, y []uint64) {
 func (m *modulus) macRow(z, a, x, y []uint64) {
 	if m.vec {
 		macVec(&z[0], &a[0], &x[0], &y[0], len(z), m.q, m.neginv)
+		return
+	}
+	if m.wide != nil {
+		m.wide.Mac(z, a, x, y)
 		return
 	}
 	q := m.q
@@ -221,6 +248,10 @@ func (m *modulus) macRow(z, a, x, y []uint64) {
 func (m *modulus) tensorRow(d0, d1, d2, a0, a1, b0, b1 []uint64) {
 	if m.vec {
 		tensorVec(&d0[0], &d1[0], &d2[0], &a0[0], &a1[0], &b0[0], &b1[0], len(d0), m.q, m.neginv, m.r2)
+		return
+	}
+	if m.wide != nil {
+		m.wide.Tensor(d0, d1, d2, a0, a1, b0, b1)
 		return
 	}
 	n := len(d0)
@@ -241,6 +272,10 @@ func (m *modulus) tensorRow(d0, d1, d2, a0, a1, b0, b1 []uint64) {
 func (m *modulus) squareRow(d0, d1, d2, a0, a1 []uint64) {
 	if m.vec {
 		tensorVec(&d0[0], &d1[0], &d2[0], &a0[0], &a1[0], &a0[0], &a1[0], len(d0), m.q, m.neginv, m.r2)
+		return
+	}
+	if m.wide != nil {
+		m.wide.Tensor(d0, d1, d2, a0, a1, a0, a1)
 		return
 	}
 	n := len(d0)
@@ -265,6 +300,10 @@ func (m *modulus) subMulRow(z, x, t []uint64, c uint64) {
 		subMulVec(&z[0], &x[0], &t[0], len(z), c, shoup(c, m.q), m.q)
 		return
 	}
+	if m.wide != nil {
+		m.wide.SubMul(z, x, t, m.mred(c, 1))
+		return
+	}
 	q := m.q
 	x, t = x[:len(z)], t[:len(z)]
 	for i := range z {
@@ -281,6 +320,10 @@ const dotBlock = 256
 func (m *modulus) dotRows(z0, z1 []uint64, x, y0, y1 [][]uint64) {
 	if m.vec && uint64(len(x))*m.q <= 3<<52 {
 		dotVec(&z0[0], &z1[0], &x[0], &y0[0], &y1[0], len(x), len(z0), m.q, m.neginv)
+		return
+	}
+	if m.wide != nil && m.wide.DotTerms(len(x)) {
+		m.wide.Dot(z0, z1, x, y0, y1)
 		return
 	}
 	m.dotRow(z0, x, y0)
@@ -326,6 +369,10 @@ func (m *modulus) ntt(z, x []uint64) {
 		m.tw.forward(m, z, x)
 		return
 	}
+	if m.wide != nil {
+		m.wide.NTT(z, x)
+		return
+	}
 	m.sub.NTT(x, z)
 }
 
@@ -333,6 +380,10 @@ func (m *modulus) ntt(z, x []uint64) {
 func (m *modulus) intt(z, x []uint64) {
 	if m.vec {
 		m.tw.inverse(m, z, x)
+		return
+	}
+	if m.wide != nil {
+		m.wide.INTT(z, x)
 		return
 	}
 	m.sub.INTT(x, z)

@@ -73,14 +73,17 @@ func (b *basis) prepare(rows [][]uint64, v []uint8) {
 		for j, m := range b.src {
 			c, f := b.inv[j], b.frac[j]
 			x := rows[j][base:end]
-			if b.vec {
+			if m.any {
 				if j == 0 {
 					for i := range sum[:len(x)] {
 						sum[i] = 0.5
 					}
 				}
-				c = m.mred(c, 1)
-				prepareVec(&x[0], &sum[0], len(x), c, shoup(c, m.q), m.q, f)
+				if c = m.mred(c, 1); m.vec {
+					prepareVec(&x[0], &sum[0], len(x), c, shoup(c, m.q), m.q, f)
+				} else {
+					m.wide.Prepare(x, sum[:len(x)], c, f)
+				}
 				continue
 			}
 			if j == 0 {
@@ -111,6 +114,10 @@ func (m *modulus) centredRow(z, x []uint64, s uint64) {
 		convert1Vec(&z[0], &x[0], len(z), half, add, 1, m.bar52, m.q)
 		return
 	}
+	if m.wide != nil {
+		m.wide.Centre(z, x, s, 1)
+		return
+	}
 	bar := m.bar[0]
 	if s < 2*m.q {
 		bar = 0
@@ -133,6 +140,10 @@ func (m *modulus) centredFormRow(z, x []uint64, s, c uint64) {
 		convert1Vec(&z[0], &x[0], len(z), half, add, c, shoup(c, m.q), m.q)
 		return
 	}
+	if m.wide != nil {
+		m.wide.Centre(z, x, s, c)
+		return
+	}
 	cs, _ := bits.Div64(c, 0, m.q) // floor(c*2^64/q)
 	q := m.q
 	x = x[:len(z)]
@@ -153,6 +164,8 @@ func (b *basis) convert(z []uint64, t int, m *modulus, rows [][]uint64, v []uint
 		m.centredRow(z, rows[0], b.src[0].q)
 	case b.vec && m.vec:
 		convertVec(&z[0], &rows[0], &b.w52[t][0], k, &v[0], b.neg52[t], len(z), m.q, m.neginv)
+	case m.wide != nil && k <= 8:
+		m.wide.Convert(z, rows, b.w[t], v, b.neg[t])
 	case k == 2:
 		x0, x1 := rows[0][:len(z)], rows[1][:len(z)]
 		v = v[:len(z)]

@@ -99,7 +99,7 @@ func TestLattigoAgrees(t *testing.T) {
 			all := append(append([]*ring.SubRing{}, lp.RingQ().SubRings...), lp.RingP().SubRings...)
 			rows := append(append([][]uint64{}, lsk.Value.Q.Coeffs...), lsk.Value.P.Coeffs...)
 			for i, s := range all {
-				newModulus(s, r == ir.RingReal, kernels.Portable).signedRow(rows[i], sk.coef)
+				must[*modulus](t)(newModulus(s, r == ir.RingReal, kernels.Portable)).signedRow(rows[i], sk.coef)
 				s.NTT(rows[i], rows[i])
 				s.MForm(rows[i], rows[i])
 			}
@@ -145,6 +145,9 @@ func TestReserve(t *testing.T) {
 			tables := e.enc.Bytes() + int64(len(e.rev))*4
 			for _, m := range e.mods {
 				tables += words(m.sub.RootsForward, m.sub.RootsBackward)
+				if m.wide != nil {
+					tables += m.wide.Bytes()
+				}
 				if w := m.tw; w != nil {
 					tables += words(w.w, w.ws, w.inv, w.invS, w.last, w.first)
 				}

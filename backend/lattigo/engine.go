@@ -107,8 +107,8 @@ func Open(p *ir.Params, opts ...Option) (backend.Engine, error) {
 // its tables, and the scratch memory of one running step.
 func Reserve(p *ir.Params) (tables, scratch int64) {
 	n, primes := int64(p.N()), int64(len(p.Q)+len(p.P))
-	// Transform constants: at most four tables of N words where the vector kernels serve
-	// the prime, Lattigo's two of N or 2N words where they do not.
+	// Transform constants: at most four tables of N words with vector kernels, Lattigo's
+	// two of N or 2N words without.
 	tables = primes*4*n*8 + 16*int64(p.Slots()) + n
 	nq, np := int64(len(p.Q)), int64(len(p.P))
 	digits := (nq + np - 1) / np

@@ -30,49 +30,64 @@ func edgeRow(rng *rand.Rand, n int, bound uint64) []uint64 {
 // TestVectorKernels holds every vector kernel against its portable twin, which
 // is Lattigo's transform or plain Go, bit for bit.
 func TestVectorKernels(t *testing.T) {
-	if !slices.Contains(kernels.Supported(), kernels.IFMA) {
-		t.Skip("this machine has no AVX-512 IFMA: the portable kernels are all there is")
+	forms := kernels.Supported()[1:]
+	if len(forms) == 0 {
+		t.Skip("this machine has no AVX-512: the portable kernels are all there is")
 	}
 	for _, logN := range []int{6, 7, 8, 9, 11, 12, 13} {
 		for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
-			sizes := []int{50, 49, 40, 28, 22}
-			p, err := ir.NewParams("kernels", logN, r, ir.SecretTernary, sizes, []int{50, 45, 30}, 30)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Run(fmt.Sprintf("N%d/%s", logN, r), func(t *testing.T) {
-				fast := must[*rings](t)(newRingsWith(p, kernels.IFMA))
+			for _, c := range []struct {
+				name string
+				q, p []int
+			}{
+				{"narrow", []int{50, 49, 40, 28, 22}, []int{50, 45, 30}},
+				{"wide", []int{61, 60, 55, 51}, []int{61, 60}},
+				{"mixed", []int{60, 45, 49, 55, 30}, []int{60, 49, 55}},
+			} {
+				p, err := ir.NewParams("kernels", logN, r, ir.SecretTernary, c.q, c.p, 30)
+				if err != nil {
+					t.Fatal(err)
+				}
 				slow := must[*rings](t)(newRingsWith(p, kernels.Portable))
-				rng := rand.New(rand.NewPCG(7, uint64(logN)))
-				for i := range fast.mods {
-					testModulus(t, rng, fast.mods[i], slow.mods[i], p.N())
+				for _, form := range forms {
+					t.Run(fmt.Sprintf("N%d/%s/%s/%s", logN, r, c.name, form), func(t *testing.T) {
+						testForm(t, p, must[*rings](t)(newRingsWith(p, form)), slow, form)
+					})
 				}
-				testBases(t, rng, fast, slow)
-				z0, z1, x := make([]uint64, p.N()), make([]uint64, p.N()), edgeRow(rng, p.N(), 1<<60)
-				elements := []uint64{rotation(p, 1), rotation(p, 2), rotation(p, 3), rotation(p, 5), rotation(p, -1), rotation(p, p.Slots()/2)}
-				if r == ir.RingStandard {
-					elements = append(elements, conjugation(p))
-				}
-				for _, g := range elements {
-					from := make([]uint32, p.N()/8)
-					var l lanes
-					fast.automorphism(from, &l, g)
-					fast.permuteRow(z0, x, from, &l)
-					slow.permuteRow(z1, x, from, &l)
-					if !slices.Equal(z0, z1) {
-						t.Errorf("permutation by %d", g)
-					}
-				}
-			})
+			}
+		}
+	}
+}
+
+func testForm(t *testing.T, p *ir.Params, fast, slow *rings, form kernels.Form) {
+	rng := rand.New(rand.NewPCG(7, uint64(p.LogN)))
+	for i := range fast.mods {
+		f, s := fast.mods[i], slow.mods[i]
+		if !f.any || f.vec != (form == kernels.IFMA && f.q < 1<<50) || f.wide == nil || s.any || s.vec || s.wide != nil {
+			t.Fatalf("prime %d: the wrong kernels", f.q)
+		}
+		testModulus(t, rng, f, s, p.N())
+	}
+	testBases(t, rng, fast, slow)
+	z0, z1, x := make([]uint64, p.N()), make([]uint64, p.N()), edgeRow(rng, p.N(), 1<<60)
+	elements := []uint64{rotation(p, 1), rotation(p, 2), rotation(p, 3), rotation(p, 5), rotation(p, -1), rotation(p, p.Slots()/2)}
+	if p.Ring == ir.RingStandard {
+		elements = append(elements, conjugation(p))
+	}
+	for _, g := range elements {
+		from := make([]uint32, p.N()/8)
+		var l lanes
+		fast.automorphism(from, &l, g)
+		fast.permuteRow(z0, x, from, &l)
+		slow.permuteRow(z1, x, from, &l)
+		if !slices.Equal(z0, z1) {
+			t.Errorf("permutation by %d", g)
 		}
 	}
 }
 
 func testModulus(t *testing.T, rng *rand.Rand, f, s *modulus, n int) {
 	t.Helper()
-	if !f.vec && f.q < 1<<50 || f.vec != (f.q < 1<<50) || s.vec {
-		t.Fatalf("prime %d: vector %v %v", f.q, f.vec, s.vec)
-	}
 	q := f.q
 	row := func() []uint64 { return edgeRow(rng, n, q) }
 	c := rng.Uint64N(q)
@@ -194,7 +209,7 @@ func testBases(t *testing.T, rng *rand.Rand, f, s *rings) {
 
 func BenchmarkTransform(b *testing.B) {
 	for _, logN := range []int{13, 15, 16} {
-		p, err := ir.NewParams("transform", logN, ir.RingReal, ir.SecretTernary, []int{45}, []int{46}, 30)
+		p, err := ir.NewParams("transform", logN, ir.RingReal, ir.SecretTernary, []int{45}, []int{60}, 30)
 		if err != nil {
 			b.Fatal(err)
 		}

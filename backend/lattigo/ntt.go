@@ -1,6 +1,10 @@
 package lattigo
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"github.com/home-fhe/home/backend/kernels"
+)
 
 // twiddles are the constants of the vector transform of one prime below 2^50:
 // the roots of Lattigo's tables in plain form with their 52-bit quotients
@@ -33,21 +37,41 @@ func shoup(w, q uint64) uint64 {
 	return s
 }
 
+// layerRoots returns Lattigo's roots in plain form, the layer with h blocks at h..2h.
+func layerRoots(m *modulus, roots []uint64, n int, fold bool) []uint64 {
+	w := make([]uint64, n)
+	for h := 1; h < n; h <<= 1 {
+		for i := range h {
+			at := h + i
+			if fold {
+				at += h
+			}
+			w[h+i] = m.mul64(roots[at], 1)
+		}
+	}
+	return w
+}
+
+// wideTransform returns the transform of Lattigo's tables for the wide kernels.
+func wideTransform(m *modulus, n int, fold bool) *kernels.Transform {
+	t := &kernels.Transform{
+		N: n, Forward: layerRoots(m, m.sub.RootsForward, n, fold), Inverse: layerRoots(m, m.sub.RootsBackward, n, fold),
+		NInv: m.mul64(m.sub.NInv, 1), Fold: fold,
+	}
+	if fold {
+		t.F, t.G = m.mul64(m.sub.RootsForward[1], 1), m.mul64(m.sub.RootsBackward[1], 1)
+	}
+	return t
+}
+
 // newTwiddles builds the tables for a prime of a ring of n coefficients.
 func newTwiddles(m *modulus, n int, fold bool) *twiddles {
 	plain := func(root uint64) uint64 { return m.mul64(root, 1) } // out of Lattigo's Montgomery form
 	t := &twiddles{fold: fold}
 	layers := func(roots []uint64) (w, ws []uint64) {
-		w, ws = make([]uint64, n), make([]uint64, n)
-		for h := 1; h < n; h <<= 1 {
-			for i := range h {
-				at := h + i
-				if fold {
-					at += h
-				}
-				w[h+i] = plain(roots[at])
-				ws[h+i] = shoup(w[h+i], m.q)
-			}
+		w, ws = layerRoots(m, roots, n, fold), make([]uint64, n)
+		for i := range w {
+			ws[i] = shoup(w[i], m.q)
 		}
 		return w, ws
 	}

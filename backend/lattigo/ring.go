@@ -58,7 +58,11 @@ func newRingsWith(p *ir.Params, form kernels.Form) (*rings, error) {
 	r := &rings{p: p, n: p.N(), enc: newEncoder(p), group: groupSize(p)}
 	for _, s := range base.SubRings {
 		r.all = append(r.all, len(r.all))
-		r.mods = append(r.mods, newModulus(s, p.Ring == ir.RingReal, form))
+		m, err := newModulus(s, p.Ring == ir.RingReal, form)
+		if err != nil {
+			return nil, fmt.Errorf("parameters %q: %w", p.Name, err)
+		}
+		r.mods = append(r.mods, m)
 	}
 	nq, np := len(p.Q), len(p.P)
 	q, pm := r.mods[:nq], r.mods[nq:]

@@ -24,6 +24,7 @@ var subjects = []struct {
 	fill func(*emit)
 }{
 	{"aes", aes},
+	{"dq", dq},
 }
 
 // emit collects the functions of a file.
