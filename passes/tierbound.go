@@ -1,0 +1,272 @@
+package passes
+
+import (
+	"container/heap"
+	"slices"
+
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// Bound says how many bytes of keys and plaintexts a run has to read from the slow
+// tier. Each of its bounds concerns all tier plans with the same arena that take
+// the same alternatives as the one at hand: they compute the slabs that it
+// computes, from sources at the same moments, and read what it reads. What it
+// reads is the trace: a point for every step, with the slabs that the step touches
+// and that were fetched or are mapped then, and a point for every ActMake of a
+// plaintext, with its source. Slabs that were computed cost nothing to touch.
+// Inputs and ciphertexts that come back from the slow tier are not counted.
+type Bound struct {
+	// Cold counts every slab of the trace once: at first nothing is in DRAM.
+	Cold int64
+	// Belady is what is left of the trace by the optimal use of the whole arena,
+	// cold misses included: the least number of misses, whatever the policy and
+	// whatever is known of the future. Tier.BytesBound is this one.
+	Belady int64
+	// Pinned is the same with the arena less what the moment itself takes, whoever
+	// plans: at a step, its ciphertexts and its result; at every point, the slabs
+	// that were computed before it and are touched at it or later before they are
+	// computed or read anew.
+	Pinned int64
+	// Held is Pinned for those tier plans that also send ciphertexts away as the one
+	// at hand does: a ciphertext that is in DRAM from one of its uses to the next
+	// takes room all the while, in all of them.
+	Held int64
+
+	Touches  int64 // slabs of the trace, each as often as it is touched
+	Distinct int64 // different slabs among them
+	Points   int   // moments at which slabs are touched
+}
+
+// TierBound returns the lower bounds on what a tier plan reads. It derives the
+// trace by a replay of its own, which refuses what CheckTier refuses but for the
+// totals that the tier plan states.
+//
+// That these are lower bounds: a slab that is touched at two points costs no read
+// at the second only if it stays in DRAM in between. Take these intervals over the
+// whole trace; a tier plan keeps some of them, and reads once for every touch whose
+// interval it does not keep. At each point the slabs of that point are in DRAM, and
+// so are the kept intervals that span it: together they fit into the capacity. So
+// a tier plan reads at least touches less the largest number of intervals that can
+// be kept within the capacity at every point. Whenever there is no room for all,
+// the one that ends last goes: it can be exchanged for any other that was given up
+// instead without loss, for from here on it takes room wherever the other does.
+// That is the rule of L. A. Belady, "A study of replacement algorithms for a
+// virtual-storage computer", IBM Systems Journal 5 (1966), proved optimal by
+// R. L. Mattson, J. Gecsei, D. R. Slutz and I. L. Traiger, "Evaluation techniques
+// for storage hierarchies", IBM Systems Journal 9 (1970); the exchange does not
+// ask the capacity to be the same at every point.
+//
+// Where the tier plan maps slabs, so may the others: a touch may then read a slab
+// without room for it, and only kept intervals count against the capacity.
+//
+// It takes time proportional to the touches, and the logarithm of the number of
+// points for every group of slabs with the same past and future.
+func TierBound(p *plan.Plan, t *plan.Tier) (Bound, error) {
+	r, err := replayTier(p, t)
+	if err != nil {
+		return Bound{}, err
+	}
+	return r.bound(), nil
+}
+
+// tierTouches is the trace that a replay leaves.
+type tierTouches struct {
+	points []tierPoint
+	runs   []tierRun
+	maps   bool // the tier plan maps slabs
+	// First and last touch of the stay of each slab that was computed, and of each
+	// ciphertext; -1 while there is none.
+	madeStay, cipherStay []touchRange
+	// How many of these slabs stay, as differences from point to point.
+	madeDiff, cipherDiff []int32
+}
+
+// tierPoint is a moment at which slabs are touched.
+type tierPoint struct {
+	end    int // of its runs
+	cipher int // slabs of ciphertexts that the step touches
+}
+
+// tierRun is a run of slabs that are touched at one point.
+type tierRun struct{ first, count int32 }
+
+// touchRange is a range of points, both ends included.
+type touchRange struct{ from, to int32 }
+
+var noTouch = touchRange{-1, -1}
+
+// init makes room for a trace of up to so many points.
+func (t *tierTouches) init(points, slabs, objects int) {
+	t.points = make([]tierPoint, 0, points)
+	t.madeStay, t.cipherStay = slices.Repeat([]touchRange{noTouch}, slabs), slices.Repeat([]touchRange{noTouch}, objects)
+	t.madeDiff, t.cipherDiff = make([]int32, points+1), make([]int32, points+1)
+}
+
+// touch adds slabs to the point at hand, which closePoint ends.
+func (t *tierTouches) touch(first, count int) {
+	start := 0
+	if n := len(t.points); n > 0 {
+		start = t.points[n-1].end
+	}
+	if n := len(t.runs); n > start && int(t.runs[n-1].first+t.runs[n-1].count) == first {
+		t.runs[n-1].count += int32(count)
+		return
+	}
+	t.runs = append(t.runs, tierRun{int32(first), int32(count)})
+}
+
+func (t *tierTouches) closePoint(cipher int) {
+	t.points = append(t.points, tierPoint{end: len(t.runs), cipher: cipher})
+}
+
+// madeNow begins stays of slabs that are computed at the point at hand.
+func (t *tierTouches) madeNow(first, count int) {
+	for i := range count {
+		t.madeStay[first+i] = touchRange{int32(len(t.points)), -1}
+	}
+}
+
+func (t *tierTouches) touchMade(first, count int) {
+	for i := range count {
+		t.madeStay[first+i].to = int32(len(t.points))
+	}
+}
+
+// endMade ends the stay of a computed slab at its last touch.
+func (t *tierTouches) endMade(slab int) {
+	if s := t.madeStay[slab]; s.to >= 0 {
+		t.madeDiff[s.from]++
+		t.madeDiff[s.to+1]--
+	}
+	t.madeStay[slab] = noTouch
+}
+
+func (t *tierTouches) touchCipher(o plan.ObjectID) {
+	s, at := &t.cipherStay[o], int32(len(t.points))
+	if s.from < 0 {
+		s.from = at
+	}
+	s.to = at
+}
+
+// endCipher ends the stay of a ciphertext at its last touch.
+func (t *tierTouches) endCipher(o plan.ObjectID, slabs int32) {
+	if s := t.cipherStay[o]; s.from >= 0 {
+		t.cipherDiff[s.from] += slabs
+		t.cipherDiff[s.to+1] -= slabs
+	}
+	t.cipherStay[o] = noTouch
+}
+
+// tierGap is how many slabs that are touched at one point are touched next at
+// another.
+type tierGap struct{ next, slabs int32 }
+
+// bound computes the bounds from the trace of a finished replay.
+func (r *tierReplay) bound() Bound {
+	t := &r.tierTouches
+	b := Bound{Points: len(t.points)}
+	// Backwards, the next touch of every slab is known: gaps[from[i]:from[i+1]] begin
+	// at point len(points)-1-i.
+	var gaps []tierGap
+	from := make([]int, 1, len(t.points)+1)
+	next := make([]int32, len(r.place)) // point of the next touch; 0 for none, as no gap ends there
+	need := make([]int, len(t.points))
+	for at := len(t.points) - 1; at >= 0; at-- {
+		first := 0
+		if at > 0 {
+			first = t.points[at-1].end
+		}
+		for _, x := range t.runs[first:t.points[at].end] {
+			need[at] += int(x.count)
+			slabs := next[x.first:][:x.count]
+			for i := 0; i < len(slabs); {
+				end, to := slabs[i], i
+				for ; to < len(slabs) && slabs[to] == end; to++ {
+					slabs[to] = int32(at)
+				}
+				if end > 0 {
+					gaps = append(gaps, tierGap{end, int32(to - i)})
+				} else {
+					b.Distinct += int64(to - i)
+				}
+				i = to
+			}
+		}
+		b.Touches += int64(need[at])
+		from = append(from, len(gaps))
+	}
+	whole, pinned, held := make([]int, len(t.points)), make([]int, len(t.points)), make([]int, len(t.points))
+	made, cipher := 0, 0
+	for at := range t.points {
+		made += int(t.madeDiff[at])
+		cipher += int(t.cipherDiff[at])
+		whole[at] = r.t.ArenaSlabs
+		pinned[at] = whole[at] - made - t.points[at].cipher
+		held[at] = whole[at] - made - cipher
+	}
+	slab := int64(r.p.Params.SlabBytes())
+	misses := func(capacity []int) int64 {
+		return slab * (b.Touches - keepMost(capacity, need, gaps, from, t.maps))
+	}
+	b.Cold = slab * b.Distinct
+	b.Belady, b.Pinned, b.Held = misses(whole), misses(pinned), misses(held)
+	return b
+}
+
+// keepMost returns the largest number of slabs that can be kept from one touch to
+// the next, each gap counted, where at every point the slabs of that point and
+// those of gaps that span it fit into the capacity. Where slabs may be mapped,
+// only those that are kept have to fit. The gaps are those of tierReplay.bound.
+func keepMost(capacity, need []int, gaps []tierGap, from []int, maps bool) int64 {
+	kept := make([]int, len(capacity)) // slabs that are kept for a point to come
+	var ends farthest                  // points to come for which slabs are kept, and some that have none
+	open, hits := 0, int64(0)
+	limit := func(room int) {
+		for room = max(room, 0); open > room; {
+			end := ends[0]
+			lost := min(kept[end], open-room)
+			kept[end] -= lost
+			if open -= lost; kept[end] == 0 {
+				heap.Pop(&ends)
+			}
+		}
+	}
+	for at := range capacity {
+		if maps {
+			limit(capacity[at])
+		}
+		open -= kept[at]
+		hits += int64(kept[at])
+		kept[at] = 0
+		if !maps {
+			limit(capacity[at] - need[at])
+		}
+		i := len(capacity) - 1 - at
+		for _, g := range gaps[from[i]:from[i+1]] {
+			if kept[g.next] == 0 {
+				heap.Push(&ends, g.next)
+			}
+			kept[g.next] += int(g.slabs)
+			open += int(g.slabs)
+		}
+		if maps {
+			limit(capacity[at])
+		}
+	}
+	return hits
+}
+
+// farthest is a heap of points, the last one first.
+type farthest []int32
+
+func (h farthest) Len() int           { return len(h) }
+func (h farthest) Less(i, j int) bool { return h[i] > h[j] }
+func (h farthest) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *farthest) Push(x any)        { *h = append(*h, x.(int32)) }
+func (h *farthest) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
