@@ -162,63 +162,70 @@ func (t *tierTouches) endCipher(o plan.ObjectID, slabs int32) {
 // another.
 type tierGap struct{ next, slabs int32 }
 
-// bound computes the bounds from the trace of a finished replay.
-func (r *tierReplay) bound() Bound {
-	t := &r.tierTouches
-	b := Bound{Points: len(t.points)}
-	// Backwards, the next touch of every slab is known: gaps[from[i]:from[i+1]] begin
-	// at point len(points)-1-i.
-	var gaps []tierGap
-	from := make([]int, 1, len(t.points)+1)
-	next := make([]int32, len(r.place)) // point of the next touch; 0 for none, as no gap ends there
-	need := make([]int, len(t.points))
+// tierGaps is a trace by what lies between touches.
+type tierGaps struct {
+	need              []int // slabs touched at each point
+	gaps              []tierGap
+	from              []int // gaps[from[i]:from[i+1]] begin at the i-th point from the end
+	touches, distinct int64
+}
+
+// between returns the gaps of a trace of so many slabs.
+func (t *tierTouches) between(slabs int) *tierGaps {
+	g := &tierGaps{need: make([]int, len(t.points)), from: make([]int, 1, len(t.points)+1)}
+	next := make([]int32, slabs) // point of the next touch, going backwards; 0 for none, as no gap ends there
 	for at := len(t.points) - 1; at >= 0; at-- {
 		first := 0
 		if at > 0 {
 			first = t.points[at-1].end
 		}
 		for _, x := range t.runs[first:t.points[at].end] {
-			need[at] += int(x.count)
-			slabs := next[x.first:][:x.count]
-			for i := 0; i < len(slabs); {
-				end, to := slabs[i], i
-				for ; to < len(slabs) && slabs[to] == end; to++ {
-					slabs[to] = int32(at)
+			g.need[at] += int(x.count)
+			run := next[x.first:][:x.count]
+			for i := 0; i < len(run); {
+				end, to := run[i], i
+				for ; to < len(run) && run[to] == end; to++ {
+					run[to] = int32(at)
 				}
 				if end > 0 {
-					gaps = append(gaps, tierGap{end, int32(to - i)})
+					g.gaps = append(g.gaps, tierGap{end, int32(to - i)})
 				} else {
-					b.Distinct += int64(to - i)
+					g.distinct += int64(to - i)
 				}
 				i = to
 			}
 		}
-		b.Touches += int64(need[at])
-		from = append(from, len(gaps))
+		g.touches += int64(g.need[at])
+		g.from = append(g.from, len(g.gaps))
 	}
-	whole, pinned, held := make([]int, len(t.points)), make([]int, len(t.points)), make([]int, len(t.points))
+	return g
+}
+
+// bound computes the bounds from the trace of a finished replay.
+func (r *tierReplay) bound() Bound {
+	g := r.between(len(r.place))
+	n := len(r.points)
+	whole, pinned, held := make([]int, n), make([]int, n), make([]int, n)
 	made, cipher := 0, 0
-	for at := range t.points {
-		made += int(t.madeDiff[at])
-		cipher += int(t.cipherDiff[at])
+	for at := range n {
+		made += int(r.madeDiff[at])
+		cipher += int(r.cipherDiff[at])
 		whole[at] = r.t.ArenaSlabs
-		pinned[at] = whole[at] - made - t.points[at].cipher
+		pinned[at] = whole[at] - made - r.points[at].cipher
 		held[at] = whole[at] - made - cipher
 	}
 	slab := int64(r.p.Params.SlabBytes())
-	misses := func(capacity []int) int64 {
-		return slab * (b.Touches - keepMost(capacity, need, gaps, from, t.maps))
+	return Bound{
+		Cold: slab * g.distinct, Belady: slab * g.misses(whole, r.maps), Pinned: slab * g.misses(pinned, r.maps), Held: slab * g.misses(held, r.maps),
+		Touches: g.touches, Distinct: g.distinct, Points: n,
 	}
-	b.Cold = slab * b.Distinct
-	b.Belady, b.Pinned, b.Held = misses(whole), misses(pinned), misses(held)
-	return b
 }
 
-// keepMost returns the largest number of slabs that can be kept from one touch to
-// the next, each gap counted, where at every point the slabs of that point and
-// those of gaps that span it fit into the capacity. Where slabs may be mapped,
-// only those that are kept have to fit. The gaps are those of tierReplay.bound.
-func keepMost(capacity, need []int, gaps []tierGap, from []int, maps bool) int64 {
+// misses returns the touches less the largest number of slabs that can be kept from
+// one touch to the next, each gap counted, where at every point the slabs of that
+// point and those of gaps that span it fit into the capacity. Where slabs may be
+// mapped, only those that are kept have to fit.
+func (g *tierGaps) misses(capacity []int, mapping bool) int64 {
 	kept := make([]int, len(capacity)) // slabs that are kept for a point to come
 	var ends farthest                  // points to come for which slabs are kept, and some that have none
 	open, hits := 0, int64(0)
@@ -233,28 +240,28 @@ func keepMost(capacity, need []int, gaps []tierGap, from []int, maps bool) int64
 		}
 	}
 	for at := range capacity {
-		if maps {
+		if mapping {
 			limit(capacity[at])
 		}
 		open -= kept[at]
 		hits += int64(kept[at])
 		kept[at] = 0
-		if !maps {
-			limit(capacity[at] - need[at])
+		if !mapping {
+			limit(capacity[at] - g.need[at])
 		}
 		i := len(capacity) - 1 - at
-		for _, g := range gaps[from[i]:from[i+1]] {
-			if kept[g.next] == 0 {
-				heap.Push(&ends, g.next)
+		for _, x := range g.gaps[g.from[i]:g.from[i+1]] {
+			if kept[x.next] == 0 {
+				heap.Push(&ends, x.next)
 			}
-			kept[g.next] += int(g.slabs)
-			open += int(g.slabs)
+			kept[x.next] += int(x.slabs)
+			open += int(x.slabs)
 		}
-		if maps {
+		if mapping {
 			limit(capacity[at])
 		}
 	}
-	return hits
+	return g.touches - hits
 }
 
 // farthest is a heap of points, the last one first.

@@ -295,11 +295,10 @@ func (r *tierReplay) act(i int, a *plan.Action) error {
 	}
 	first, end, n := int(a.First), int(a.First)+int(a.Count), int(r.size[a.Obj])
 	top := n
-	if r.p.Objects[a.Obj].Role == plan.RolePlain && r.t.Forms.Stored(r.p, a.Obj) != n {
-		top++ // its source
-	}
-	if _, source := r.t.Forms.StoredAt(r.p, a.Obj, n); source && first <= n && end == n+1 && top == n {
-		return bad(n, n+1, "but the runtime holds the seeds of keys itself")
+	if _, source := r.t.Forms.StoredAt(r.p, a.Obj, n); source {
+		if top++; r.p.Objects[a.Obj].Role == plan.RoleKey && end == top {
+			return bad(n, top, "but the runtime holds the seeds of keys itself")
+		}
 	}
 	if a.Count < 1 || first < 0 || end > top {
 		return r.bad("action %d %s %d slabs from slab %d on of %s, which has %d", i, actionVerb[a.Kind], a.Count, first, r.object(a.Obj), top)
