@@ -155,11 +155,7 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 	if dram > 0 && dram < least {
 		return &BudgetError{Budget: dram, Least: least}
 	}
-	slow := prof.Slow()
-	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(),
-		StepSeconds: func(i int) float64 { return StepSeconds(p, prof, i) },
-		ReadBps:     slow.ReadBps, WriteBps: slow.WritBps, Latency: slow.Latency, ExpandSeconds: func(points int) float64 { return prof.ExpandSeconds(&p.Params, points) },
-		UniformSeconds: prof.UniformSeconds(&p.Params), Threads: threads})
+	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(), Machine: MachineOf(p, prof, threads)})
 	if err != nil {
 		return err
 	}
@@ -167,8 +163,28 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 		return fmt.Errorf("BUG: the tier plan fails its check: %w", err)
 	}
 	p.Tier = t
-	p.Bytes.DRAMMin = least
+	p.Bytes.DRAMMin = max(TierLeast(p, reserve), InstallLeast(p, reserve)) // with the forms that were chosen
 	return nil
+}
+
+// MachineOf returns the machine that a profile describes, with some of its cores.
+func MachineOf(p *plan.Plan, prof *backend.Profile, cores int) Machine {
+	uniform := prof.UniformSeconds(&p.Params)
+	return Machine{
+		Cores:       cores,
+		StepSeconds: func(i int) float64 { return StepSeconds(p, prof, i) },
+		MakeSeconds: func(obj plan.ObjectID) float64 {
+			if p.Objects[obj].Role == plan.RoleKey {
+				return uniform
+			}
+			points := p.Params.Slots()
+			if k := int(p.Objects[obj].Plain); k < len(p.Plains) { // else they were dropped after the install
+				points = p.Plains[k].Period
+			}
+			return prof.ExpandSeconds(&p.Params, points)
+		},
+		Tier: prof.Slow(),
+	}
 }
 
 // InstallLeast is the least budget that keys and weights can be installed with:

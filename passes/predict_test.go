@@ -4,7 +4,6 @@ import (
 	"math"
 	"testing"
 
-	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/ir/plan/plantest"
 )
@@ -12,7 +11,7 @@ import (
 // predictMachine is the machine of tierOpts.
 func predictMachine(p *plan.Plan) *Machine {
 	o := tierOpts(p, 0)
-	return &Machine{StepSeconds: o.StepSeconds, Tier: backend.TierProfile{ReadBps: o.ReadBps, WritBps: o.WriteBps, Latency: o.Latency}}
+	return &o.Machine
 }
 
 // What the planner states of its plans is what Predict finds.

@@ -2,6 +2,9 @@ package passes
 
 import (
 	"errors"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"testing"
@@ -13,45 +16,63 @@ import (
 	"github.com/home-fhe/home/ir/plan/plantest"
 )
 
-// tierOpts is a machine whose steps take as long as reading eight slabs.
+// tierOpts is a machine whose steps take as long as reading eight slabs, and that
+// makes nothing.
 func tierOpts(p *plan.Plan, dram int64) TierOptions {
 	slab := float64(p.Params.SlabBytes())
-	return TierOptions{
-		DRAM: dram, Reserve: 1 << 20, Profile: "test",
+	return TierOptions{DRAM: dram, Reserve: 1 << 20, Profile: "test", Machine: Machine{
 		StepSeconds: func(int) float64 { return 8e-3 },
-		ReadBps:     slab * 1e3, WriteBps: slab * 500, Latency: 1e-4,
-	}
+		Tier:        backend.TierProfile{ReadBps: slab * 1e3, WritBps: slab * 500, Latency: 1e-4},
+	}}
 }
 
 // Every budget from the least possible to one that holds everything yields a
-// valid tier plan, the same each time, whose traffic does not grow with the
-// budget beyond what prefetching trades for time.
+// valid tier plan, the same each time, that takes no longer with more memory and
+// does not read less than the bound.
 func TestTieringBudgetSweep(t *testing.T) {
-	for seed := range uint64(25) {
+	for seed := range uint64(8) {
 		p := plantest.Random(seed, plantest.Config{Steps: 150, Keys: 12, Special: 2})
+		if seed%2 == 1 { // keys of which steps touch parts
+			p = tierProgram(rand.New(rand.NewPCG(seed, 1)), 100)
+		}
 		slab := int64(p.Params.SlabBytes())
-		least := TierLeast(p, 1<<20)
-		all, err := Tiering(p, tierOpts(p, 0))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if all.BytesRead != all.BytesBound || all.BytesWritten != 0 {
-			t.Errorf("seed %d: without a bound %d bytes are read and %d written, the lower bound is %d", seed, all.BytesRead, all.BytesWritten, all.BytesBound)
-		}
-		for _, extra := range []int64{0, 1, 2, 5, 10, 20, 50, 100, 500, 5000} {
-			tier, err := Tiering(p, tierOpts(p, least+extra*slab))
+		for i, f := range tierForms {
+			p.Tier = &plan.Tier{Forms: f}
+			opts := func(dram int64) TierOptions {
+				o := tierOpts(p, dram)
+				o.MakeSeconds = func(plan.ObjectID) float64 { return 0.3e-3 }
+				o.Tier.Addressable = seed%3 == 2
+				return o
+			}
+			least := TierLeast(p, 1<<20)
+			all, err := Tiering(p, opts(0))
 			if err != nil {
-				t.Fatalf("seed %d, least + %d: %v", seed, extra, err)
+				t.Fatal(err)
 			}
-			if err := CheckTier(p, tier); err != nil {
-				t.Fatalf("seed %d, least + %d: %v", seed, extra, err)
+			if all.BytesRead != all.BytesBound || all.BytesWritten != 0 {
+				t.Errorf("seed %d, forms %d: without a bound %d bytes are read and %d written, the lower bound is %d", seed, i, all.BytesRead, all.BytesWritten, all.BytesBound)
 			}
-			if tier.BytesRead < tier.BytesBound || tier.Seconds < all.Seconds-1e-9 {
-				t.Errorf("seed %d, least + %d: reads %d of at least %d in %.4f s, without a bound %.4f s", seed, extra, tier.BytesRead, tier.BytesBound, tier.Seconds, all.Seconds)
-			}
-			again, err := Tiering(p, tierOpts(p, least+extra*slab))
-			if err != nil || !reflect.DeepEqual(tier, again) {
-				t.Fatalf("seed %d, least + %d: planned twice, two results", seed, extra)
+			for _, extra := range []int64{0, 1, 2, 5, 10, 20, 50, 100, 500, 5000} {
+				tier, err := Tiering(p, opts(least+extra*slab))
+				if err != nil {
+					t.Fatalf("seed %d, forms %d, least + %d: %v", seed, i, extra, err)
+				}
+				if err := CheckTier(p, tier); err != nil {
+					t.Fatalf("seed %d, forms %d, least + %d: %v", seed, i, extra, err)
+				}
+				if tier.BytesRead-tier.BytesWritten < tier.BytesBound || tier.Seconds < all.Seconds/1.02 {
+					t.Errorf("seed %d, forms %d, least + %d: reads %d of at least %d in %.4f s, without a bound %.4f s", seed, i, extra, tier.BytesRead, tier.BytesBound, tier.Seconds, all.Seconds)
+				}
+				if tier.Forms != f || tier.PeakSlabs > tier.ArenaSlabs {
+					t.Errorf("seed %d, forms %d, least + %d: forms %v, %d slabs of %d", seed, i, extra, tier.Forms, tier.PeakSlabs, tier.ArenaSlabs)
+				}
+				if extra != 10 && extra != 100 {
+					continue
+				}
+				again, err := Tiering(p, opts(least+extra*slab))
+				if err != nil || !reflect.DeepEqual(tier, again) {
+					t.Fatalf("seed %d, forms %d, least + %d: planned twice, two results", seed, i, extra)
+				}
 			}
 		}
 	}
@@ -62,6 +83,9 @@ func TestTieringBudgetSweep(t *testing.T) {
 func TestTieringLeastBudgetIsExact(t *testing.T) {
 	for seed := range uint64(20) {
 		p := plantest.Random(seed, plantest.Config{})
+		if f := tierForms[seed%6]; f != (plan.Forms{}) {
+			p.Tier = &plan.Tier{Forms: f}
+		}
 		least := TierLeast(p, 1<<20)
 		if _, err := Tiering(p, tierOpts(p, least)); err != nil {
 			t.Fatal(err)
@@ -77,64 +101,185 @@ func TestTieringLeastBudgetIsExact(t *testing.T) {
 	}
 }
 
-// Belady's rule is optimal for objects of one size, so no other policy reads
-// less; least-recently-used must read at least as much.
-func TestTieringReadsNoMoreThanLRU(t *testing.T) {
-	for seed := range uint64(20) {
-		p := plantest.Random(seed, plantest.Config{Levels: 1, Steps: 200, Keys: 30, Plains: 1, OneShot: 0, Live: 3})
-		tr := newTierTrace(p, plan.Tier{})
-		room := tr.least + 40
-		stays, _ := tr.belady(room, room)
-		read := int32(0)
-		for _, s := range stays {
-			if s.fetch {
-				read += tr.size[s.obj]
+// A plan that has no tier plan yet runs within its least budget in the forms that
+// need least, whatever costs least elsewhere, and then TierLeast speaks of the
+// forms that were chosen.
+func TestTieringChoosesFormsThatFit(t *testing.T) {
+	for seed := range uint64(10) {
+		p := plantest.Random(seed, plantest.Config{Steps: 100, Special: 2})
+		least := TierLeast(p, 1<<20)
+		for _, extra := range []int64{0, 1, 50, 1000} {
+			o := tierOpts(p, least+extra*int64(p.Params.SlabBytes()))
+			o.MakeSeconds = func(plan.ObjectID) float64 { return 1e-6 }
+			tier, err := Tiering(p, o)
+			if err != nil {
+				t.Fatalf("seed %d, least + %d: %v", seed, extra, err)
 			}
-		}
-		if lru := tierLRU(tr, room); read > lru {
-			t.Errorf("seed %d: Belady reads %d slabs, LRU %d", seed, read, lru)
+			if err := CheckTier(p, tier); err != nil {
+				t.Fatalf("seed %d, least + %d: %v", seed, extra, err)
+			}
+			if extra == 1000 && (tier.Forms.Compact == 0 || !tier.Forms.Seeds) {
+				t.Errorf("seed %d: forms %+v where making costs next to nothing", seed, tier.Forms)
+			}
+			q := *p
+			q.Tier = tier
+			if l := TierLeast(&q, 1<<20); l > o.DRAM || l < least {
+				t.Errorf("seed %d, least + %d: the forms chosen need %d of %d bytes", seed, extra, l, o.DRAM)
+			}
 		}
 	}
 }
 
-// tierLRU counts the slabs that a least-recently-used cache reads.
-func tierLRU(t *tierTrace, room int32) int32 {
-	var order []plan.ObjectID // least recent first
-	used, read := int32(0), int32(0)
-	seen := map[plan.ObjectID]bool{}
-	for s := 0; s <= t.n; s++ {
-		now := t.obj[t.ptr[s]:t.ptr[s+1]]
-		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
-			o := t.obj[i]
-			if k := slices.Index(order, o); k >= 0 {
-				order = slices.Delete(order, k, k+1)
-			} else {
-				used += t.size[o]
-				if tierFixed(t.p.Objects[o].Role) || seen[o] {
-					read += t.size[o]
-				}
-				seen[o] = true
-			}
-			order = append(order, o)
+// Slabs are of one size, so that Belady's rule is optimal for what is only read:
+// on small traces nothing reads less, as a search through all ways to run shows.
+// Objects of several slabs leave in part.
+func TestTieringReadsTheLeast(t *testing.T) {
+	partly := false
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 0x6d696e))
+		p := plantest.Random(1, plantest.Config{Levels: 3, Steps: 1, Keys: 1, Plains: 1, Outputs: 1})
+		in, out := p.Inputs[0].Objects[0], p.Outputs[0].Objects[0]
+		p.Steps, p.Plains = nil, nil
+		p.Objects[in].Type.Level, p.Objects[out].Type = 0, ir.Type{Kind: ir.CipherKind, Encrypted: true}
+		var weights []plan.ObjectID
+		var first []int // slab of each
+		slabs := 0
+		for slabs < 6+rng.IntN(4) {
+			level := rng.IntN(3)
+			p.Objects = append(p.Objects, plan.Object{Role: plan.RolePlain, Plain: int32(len(p.Plains)), Type: ir.Type{Kind: ir.PlainKind, Level: level}, Layer: -1})
+			p.Plains = append(p.Plains, ir.SlotData{Period: 1})
+			weights, first = append(weights, plan.ObjectID(len(p.Objects)-1)), append(first, slabs)
+			slabs += level + 1
 		}
-		for k := 0; used > room && k < len(order); {
-			if o := order[k]; !slices.Contains(now, o) {
-				order = slices.Delete(order, k, k+1)
-				used -= t.size[o]
-				continue
+		var uses []uint // slabs of each step
+		op := ir.OpHEMulPlain
+		for i := range 14 {
+			k := rng.IntN(len(weights))
+			args := []plan.ObjectID{in, weights[k]}
+			if i > 0 {
+				op, args = ir.OpHEMacPlain, []plan.ObjectID{out, in, weights[k]}
 			}
-			k++
+			p.Steps = append(p.Steps, plan.Step{Op: op, Args: args, Out: out, Layer: -1})
+			uses = append(uses, (1<<p.Slabs(weights[k])-1)<<first[k])
 		}
-		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
-			if int(t.next[i]) > t.n {
-				if k := slices.Index(order, t.obj[i]); k >= 0 {
-					order = slices.Delete(order, k, k+1)
-					used -= t.size[t.obj[i]]
+		tr := newTierTrace(p, &plan.Forms{})
+		for extra := range 6 {
+			room := int(tr.least) + extra
+			o := tierOpts(p, 0)
+			s := newTierSearch(tr, &o, plan.Forms{}, int64(room))
+			s.try(tierVariant{price: 1})
+			tier := s.best().tier
+			if err := CheckTier(p, tier); err != nil {
+				// The bound is that of Tiering.
+				b, err2 := TierBound(p, tier)
+				tier.BytesBound = b.Belady
+				if err = CheckTier(p, tier); err != nil || err2 != nil {
+					t.Fatal(err, err2)
 				}
+			}
+			want := leastReads(uses, slabs, room-p.Slabs(in)-p.Slabs(out))
+			if got := int(tier.BytesRead) / p.Params.SlabBytes(); got != want {
+				t.Fatalf("seed %d, %d slabs of %d: %d are read, %d would do", seed, room, slabs, got, want)
+			}
+			for _, a := range tier.Actions {
+				partly = partly || a.Kind == plan.ActDrop && int(a.Count) < p.Slabs(a.Obj)
 			}
 		}
 	}
-	return read
+	if !partly {
+		t.Error("nothing ever leaves in part")
+	}
+}
+
+// leastReads searches all ways to run steps that touch sets of slabs with room
+// for so many, for the one that reads the fewest.
+func leastReads(uses []uint, slabs, room int) int {
+	const never = 1 << 30
+	cost := make([]int, 1<<slabs) // with these slabs in DRAM
+	for i := range cost {
+		cost[i] = never
+	}
+	cost[0] = 0
+	for _, use := range uses {
+		after := make([]int, len(cost))
+		for i := range after {
+			after[i] = never
+		}
+		for have, c := range cost {
+			if c == never {
+				continue
+			}
+			c += bits.OnesCount(use &^ uint(have))
+			all := uint(have) | use
+			for keep := all; ; keep = (keep - 1) & all { // every subset
+				if keep&use == use && bits.OnesCount(keep) <= room {
+					after[keep] = min(after[keep], c)
+				}
+				if keep == 0 {
+					break
+				}
+			}
+		}
+		cost = after
+	}
+	return slices.Min(cost)
+}
+
+// Where the least traffic takes the most time, there is a plan between: what is
+// cheap to make is made again, what is dear is read where both can be.
+func TestTieringTradesReadingForMaking(t *testing.T) {
+	p := plantest.Deep(plantest.DeepConfig{LogN: 8, Layers: 3, Diagonals: 40, Babies: 8})
+	p.Tier = &plan.Tier{Forms: plan.Forms{Compact: 2, Seeds: true, Twice: plan.TwiceAll}}
+	budget := TierLeast(p, 1<<20) + 60*int64(p.Params.SlabBytes())
+	plans := func(makes float64) *plan.Tier {
+		o := tierOpts(p, budget)
+		o.MakeSeconds = func(plan.ObjectID) float64 { return makes }
+		tier, err := Tiering(p, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckTier(p, tier); err != nil {
+			t.Fatal(err)
+		}
+		return tier
+	}
+	cheap, dear := plans(1e-6), plans(10e-3)
+	if cheap.BytesRead*3 > dear.BytesRead*2 {
+		t.Errorf("%d bytes are read where making costs nothing, %d where it costs ten times as much as reading", cheap.BytesRead, dear.BytesRead)
+	}
+	made := func(t *plan.Tier) (n int32) {
+		for _, a := range t.Actions {
+			if a.Kind == plan.ActMake {
+				n += a.Count
+			}
+		}
+		return n
+	}
+	if a, b := made(cheap), made(dear); a == 0 || b*2 > a {
+		t.Errorf("%d slabs are made where that costs nothing, %d where it costs ten times as much as reading", a, b)
+	}
+}
+
+// What one step uses is used where it lies, if the slow tier can be addressed and
+// is quick; nothing is mapped otherwise.
+func TestTieringMaps(t *testing.T) {
+	p := tierStream(100)
+	o := tierOpts(p, 0)
+	o.DRAM = TierLeast(p, o.Reserve)
+	for _, addressable := range []bool{false, true} {
+		o.Tier.Addressable = addressable
+		tier, err := Tiering(p, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckTier(p, tier); err != nil {
+			t.Fatal(err)
+		}
+		mapped := slices.ContainsFunc(tier.Actions, func(a plan.Action) bool { return a.Kind == plan.ActMap })
+		if mapped != addressable {
+			t.Errorf("addressable %v: mapped %v", addressable, mapped)
+		}
+	}
 }
 
 // Streaming diagonals must overlap with computing: with room for a few of them
@@ -187,7 +332,9 @@ func TestTieringIsFast(t *testing.T) {
 		t.Skip("times a large plan")
 	}
 	p := plantest.Random(1, plantest.Config{Steps: 100_000, Keys: 200, Plains: 2000, Live: 40})
+	p.Tier = &plan.Tier{Forms: plan.Forms{Compact: 2, Seeds: true}}
 	o := tierOpts(p, 0)
+	o.MakeSeconds = func(plan.ObjectID) float64 { return 0.3e-3 }
 	o.DRAM = TierLeast(p, o.Reserve) + 800*int64(p.Params.SlabBytes())
 	began := time.Now()
 	tier, err := Tiering(p, o)
@@ -198,7 +345,8 @@ func TestTieringIsFast(t *testing.T) {
 	if err := CheckTier(p, tier); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d steps, %d objects, %d actions in %v", len(p.Steps), len(p.Objects), len(tier.Actions), took)
+	events := newTierTrace(p, &p.Tier.Forms).slabs
+	t.Logf("%d steps, %d objects, %d slab events, %d actions in %v", len(p.Steps), len(p.Objects), events, len(tier.Actions), took)
 	if took > 20*time.Second {
 		t.Errorf("tiering took %v", took)
 	}
@@ -235,8 +383,12 @@ func TestTieringDeep(t *testing.T) {
 		if took > 5*time.Second {
 			t.Errorf("tiering for %d GiB took %v", budget>>30, took)
 		}
-		if tier.Forms.Compact == 0 || tier.BytesBound > whole/2 {
-			t.Errorf("the slow tier holds %d bytes of %d", tier.BytesBound, whole)
+		stored := int64(0)
+		for i := range p.Objects {
+			stored += int64(tier.Forms.Stored(p, plan.ObjectID(i))) * int64(p.Params.SlabBytes())
+		}
+		if tier.Forms.Compact == 0 || stored > whole/2 {
+			t.Errorf("the slow tier holds %d bytes of %d", stored, whole)
 		}
 		now := [3]any{tier.Forms.Compact, tier.Forms.Twice, tier.Forms.Seeds}
 		if budget == 0 {
@@ -249,14 +401,44 @@ func TestTieringDeep(t *testing.T) {
 	}
 }
 
+// BenchmarkTiering counts the slab events that are planned per second: touches of
+// slabs by steps, for one variant and for the whole search.
+func BenchmarkTiering(b *testing.B) {
+	p := plantest.Deep(plantest.DeepConfig{LogN: 16, Levels: 24, Special: 6, Layers: 20, Diagonals: 320, Babies: 16, Entries: 4, Products: 9})
+	p.Tier = &plan.Tier{Forms: plan.Forms{Compact: 2, Seeds: true}}
+	o := TierOptions{DRAM: 4 << 30, Reserve: TierReserve(&p.Params, 1), Machine: MachineOf(p, backend.DefaultProfile(), 1)}
+	for _, all := range []bool{false, true} {
+		b.Run(fmt.Sprintf("search=%v", all), func(b *testing.B) {
+			b.ReportAllocs()
+			events := int64(0)
+			for b.Loop() {
+				t := newTierTrace(p, &p.Tier.Forms)
+				room, err := t.arena(&o)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s := newTierSearch(t, &o, p.Tier.Forms, room)
+				if all {
+					s.all()
+				} else {
+					s.try(s.first())
+				}
+				events += t.slabs
+			}
+			b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "slab-events/s")
+		})
+	}
+}
+
 // What is compact is what takes less time to transform than to read.
 func TestCompactByCost(t *testing.T) {
 	for _, c := range []struct {
 		read, expand float64 // seconds per slab
 		want         int
 	}{{1, 0, 2}, {1, 2, 0}, {1, 1, 0}, {1, 0.01, 2}, {1, 0.49, 2}, {1, 0.51, 3}, {1, 0.9, 11}} {
-		p := &ir.Params{LogN: 9, Ring: ir.RingStandard}
-		o := TierOptions{ReadBps: 4096 / c.read, ExpandSeconds: func(int) float64 { return c.expand }}
+		p := &plan.Plan{Params: ir.Params{LogN: 9, Ring: ir.RingStandard}, Objects: []plan.Object{{Role: plan.RolePlain}}}
+		o := TierOptions{Machine: Machine{MakeSeconds: func(plan.ObjectID) float64 { return c.expand }}}
+		o.Tier.ReadBps = 4096 / c.read
 		got := o.compact(p)
 		if got != c.want {
 			t.Errorf("reading a slab %g s, transforming %g s: from %d slabs on, want %d", c.read, c.expand, got, c.want)

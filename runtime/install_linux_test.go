@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir/plan/plantest"
 	"github.com/home-fhe/home/passes"
 )
@@ -44,7 +45,7 @@ func TestProcessStaysWithinBudget(t *testing.T) {
 	e := &fakeEngine{params: &p.Params}
 	if dir := os.Getenv("HOME_TEST_BUDGET"); dir != "" {
 		LimitHeap(kept)
-		tier, err := passes.Tiering(p, passes.TierOptions{DRAM: budget, Reserve: kept, ReadBps: 1e9, WriteBps: 1e9})
+		tier, err := passes.Tiering(p, passes.TierOptions{DRAM: budget, Reserve: kept, Machine: passes.Machine{Tier: backend.TierProfile{ReadBps: 1e9, WritBps: 1e9}}})
 		if err != nil {
 			t.Fatal(err)
 		}

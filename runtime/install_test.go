@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/ir/plan/plantest"
 	"github.com/home-fhe/home/passes"
@@ -31,9 +32,22 @@ func tiered(t *testing.T, p *plan.Plan, extra int) { t.Helper(); tieredWith(t, p
 func tieredWith(t *testing.T, p *plan.Plan, extra int, expand func(int) float64, uniform float64) {
 	t.Helper()
 	slab := int64(p.Params.SlabBytes())
+	var makes func(plan.ObjectID) float64
+	if expand != nil {
+		makes = func(obj plan.ObjectID) float64 {
+			if p.Objects[obj].Role == plan.RoleKey {
+				return uniform
+			}
+			return expand(1)
+		}
+	}
 	tier, err := passes.Tiering(p, passes.TierOptions{
 		DRAM: passes.TierLeast(p, reserve) + int64(extra)*slab, Reserve: reserve,
-		StepSeconds: func(int) float64 { return 1e-4 }, ReadBps: 1e9, WriteBps: 5e8, Latency: 1e-4, ExpandSeconds: expand, UniformSeconds: uniform,
+		Machine: passes.Machine{
+			StepSeconds: func(int) float64 { return 1e-4 },
+			MakeSeconds: makes,
+			Tier:        backend.TierProfile{ReadBps: 1e9, WritBps: 5e8, Latency: 1e-4},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
