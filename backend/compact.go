@@ -25,24 +25,20 @@ type Compact interface {
 	Make(out Operand, source []byte, slabs []int32) error
 }
 
-// uniformNanos is what a uniform residue from a seed takes: half a block of
-// AES-256, with the instructions for it, and a comparison.
-const uniformNanos = 2.2
-
 // UniformSeconds predicts the time to make one slab of a key from a seed on one
 // core.
 func (p *Profile) UniformSeconds(par *ir.Params) float64 {
-	return 1e-9 * float64(par.N()) * uniformNanos
+	return 1e-9 * float64(par.N()) * p.Uniform
 }
 
 // ExpandSeconds predicts the time to make one slab of a plaintext from its
-// compact form on one core: a reduction, a transform and a product. Where the
-// slots repeat after points, the transform is shorter by as many times, down to
-// an eighth, and what it gives is copied.
+// compact form on one core: a reduction and a transform. Where the slots repeat
+// after points, the transform is shorter by as many times, down to an eighth, and
+// what it gives is copied.
 func (p *Profile) ExpandSeconds(par *ir.Params, points int) float64 {
 	gap := bits.Len(uint(par.Slots()/points)) - 1
 	if gap = min(gap, 3); gap <= 0 {
-		return 1e-9 * float64(par.N()) * (p.NTT*float64(par.LogN) + 2*p.Mul)
+		return 1e-9 * float64(par.N()) * (p.NTT*float64(par.LogN) + p.Reduce)
 	}
-	return 1e-9 * (float64(par.N()>>gap)*(p.NTT*float64(par.LogN-gap)+2*p.Mul) + float64(par.N())*p.Add)
+	return 1e-9 * (float64(par.N()>>gap)*(p.NTT*float64(par.LogN-gap)+p.Reduce) + float64(par.N())*p.Add)
 }

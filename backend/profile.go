@@ -15,35 +15,64 @@ import (
 // Profile is the cost model of a machine: how long the inner loops of CKKS take
 // per coefficient on one core, and how fast its memory tiers are. It is written
 // by `home characterize` and read with --profile.
+//
+// A step takes the time of its arithmetic and of the words that it moves between
+// DRAM and core; what it keeps in caches meanwhile costs nothing extra.
 type Profile struct {
 	Schema  int    `json:"schema"`
 	Machine string `json:"machine"` // for people
+	// Kernels that were timed; see backend/kernels. Empty where that was not recorded.
+	Kernels string `json:"kernels,omitempty"`
 	// Nanoseconds on one core. NTT is per coefficient and per butterfly stage
 	// (N*log2 N of them in a limb), all others per coefficient of a limb.
-	NTT    float64 `json:"ntt_ns"`
-	Mul    float64 `json:"mul_ns"`    // product, modular
-	Mac    float64 `json:"mac_ns"`    // product added to an accumulator
-	Add    float64 `json:"add_ns"`    // sum, copy or permutation
-	Extend float64 `json:"extend_ns"` // basis extension, per source limb and target limb
-	Encode float64 `json:"encode_ns"` // embedding of slot values, per coefficient and stage
+	NTT     float64 `json:"ntt_ns"`
+	Mul     float64 `json:"mul_ns"`               // product, modular
+	Mac     float64 `json:"mac_ns"`               // product added to an accumulator
+	Add     float64 `json:"add_ns"`               // sum or copy
+	Permute float64 `json:"permute_ns,omitempty"` // permutation; in schema 1 it costs what Add does
+	Extend  float64 `json:"extend_ns"`            // basis extension, per source limb and target limb
+	Prepare float64 `json:"prepare_ns,omitempty"` // the same, per source limb
+	Encode  float64 `json:"encode_ns"`            // embedding of slot values, per coefficient and stage
+	Memory  float64 `json:"memory_ns,omitempty"`  // a word of 8 bytes moved between DRAM and core
+	// Uniform is the time to make one residue of a key from its seed; Reduce that to
+	// reduce a coefficient of a plaintext modulo a prime, its transform apart.
+	Uniform float64 `json:"uniform_ns,omitempty"`
+	Reduce  float64 `json:"reduce_ns,omitempty"`
+	// Split is how many times faster a step becomes that two cores share; 0 where that
+	// was not measured.
+	Split float64 `json:"split,omitempty"`
 	// Memory tiers from fast to slow; the last one is the slow tier.
 	Tiers []TierProfile `json:"tiers"`
 }
 
 // TierProfile describes one memory tier.
 type TierProfile struct {
-	Name    string  `json:"name"`
+	Name string `json:"name"`
+	// Bytes per second that all cores together read and write.
 	ReadBps float64 `json:"read_bytes_per_second"`
 	WritBps float64 `json:"write_bytes_per_second"`
-	Latency float64 `json:"latency_seconds"`
+	Latency float64 `json:"latency_seconds"` // from asking to the first byte
 	// Addressable says that steps can work on the tier in place.
 	Addressable bool `json:"addressable,omitempty"`
 	// Depth is the number of transfers in flight at which the bandwidths hold; 0
 	// means that one is enough.
 	Depth int `json:"depth,omitempty"`
+	// CPU is the time that a core spends on each byte that is read, beside the steps.
+	CPU float64 `json:"cpu_seconds_per_byte,omitempty"`
 	// Source says where the figures come from: a measurement, or who published
 	// them and when.
 	Source string `json:"source,omitempty"`
+	// Table holds what was measured: bandwidths by size, concurrency and mix.
+	Table []TierPoint `json:"table,omitempty"`
+}
+
+// TierPoint is one measurement of a tier.
+type TierPoint struct {
+	Bytes   int     `json:"bytes"`   // of one transfer
+	Threads int     `json:"threads"` // transfers in flight
+	Reads   float64 `json:"reads"`   // share of the transfers that read; the others write
+	Bps     float64 `json:"bytes_per_second"`
+	Seconds float64 `json:"seconds"` // of one transfer, median
 }
 
 //go:embed profile_default.json
@@ -76,23 +105,53 @@ func parseProfile(b []byte) (*Profile, error) {
 	if err := json.Unmarshal(b, p); err != nil {
 		return nil, err
 	}
-	if p.Schema != 1 {
-		return nil, fmt.Errorf("schema %d, want 1", p.Schema)
+	if p.Schema < 1 || p.Schema > ProfileSchema {
+		return nil, fmt.Errorf("schema %d, want 1 to %d", p.Schema, ProfileSchema)
 	}
 	for _, c := range []float64{p.NTT, p.Mul, p.Mac, p.Add, p.Extend, p.Encode} {
 		if !(c > 0) || math.IsInf(c, 0) {
 			return nil, fmt.Errorf("a cost of %v nanoseconds; every cost must be positive", c)
 		}
 	}
+	for _, c := range []float64{p.Permute, p.Prepare, p.Memory, p.Uniform, p.Reduce} {
+		if !(c >= 0) || math.IsInf(c, 0) {
+			return nil, fmt.Errorf("a cost of %v nanoseconds; no cost may be negative", c)
+		}
+	}
+	if p.Split != 0 && !(p.Split >= 1 && p.Split <= 2) {
+		return nil, fmt.Errorf("two cores are %v times as fast as one; that must be from 1 to 2", p.Split)
+	}
+	if p.Schema == 1 { // what it did not know
+		p.Permute, p.Uniform, p.Reduce = p.Add, oldUniform, 2*p.Mul
+	}
 	if len(p.Tiers) == 0 {
 		return nil, fmt.Errorf("no memory tiers")
 	}
 	for _, t := range p.Tiers {
-		if !(t.ReadBps > 0) || !(t.WritBps > 0) || !(t.Latency >= 0) {
-			return nil, fmt.Errorf("tier %q: bandwidths must be positive", t.Name)
+		if err := t.Check(); err != nil {
+			return nil, err
 		}
 	}
 	return p, nil
+}
+
+// ProfileSchema is the schema of the profiles that are written. Schema 1 knew no
+// memory, permutation nor preparation costs.
+const ProfileSchema = 2
+
+// oldUniform is the cost of a uniform residue before it was part of profiles.
+const oldUniform = 2.2
+
+// Check reports a tier that cannot be.
+func (t *TierProfile) Check() error {
+	positive := func(x float64) bool { return x > 0 && !math.IsInf(x, 0) }
+	if !positive(t.ReadBps) || !positive(t.WritBps) {
+		return fmt.Errorf("tier %q: bandwidths must be positive", t.Name)
+	}
+	if !(t.Latency >= 0) || math.IsInf(t.Latency, 0) || !(t.CPU >= 0) || math.IsInf(t.CPU, 0) || t.Depth < 0 {
+		return fmt.Errorf("tier %q: latency, CPU time and depth cannot be negative", t.Name)
+	}
+	return nil
 }
 
 // Digest identifies the profile in plans: the first 16 hex digits of the
@@ -109,65 +168,131 @@ func (p *Profile) Digest() string {
 // Slow returns the slow tier.
 func (p *Profile) Slow() TierProfile { return p.Tiers[len(p.Tiers)-1] }
 
+// Work is what an operation asks of a core and of memory.
+type Work struct {
+	NTT                                     float64 // coefficients, times butterfly stages
+	Mul, Mac, Add, Permute, Extend, Prepare float64 // coefficients
+	Words                                   float64 // of 8 bytes, between DRAM and core
+}
+
+// seconds is the time of the work on one core.
+func (p *Profile) seconds(w *Work) float64 {
+	return 1e-9 * (p.NTT*w.NTT + p.Mul*w.Mul + p.Mac*w.Mac + p.Add*w.Add + p.Permute*w.Permute +
+		p.Extend*w.Extend + p.Prepare*w.Prepare + p.Memory*w.Words)
+}
+
 // Seconds predicts the time of one scheme operation on one core. level is that
 // of the result, except for a rescale, where it is that of the argument.
 func (p *Profile) Seconds(par *ir.Params, op ir.Op, level int) float64 {
-	n := float64(par.N())
-	ntt := p.NTT * n * float64(par.LogN)
+	w := WorkOf(par, op, level)
+	return p.seconds(&w)
+}
+
+// MemoryBytes is what one scheme operation moves between DRAM and core.
+func MemoryBytes(par *ir.Params, op ir.Op, level int) float64 {
+	w := WorkOf(par, op, level)
+	return 8 * w.Words
+}
+
+// WorkOf counts the work of one scheme operation as the encrypted engine does
+// it; level as in Profile.Seconds. Words are those of the operands, each read or
+// written once: a result that is no argument is read into the caches before it is
+// written, and counts twice.
+func WorkOf(par *ir.Params, op ir.Op, level int) Work {
 	q, np := float64(level+1), float64(len(par.P))
 	qp := q + np
 	digits := float64(par.Digits(level))
-	decompose := q*ntt + digits*qp*ntt - q*ntt + p.Extend*n*q*(qp-np)
-	gadget := 2 * digits * qp * n * p.Mac
-	modDown := func(polys float64) float64 { return polys * ((np+q)*ntt + p.Extend*n*np*q + p.Mul*n*q) }
-	permute := 2 * qp * n * p.Add
-	ns := 0.0
+	var w Work            // in limbs; a limb of transforms is that of all stages
+	decompose := func() { // coefficients, digits, their transforms
+		w.NTT += digits * qp
+		w.Prepare += q
+		w.Extend += q * (qp - min(np, q))
+	}
+	gadget := func() { // products of the digits with a key
+		w.Mac += 2 * digits * qp
+		w.Words += 2 * digits * qp
+	}
+	modDown := func(polys float64) {
+		w.NTT += polys * qp
+		w.Prepare += polys * np
+		w.Extend += polys * np * q
+		w.Mul += polys * q
+	}
 	switch op {
 	case ir.OpHEInput, ir.OpHEPlain, ir.OpHEKey, ir.OpHEOutput:
 	case ir.OpHEAdd, ir.OpHESub:
-		ns = 2 * q * n * p.Add
-	case ir.OpHEAddPlain, ir.OpHEAddConst:
-		ns = q * n * p.Add
-	case ir.OpHEMulPlain, ir.OpHEMulConst, ir.OpHELift:
-		ns = 2 * q * n * p.Mul
-	case ir.OpHEMacConst, ir.OpHEMacPlain:
-		ns = 2 * q * n * p.Mac
-	case ir.OpHEMul:
-		ns = 5*q*n*p.Mul + decompose + gadget + modDown(2) + 2*q*n*p.Add
-	case ir.OpHERescale:
-		ns = 2 * (q*ntt + q*n*p.Mul)
-	case ir.OpHERotate:
-		ns = decompose + gadget + modDown(2) + permute
-	case ir.OpHEDecompose:
-		ns = decompose
-	case ir.OpHEHoistRot:
-		ns = gadget + permute + q*n*p.Mul
+		w.Add, w.Words = 2*q, 7*q // half of them in place
+	case ir.OpHEAddPlain:
+		w.Mac, w.Add, w.Words = q, q, 7*q
+	case ir.OpHEAddConst:
+		w.Add, w.Words = 2*q, 6*q
+	case ir.OpHEMulPlain:
+		w.Mul, w.Words = 2*q, 7*q
+	case ir.OpHEMulConst, ir.OpHEMulI:
+		w.Mul, w.Words = 2*q, 6*q
+	case ir.OpHELift:
+		w.Mul, w.Add, w.Words = 2*q, 2*np, 6*q+4*np
+	case ir.OpHEMacConst:
+		w.Mac, w.Words = 2*q, 6*q
+	case ir.OpHEMacPlain:
+		w.Mac, w.Words = 2*q, 7*q
 	case ir.OpHEMulQP:
-		ns = 2 * qp * n * p.Mul
+		w.Mul, w.Words = 2*qp, 7*qp
 	case ir.OpHEMacQP:
-		ns = 2 * qp * n * p.Mac
-	case ir.OpHEGiant:
-		ns = modDown(1) + decompose + gadget + permute
+		w.Mac, w.Words = 2*qp, 7*qp
 	case ir.OpHEAddQP:
-		ns = 2 * qp * n * p.Add
+		w.Add, w.Words = 2*qp, 6*qp
+	case ir.OpHERescale:
+		w.NTT, w.Prepare, w.Extend, w.Mul, w.Words = 2*q, 2, 2*(q-1), 2*(q-1), 2*q+4*(q-1)
 	case ir.OpHEModDown:
-		ns = modDown(2)
+		modDown(2)
+		w.Words += 2*qp + 4*q
+	case ir.OpHEDecompose:
+		decompose()
+		w.Add, w.Words = q, q+2*digits*qp
+	case ir.OpHEMul:
+		decompose()
+		gadget()
+		modDown(2)
+		w.Mul, w.Add, w.Words = w.Mul+5*q, 2*q, w.Words+8*q
+	case ir.OpHERotate:
+		decompose()
+		gadget()
+		modDown(2)
+		w.Add, w.Permute, w.Words = q, 2*q, w.Words+6*q
 	case ir.OpHERealPart:
-		ns = decompose + gadget + modDown(2) + permute + 2*q*n*p.Add
-	case ir.OpHEMulI:
-		ns = 2 * q * n * p.Mul
+		decompose()
+		gadget()
+		modDown(2)
+		w.Add, w.Permute, w.Words = 3*q, 2*q, w.Words+6*q
+	case ir.OpHEHoistRot:
+		gadget()
+		w.Mac, w.Permute, w.Words = w.Mac+q, 2*qp, w.Words+digits*qp+q+4*qp
+	case ir.OpHEGiant:
+		modDown(1)
+		decompose()
+		gadget()
+		w.Add, w.Permute, w.Words = qp, 2*qp, w.Words+6*qp
 	case ir.OpHERaise:
 		// The small key switch; the large one needs one transform per limb for all
 		// digits, which are equal.
-		ns = 6*ntt + (q+qp)*(ntt+p.Extend*n) + gadget + modDown(2)
+		gadget()
+		modDown(2)
+		w.NTT, w.Add, w.Words = w.NTT+6+q+qp, 2*q+qp, w.Words+4*q
 	default:
 		panic("BUG: no cost for " + op.String())
 	}
-	return ns * 1e-9
+	n := float64(par.N())
+	for _, x := range []*float64{&w.Mul, &w.Mac, &w.Add, &w.Permute, &w.Extend, &w.Prepare, &w.Words} {
+		*x *= n
+	}
+	w.NTT *= n * float64(par.LogN)
+	return w
 }
 
 // EncodeSeconds predicts the time to encode one plaintext of the given kind.
 func (p *Profile) EncodeSeconds(par *ir.Params, k ir.Kind, level int) float64 {
 	n, stages := float64(par.N()), float64(par.LogN)
-	return 1e-9 * n * stages * (p.Encode + p.NTT*float64(par.Slabs(k, level)))
+	slabs := float64(par.Slabs(k, level))
+	return 1e-9 * n * (stages*(p.Encode+p.NTT*slabs) + p.Reduce*slabs)
 }

@@ -87,6 +87,10 @@ var made = sync.OnceValues(func() ([]*ir.Params, error) {
 // first.
 func Catalogue() ([]*ir.Params, error) { return made() }
 
+// BootCatalogue returns the parameters that bootstrap, from many levels to much
+// precision.
+func BootCatalogue() ([]*ir.Params, error) { return bootMade() }
+
 // bootMade caches the primes of bootEntries.
 var bootMade = sync.OnceValues(func() ([]*ir.Params, error) {
 	return params(bootEntries, func(e *bootEntry) *entry { return &e.entry }, ir.RingStandard, ir.SecretH192, (*ir.Params).CheckSecurity, (*ir.Params).CheckBootstrap)

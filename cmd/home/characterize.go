@@ -11,10 +11,10 @@ import (
 	goruntime "runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
@@ -28,56 +28,67 @@ type characterizeCmd struct {
 }
 
 func (*characterizeCmd) Help() string {
-	return `Times the operations of CKKS on one core and the memory tiers, and writes a cost profile for --profile. Run
-it on the machine that will run the plans, while nothing else runs there. It takes about half a minute and
-writes 256 MiB into the folder of the slow tier, which it removes again.
+	return `Times the operations of CKKS on one core, with operands that no cache holds, and the memory tiers by size and
+number of transfers, and writes a cost profile for --profile. Run it on the machine that will run the plans,
+while nothing else runs there. It takes a minute or two and 2 GiB of memory, and writes 1 GiB into the folder
+of the slow tier, which it removes again. HOME_KERNELS chooses the arithmetic that is timed.
 
   home characterize --pmem /mnt/pmem -o profile.json
   home compile model.onnx -o model.hplan --profile profile.json`
 }
 
-// tierProbe is how much is written to and read from a tier.
-const (
-	tierProbe = 256 << 20
-	tierPiece = 2 << 20
-	tierDepth = 4
-)
-
 func (c *characterizeCmd) Run(e *env) error {
 	if err := writable(c.Output); err != nil {
 		return err
 	}
-	prof := &backend.Profile{Schema: 1, Machine: machine()}
-	all, err := passes.Catalogue()
+	form, err := kernels.Chosen()
 	if err != nil {
 		return err
 	}
-	var timings []timing
-	for _, want := range []struct{ logN, levels int }{{13, 3}, {14, 6}, {15, 10}} {
-		i := slices.IndexFunc(all, func(p *ir.Params) bool { return p.LogN == want.logN && p.MaxLevel() >= want.levels })
-		if i < 0 {
-			continue
-		}
-		t, err := timeSteps(e, all[i], want.levels)
-		if err != nil {
-			return err
-		}
-		timings = append(timings, t...)
-	}
-	fitProfile(prof, timings)
-	dram, err := timeDRAM()
-	if err != nil {
-		return err
-	}
+	prof := &backend.Profile{Schema: backend.ProfileSchema, Machine: machine(), Kernels: form.String()}
 	dir := c.PMem
 	if dir == "" {
 		dir = "."
 	}
-	slow, err := timeTier(dir)
+	slow, err := timeTier(e, dir)
 	if err != nil {
 		return fmt.Errorf("--pmem %s: %w", dir, err)
 	}
+	dram, err := timeDRAM(e)
+	if err != nil {
+		return err
+	}
 	prof.Tiers = []backend.TierProfile{dram, slow}
+	real, err := passes.Catalogue()
+	if err != nil {
+		return err
+	}
+	deep, err := passes.BootCatalogue()
+	if err != nil {
+		return err
+	}
+	var timings []timing
+	for _, want := range []struct {
+		from   []*ir.Params
+		logN   int
+		levels []int
+	}{{real, 13, []int{3, 1}}, {real, 14, []int{6, 3}}, {real, 15, []int{10, 5}}, {real, 16, []int{20}}, {deep, 16, []int{26, 22, 18, 12, 9, 4, 2}}} {
+		i := slices.IndexFunc(want.from, func(p *ir.Params) bool { return p.LogN == want.logN && p.MaxLevel() >= want.levels[0] })
+		if i < 0 {
+			continue
+		}
+		t, err := timeSteps(e, want.from[i], want.levels)
+		if err != nil {
+			return err
+		}
+		timings = append(timings, t...)
+		if len(want.levels) > 2 && goruntime.NumCPU() > 1 {
+			if prof.Split, err = timeSplit(want.from[i], want.levels[len(want.levels)/2]); err != nil {
+				return err
+			}
+		}
+	}
+	fitProfile(prof, timings)
 	if err := reportFit(e.err, prof, timings); err != nil {
 		return err
 	}
@@ -102,8 +113,9 @@ func machine() string {
 	return fmt.Sprintf("one core of %d, %s, %s", goruntime.NumCPU(), name, goruntime.Version())
 }
 
-// timing is how long an operation takes at some parameters. For an encoding op
-// is OpHEPlain and kind says of what.
+// timing is how long something takes at some parameters: an operation; encoding
+// a plaintext of a kind, where op is OpHEPlain; or making a slab of it, or of a
+// key, from its source, where op is OpHEKey.
 type timing struct {
 	par     *ir.Params
 	op      ir.Op
@@ -112,76 +124,154 @@ type timing struct {
 	seconds float64
 }
 
-// measured lists the operations that are timed: kinds of their arguments and
-// result.
-var measured = []struct {
-	op   ir.Op
-	args []ir.Kind
-	out  ir.Kind
-}{
-	{ir.OpHEAdd, []ir.Kind{ir.CipherKind, ir.CipherKind}, ir.CipherKind},
-	{ir.OpHEMulPlain, []ir.Kind{ir.CipherKind, ir.PlainKind}, ir.CipherKind},
-	{ir.OpHEMul, []ir.Kind{ir.CipherKind, ir.CipherKind, ir.KeyKind}, ir.CipherKind},
-	{ir.OpHERescale, []ir.Kind{ir.CipherKind}, ir.CipherKind},
-	{ir.OpHERotate, []ir.Kind{ir.CipherKind, ir.KeyKind}, ir.CipherKind},
-	{ir.OpHEDecompose, []ir.Kind{ir.CipherKind}, ir.DigitsKind},
-	{ir.OpHEHoistRot, []ir.Kind{ir.CipherKind, ir.DigitsKind, ir.KeyKind}, ir.CipherQPKind},
-	{ir.OpHEMulQP, []ir.Kind{ir.CipherQPKind, ir.PlainQPKind}, ir.CipherQPKind},
-	{ir.OpHEMacQP, []ir.Kind{ir.CipherQPKind, ir.CipherQPKind, ir.PlainQPKind}, ir.CipherQPKind},
-	{ir.OpHEAddQP, []ir.Kind{ir.CipherQPKind, ir.CipherQPKind}, ir.CipherQPKind},
-	{ir.OpHEModDown, []ir.Kind{ir.CipherQPKind}, ir.CipherKind},
-	{ir.OpHEGiant, []ir.Kind{ir.CipherQPKind, ir.KeyKind}, ir.CipherQPKind},
+// name is what people call it.
+func (t *timing) name() string {
+	switch t.op {
+	case ir.OpHEPlain:
+		return "encode " + t.kind.String()
+	case ir.OpHEKey:
+		return "make a slab of " + t.kind.String()
+	}
+	return t.op.String()
 }
 
-// timeSteps times every operation at the given level and half of it.
-func timeSteps(e *env, p *ir.Params, top int) ([]timing, error) {
-	engine, err := lattigo.Open(p)
+// stepCase is an operation that is timed: kinds of its arguments and of its
+// result, where that is not the first argument.
+type stepCase struct {
+	op      ir.Op
+	args    []ir.Kind
+	out     ir.Kind
+	inPlace bool
+	complex bool // part of bootstrapping only
+	bits    int  // log2 of the scale of a constant
+}
+
+// measured lists every operation that plans contain.
+var measured = []stepCase{
+	{op: ir.OpHEAdd, args: []ir.Kind{ir.CipherKind, ir.CipherKind}, out: ir.CipherKind},
+	{op: ir.OpHEAddPlain, args: []ir.Kind{ir.CipherKind, ir.PlainKind}, out: ir.CipherKind},
+	{op: ir.OpHEAddConst, args: []ir.Kind{ir.CipherKind}, out: ir.CipherKind, bits: 30},
+	{op: ir.OpHEMulPlain, args: []ir.Kind{ir.CipherKind, ir.PlainKind}, out: ir.CipherKind},
+	{op: ir.OpHEMacPlain, args: []ir.Kind{ir.CipherKind, ir.CipherKind, ir.PlainKind}, inPlace: true},
+	{op: ir.OpHEMulConst, args: []ir.Kind{ir.CipherKind}, out: ir.CipherKind, bits: 30},
+	{op: ir.OpHEMacConst, args: []ir.Kind{ir.CipherKind, ir.CipherKind}, inPlace: true, bits: 30},
+	{op: ir.OpHEMul, args: []ir.Kind{ir.CipherKind, ir.CipherKind, ir.KeyKind}, out: ir.CipherKind},
+	{op: ir.OpHERescale, args: []ir.Kind{ir.CipherKind}, out: ir.CipherKind},
+	{op: ir.OpHERotate, args: []ir.Kind{ir.CipherKind, ir.KeyKind}, out: ir.CipherKind},
+	{op: ir.OpHEDecompose, args: []ir.Kind{ir.CipherKind}, out: ir.DigitsKind},
+	{op: ir.OpHEHoistRot, args: []ir.Kind{ir.CipherKind, ir.DigitsKind, ir.KeyKind}, out: ir.CipherQPKind},
+	{op: ir.OpHELift, args: []ir.Kind{ir.CipherKind}, out: ir.CipherQPKind},
+	{op: ir.OpHEMulQP, args: []ir.Kind{ir.CipherQPKind, ir.PlainQPKind}, out: ir.CipherQPKind},
+	{op: ir.OpHEMacQP, args: []ir.Kind{ir.CipherQPKind, ir.CipherQPKind, ir.PlainQPKind}, inPlace: true},
+	{op: ir.OpHEAddQP, args: []ir.Kind{ir.CipherQPKind, ir.CipherQPKind}, inPlace: true},
+	{op: ir.OpHEModDown, args: []ir.Kind{ir.CipherQPKind}, out: ir.CipherKind},
+	{op: ir.OpHEGiant, args: []ir.Kind{ir.CipherQPKind, ir.KeyKind}, out: ir.CipherQPKind},
+	{op: ir.OpHERealPart, args: []ir.Kind{ir.CipherKind, ir.KeyKind}, out: ir.CipherKind, complex: true},
+	{op: ir.OpHEMulI, args: []ir.Kind{ir.CipherKind}, out: ir.CipherKind, complex: true},
+	{op: ir.OpHERaise, args: []ir.Kind{ir.CipherKind, ir.SparseKeyKind, ir.KeyKind}, out: ir.CipherKind, complex: true},
+}
+
+// timeSteps times every operation, encoding and making at the given levels.
+func timeSteps(e *env, p *ir.Params, levels []int) ([]timing, error) {
+	engine, err := lattigo.Open(p, lattigo.Threads(1))
 	if err != nil {
 		return nil, err
 	}
 	defer engine.Close()
 	var out []timing
-	levels := []int{top, (top + 1) / 2}
 	bar := e.bar(fmt.Sprintf("operations, N = 2^%d", p.LogN), len(levels)*(len(measured)+2))
 	defer bar.stop()
-	for _, level := range levels {
-		for _, m := range measured {
-			s, err := timeStep(engine, m.op, m.args, m.out, level)
-			if err != nil {
-				return nil, fmt.Errorf("%s at level %d: %w", m.op, level, err)
-			}
-			out = append(out, timing{p, m.op, m.out, level, s})
-			bar.add(1)
+	for k, level := range levels {
+		o, err := newOperands(engine, level)
+		if err != nil {
+			return nil, err
 		}
-		for _, k := range []ir.Kind{ir.PlainKind, ir.PlainQPKind} {
-			s, err := timeEncode(engine, k, level)
-			if err != nil {
-				return nil, fmt.Errorf("encoding at level %d: %w", level, err)
-			}
-			out = append(out, timing{p, ir.OpHEPlain, k, level, s})
-			bar.add(1)
+		t, err := timeLevel(e, o, p, level, bar)
+		if err == nil && k == 0 {
+			var made []timing
+			made, err = timeMaking(o, p, level)
+			t = append(t, made...)
 		}
-		if e.ctx.Err() != nil {
-			return nil, e.ctx.Err()
+		if err = errors.Join(err, o.close()); err != nil {
+			return nil, fmt.Errorf("N = 2^%d, level %d: %w", p.LogN, level, err)
 		}
+		out = append(out, t...)
 	}
 	return out, nil
 }
 
-// operands is a set of operands that is freed together.
+func timeLevel(e *env, o *operands, p *ir.Params, level int, bar *bar) ([]timing, error) {
+	var out []timing
+	for i := range measured {
+		bar.add(1)
+		m := &measured[i]
+		if m.complex && (p.Ring != ir.RingStandard || p.CheckBootstrap() != nil) {
+			continue
+		}
+		if err := e.ctx.Err(); err != nil {
+			return nil, err
+		}
+		s, err := o.time(i, level)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.op, err)
+		}
+		kind := m.out
+		if m.inPlace {
+			kind = m.args[0]
+		}
+		out = append(out, timing{p, m.op, kind, level, s})
+	}
+	for _, k := range []ir.Kind{ir.PlainKind, ir.PlainQPKind} {
+		bar.add(1)
+		s, err := timeEncode(o, k, level)
+		if err != nil {
+			return nil, fmt.Errorf("encoding: %w", err)
+		}
+		out = append(out, timing{p, ir.OpHEPlain, k, level, s})
+	}
+	return out, nil
+}
+
+// operands is a set of operands of one level, by kind, that is freed together.
 type operands struct {
 	engine backend.Engine
+	level  int
 	arena  *store.Arena
 	blocks []*store.Block
+	have   map[operandKey]backend.Operand
+	chill  [2][]byte
 }
 
-func newOperands(engine backend.Engine) (*operands, error) {
+type operandKey struct {
+	kind  ir.Kind
+	level int
+	n     int // among those of one step
+}
+
+// chillBytes is half of what is moved between two timed calls, so that the
+// operands of the next come from memory as they do in a run: more than the caches
+// that one core uses.
+const chillBytes = 48 << 20
+
+func newOperands(engine backend.Engine, level int) (*operands, error) {
 	a, err := store.NewArena(engine.SlabBytes(), 0, nil)
-	return &operands{engine: engine, arena: a}, err
+	o := &operands{engine: engine, level: level, arena: a, have: map[operandKey]backend.Operand{}}
+	for i := range o.chill {
+		o.chill[i] = make([]byte, chillBytes)
+		for k := range o.chill[i] {
+			o.chill[i][k] = byte(k)
+		}
+	}
+	return o, err
 }
 
-// make binds an operand over residues far below any prime.
-func (o *operands) make(k ir.Kind, level int) (backend.Operand, error) {
+// get binds an operand over residues far below any prime, or the one it bound
+// before.
+func (o *operands) get(k ir.Kind, level, n int) (backend.Operand, error) {
+	key := operandKey{k, level, n}
+	if x := o.have[key]; x != nil {
+		return x, nil
+	}
 	t := ir.Type{Kind: k, Encrypted: k != ir.PlainKind && k != ir.PlainQPKind, Level: level, Scale: ir.ScaleTwo(o.engine.Params().LogScale)}
 	b, err := o.arena.Alloc(o.engine.Slabs(t), store.Ciphertexts, "characterize")
 	if err != nil {
@@ -195,7 +285,9 @@ func (o *operands) make(k ir.Kind, level int) (backend.Operand, error) {
 			s[i], s[i+1], s[i+2] = byte(v), byte(v>>8), byte(v>>16)
 		}
 	}
-	return o.engine.Bind(t, b.Slabs)
+	x, err := o.engine.Bind(t, b.Slabs)
+	o.have[key] = x
+	return x, err
 }
 
 func (o *operands) close() error {
@@ -205,52 +297,139 @@ func (o *operands) close() error {
 	return o.arena.Close()
 }
 
-func timeStep(engine backend.Engine, op ir.Op, args []ir.Kind, out ir.Kind, level int) (_ float64, err error) {
-	o, err := newOperands(engine)
-	if err != nil {
-		return 0, err
+// time times row i of the operations that are measured.
+func (o *operands) time(i, level int) (float64, error) {
+	m := &measured[i]
+	used := map[ir.Kind]int{}
+	next := func(k ir.Kind, level int) (backend.Operand, error) {
+		used[k]++
+		return o.get(k, level, used[k])
 	}
-	defer func() { err = errors.Join(err, o.close()) }()
-	var operands []backend.Operand
-	for _, k := range args {
-		a, err := o.make(k, level)
+	var args []backend.Operand
+	for k, kind := range m.args {
+		at := level
+		if m.op == ir.OpHERaise && k < 2 {
+			at = 0
+		}
+		a, err := next(kind, at)
 		if err != nil {
 			return 0, err
 		}
-		operands = append(operands, a)
+		args = append(args, a)
 	}
-	var result backend.Operand
-	switch op {
-	case ir.OpHEMacQP, ir.OpHEAddQP:
-		result = operands[0] // in place
-	case ir.OpHERescale:
-		result, err = o.make(out, level-1)
+	var out backend.Operand
+	var err error
+	switch {
+	case m.inPlace:
+		out = args[0]
+	case m.op == ir.OpHERescale:
+		out, err = next(m.out, level-1)
 	default:
-		result, err = o.make(out, level)
+		out, err = next(m.out, level)
 	}
 	if err != nil {
 		return 0, err
 	}
-	step := &plan.Step{Op: op, Rot: 1}
-	return repeat(func() error { return engine.Exec(step, operands, result) })
+	step := &plan.Step{Op: m.op, Rot: 1, Const: 0.75, Scale: ir.ScaleTwo(m.bits)}
+	return o.cold(func() error { return o.engine.Exec(step, args, out) })
 }
 
-func timeEncode(engine backend.Engine, k ir.Kind, level int) (_ float64, err error) {
-	o, err := newOperands(engine)
-	if err != nil {
-		return 0, err
+// cold returns the time of f: the lower quartile of a few calls, between which the
+// caches are filled with something else.
+func (o *operands) cold(f func() error) (float64, error) {
+	var times []float64
+	for n, total := 0, 0.0; n < 7 || n < 19 && total < 0.02; n++ {
+		copy(o.chill[0], o.chill[1])
+		began := time.Now()
+		if err := f(); err != nil {
+			return 0, err
+		}
+		s := time.Since(began).Seconds()
+		times, total = append(times, s), total+s
 	}
-	defer func() { err = errors.Join(err, o.close()) }()
-	out, err := o.make(k, level)
-	if err != nil {
-		return 0, err
-	}
-	n := engine.Params().Slots()
+	slices.Sort(times)
+	return times[len(times)/4], nil
+}
+
+// sine is a plaintext that fills all slots.
+func sine(n int) *ir.SlotData {
 	d := &ir.SlotData{Period: n, Index: make([]int32, n), Value: make([]float64, n)}
 	for i := range n {
 		d.Index[i], d.Value[i] = int32(i), math.Sin(float64(i))
 	}
-	return repeat(func() error { return engine.Encode(d, out) })
+	return d
+}
+
+func timeEncode(o *operands, k ir.Kind, level int) (float64, error) {
+	out, err := o.get(k, level, 1)
+	if err != nil {
+		return 0, err
+	}
+	d := sine(o.engine.Params().Slots())
+	return repeat(func() error { return o.engine.Encode(d, out) })
+}
+
+// timeMaking times what makes slabs from their sources.
+func timeMaking(o *operands, p *ir.Params, level int) ([]timing, error) {
+	c, ok := o.engine.(backend.Compact)
+	if !ok {
+		return nil, nil
+	}
+	var out []timing
+	for _, k := range []ir.Kind{ir.PlainKind, ir.KeyKind} {
+		t := ir.Type{Kind: k, Encrypted: k == ir.KeyKind, Level: level, Scale: ir.ScaleTwo(p.LogScale)}
+		b, err := o.arena.Alloc(o.engine.Slabs(t), store.Ciphertexts, "characterize")
+		if err != nil {
+			return nil, err
+		}
+		o.blocks = append(o.blocks, b)
+		x, err := o.engine.Bind(t, b.Slabs)
+		if err != nil {
+			return nil, err
+		}
+		source := make([]byte, c.SeedBytes())
+		var made []int32
+		if k == ir.PlainKind {
+			source = make([]byte, o.engine.SlabBytes())
+			if err := c.EncodeCompact(sine(p.Slots()), t, source); err != nil {
+				return nil, err
+			}
+			for i := range b.Slabs {
+				made = append(made, int32(i))
+			}
+		} else {
+			for i := level + 1 + len(p.P); i < 2*(level+1+len(p.P)); i++ {
+				made = append(made, int32(i)) // the uniform half of the first digit
+			}
+		}
+		s, err := o.cold(func() error { return c.Make(x, source, made) })
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, timing{p, ir.OpHEKey, k, level, s / float64(len(made))})
+	}
+	return out, nil
+}
+
+// timeSplit returns how many times faster two cores run a key switch than one.
+func timeSplit(p *ir.Params, level int) (float64, error) {
+	var took [2]float64
+	row := slices.IndexFunc(measured, func(m stepCase) bool { return m.op == ir.OpHEMul })
+	for i := range took {
+		engine, err := lattigo.Open(p, lattigo.Threads(i+1))
+		if err != nil {
+			return 0, err
+		}
+		o, err := newOperands(engine, level)
+		if err == nil {
+			took[i], err = o.time(row, level)
+			err = errors.Join(err, o.close())
+		}
+		if err = errors.Join(err, engine.Close()); err != nil {
+			return 0, err
+		}
+	}
+	return math.Round(100*math.Max(1, math.Min(2, took[0]/took[1]))) / 100, nil
 }
 
 // repeat returns the shortest time of f over at least eight calls and 60 ms: what
@@ -270,20 +449,20 @@ func repeat(f func() error) (float64, error) {
 
 // costs are the constants of a profile that timings are linear in.
 func costs(p *backend.Profile) []*float64 {
-	return []*float64{&p.NTT, &p.Mul, &p.Mac, &p.Add, &p.Extend, &p.Encode}
+	return []*float64{&p.NTT, &p.Mul, &p.Mac, &p.Add, &p.Permute, &p.Extend, &p.Prepare, &p.Encode, &p.Memory, &p.Uniform, &p.Reduce}
 }
 
 // fitProfile finds the positive constants that predict the timings best. The
 // predictions are linear in the constants, so each timing is a row of a matrix
 // and its error is weighed by the time itself; constants are improved one by one
 // until nothing changes (coordinate descent on the non-negative least-squares
-// problem, which is convex).
+// problem, which is convex). Rows that are far off then count for less, so that a
+// timing that something disturbed does not bend the others (Huber's weights).
 func fitProfile(prof *backend.Profile, timings []timing) {
-	const least = 1e-3
 	constants := costs(prof)
-	rows := make([][]float64, len(timings))
+	rows, weight := make([][]float64, len(timings)), make([]float64, len(timings))
 	for i, t := range timings {
-		rows[i] = make([]float64, len(constants))
+		rows[i], weight[i] = make([]float64, len(constants)), 1
 		for k := range constants {
 			unit := new(backend.Profile)
 			*costs(unit)[k] = 1
@@ -291,21 +470,43 @@ func fitProfile(prof *backend.Profile, timings []timing) {
 		}
 	}
 	for _, c := range constants {
-		*c = 1
+		*c = 0.1
 	}
-	for range 20000 {
+	for range 30 {
+		descend(rows, weight, constants)
+		for i, row := range rows {
+			weight[i] = min(1, fitSlack/max(fitSlack, math.Abs(1-dotCosts(row, constants))))
+		}
+	}
+	for _, c := range constants {
+		*c = math.Round(*c*1e4) / 1e4
+	}
+}
+
+// fitSlack is the relative error beyond which a timing begins to count for less.
+const fitSlack = 0.08
+
+func dotCosts(row []float64, constants []*float64) float64 {
+	sum := 0.0
+	for k, c := range constants {
+		sum += row[k] * *c
+	}
+	return sum
+}
+
+// descend minimises the weighed sum of (1 - row·constants)² over constants of at
+// least a thousandth of a nanosecond.
+func descend(rows [][]float64, weight []float64, constants []*float64) {
+	const least = 1e-3
+	for range 2000 {
 		moved := 0.0
 		for k, c := range constants {
 			num, den := 0.0, 0.0
-			for _, row := range rows {
-				rest := 1.0
-				for j, d := range constants {
-					if j != k {
-						rest -= row[j] * *d
-					}
+			for i, row := range rows {
+				if row[k] != 0 {
+					num += weight[i] * row[k] * (1 - dotCosts(row, constants) + row[k]**c)
+					den += weight[i] * row[k] * row[k]
 				}
-				num += row[k] * rest
-				den += row[k] * row[k]
 			}
 			if den == 0 {
 				continue
@@ -314,19 +515,22 @@ func fitProfile(prof *backend.Profile, timings []timing) {
 			moved = math.Max(moved, math.Abs(next-*c)/next)
 			*c = next
 		}
-		if moved < 1e-9 {
+		if moved < 1e-6 {
 			break
 		}
-	}
-	for _, c := range constants {
-		*c = math.Round(*c*1e4) / 1e4
 	}
 }
 
 // predict is what a profile says of a timing.
 func (t *timing) predict(p *backend.Profile) float64 {
-	if t.op == ir.OpHEPlain {
+	switch t.op {
+	case ir.OpHEPlain:
 		return p.EncodeSeconds(t.par, t.kind, t.level)
+	case ir.OpHEKey:
+		if t.kind == ir.KeyKind {
+			return p.UniformSeconds(t.par)
+		}
+		return p.ExpandSeconds(t.par, t.par.Slots())
 	}
 	return p.Seconds(t.par, t.op, t.level)
 }
@@ -335,105 +539,21 @@ func (t *timing) predict(p *backend.Profile) float64 {
 func reportFit(w io.Writer, prof *backend.Profile, timings []timing) error {
 	t := newTable(1, 2, 3, 4, 5)
 	t.row("operation", "N", "level", "measured", "predicted", "ratio")
+	off := make([]float64, 0, len(timings))
 	for i := range timings {
 		x := &timings[i]
-		name := x.op.String()
-		if x.op == ir.OpHEPlain {
-			name = "encode " + x.kind.String()
-		}
-		t.row(name, fmt.Sprintf("2^%d", x.par.LogN), fmt.Sprint(x.level), seconds(x.seconds), seconds(x.predict(prof)), fmt.Sprintf("%.2f", x.predict(prof)/x.seconds))
+		p := x.predict(prof)
+		off = append(off, math.Abs(p/x.seconds-1))
+		t.row(x.name(), fmt.Sprintf("2^%d", x.par.LogN), fmt.Sprint(x.level), seconds(x.seconds), seconds(p), fmt.Sprintf("%.2f", p/x.seconds))
 	}
-	for _, x := range prof.Tiers {
-		t.row("tier "+x.Name, "", "", byteSize(x.ReadBps).String()+"/s read", byteSize(x.WritBps).String()+"/s written", seconds(x.Latency))
+	if err := t.write(w, ""); err != nil {
+		return err
 	}
-	return t.write(w, "")
-}
-
-// timeDRAM times copies between buffers that no cache holds.
-func timeDRAM() (backend.TierProfile, error) {
-	a, b := make([]byte, tierProbe), make([]byte, tierProbe)
-	for i := range a {
-		a[i] = byte(i)
-	}
-	s, err := repeat(func() error { copy(b, a); return nil })
-	if err != nil {
-		return backend.TierProfile{}, err
-	}
-	bps := math.Round(tierProbe / s)
-	return backend.TierProfile{Name: "dram", ReadBps: bps, WritBps: bps, Latency: 1e-7}, nil
-}
-
-// timeTier times the slow tier in dir, as the runtime uses it: pieces of 2 MiB,
-// several at once, without the page cache.
-func timeTier(dir string) (p backend.TierProfile, err error) {
-	tech, err := store.Detect(dir)
-	if err != nil {
-		return p, err
-	}
-	m, err := tech.Temp(dir)
-	if err != nil {
-		return p, err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	if err := m.Reserve(tierProbe); err != nil {
-		return p, err
-	}
-	arena, err := store.NewArena(tierPiece, 0, nil)
-	if err != nil {
-		return p, err
-	}
-	block, err := arena.Alloc(tierDepth, store.Ciphertexts, "characterize")
-	if err != nil {
-		return p, errors.Join(err, arena.Close())
-	}
-	defer func() {
-		block.Free()
-		err = errors.Join(err, arena.Close())
-	}()
-	for k, s := range block.Slabs { // bytes that a device cannot compress away
-		r := rand.New(rand.NewPCG(3, uint64(k)))
-		for i := 0; i < len(s); i += 8 {
-			v := r.Uint64()
-			for j := range 8 {
-				s[i+j] = byte(v >> (8 * j))
-			}
+	if slices.Sort(off); len(off) > 0 {
+		if _, err := fmt.Fprintf(w, "\nkernels %s; the fit is off by %.0f %% in the median, %.0f %% at most; words from memory at %s/s; two cores on one step: %.2f times as fast\n\n",
+			prof.Kernels, 100*off[len(off)/2], 100*off[len(off)-1], byteSize(8e9/prof.Memory), prof.Split); err != nil {
+			return err
 		}
 	}
-	all := func(f func(slabs [][]byte, off int64) error) error {
-		var wg sync.WaitGroup
-		errs := make([]error, tierDepth)
-		for k := range tierDepth {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				for off := int64(k) * tierPiece; off < tierProbe && errs[k] == nil; off += tierDepth * tierPiece {
-					errs[k] = f(block.Slabs[k:k+1], off)
-				}
-			}()
-		}
-		wg.Wait()
-		return errors.Join(errs...)
-	}
-	began := time.Now()
-	if err := errors.Join(all(m.WriteAt), m.Sync()); err != nil {
-		return p, err
-	}
-	write := time.Since(began).Seconds()
-	read := math.Inf(1)
-	for range 2 {
-		began = time.Now()
-		if err := all(m.ReadAt); err != nil {
-			return p, err
-		}
-		read = math.Min(read, time.Since(began).Seconds())
-	}
-	page := [][]byte{block.Slabs[0][:store.PageBytes]}
-	r := rand.New(rand.NewPCG(5, 8))
-	latency, err := repeat(func() error {
-		return m.ReadAt(page, r.Int64N(tierProbe/store.PageBytes)*store.PageBytes)
-	})
-	if err != nil {
-		return p, err
-	}
-	return backend.TierProfile{Name: tech.Name(), ReadBps: math.Round(tierProbe / read), WritBps: math.Round(tierProbe / write), Latency: latency}, nil
+	return reportTiers(w, prof)
 }
