@@ -18,6 +18,7 @@ type installCmd struct {
 	Threads int      `short:"t" placeholder:"N" help:"Keys and weights to prepare at once. Default: one per processor."`
 	JSON    bool     `help:"Print JSON."`
 
+	tierFlags
 	insecureFlag
 }
 
@@ -58,10 +59,15 @@ func (c *installCmd) Run(e *env) error {
 	if c.DRAM > 0 {
 		runtime.LimitHeap(reserve + p.PlainBytes()*4/3) // of which it takes three quarters
 	}
+	tech, slow, err := c.technology(c.PMem)
+	if err != nil {
+		return err
+	}
 	rep, err := runtime.Install(e.ctx, p, engine, keySource{keys}, c.PMem, runtime.InstallOptions{
-		Threads: threads, Budget: int64(c.DRAM), Reserve: reserve, Events: watch,
+		Threads: threads, Budget: int64(c.DRAM), Reserve: reserve, Technology: tech, Events: watch,
 	})
 	watch.stop()
+	sayImitation(e, slow)
 	if err != nil {
 		return err
 	}

@@ -134,7 +134,7 @@ func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOption
 	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, s.Close, func() error { watch.stop(); return nil })
+	undo = append(undo, s.Close, func() error { watch.stop(); sayImitation(e, s.slow); return nil })
 	return &network{
 		batch: batch, own: own, sample: sample, client: c.ClientOps, pre: pre, parallel: 1, close: closeAll, bits: preds,
 		run: func(ctx context.Context, a *ir.Array) (result, error) {
@@ -218,7 +218,7 @@ func (c *runCmd) serve(e *env) error {
 		return errors.Join(err, finish())
 	}
 	o := serverOptions{
-		keys: c.Keys, budget: int64(c.DRAM), pmem: c.PMem, threads: threads, profile: prof, insecure: c.Insecure, events: events,
+		keys: c.Keys, budget: int64(c.DRAM), pmem: c.PMem, tier: c.tierFlags, threads: threads, profile: prof, insecure: c.Insecure, events: events,
 		reuse: ct.Samples > batch, held: held,
 	}
 	o.fit(e, s.plan)
@@ -238,6 +238,7 @@ func (c *runCmd) serve(e *env) error {
 		}
 	}
 	watch.stop()
+	sayImitation(e, srv.slow)
 	if err = errors.Join(err, finish(), srv.Close()); err != nil {
 		return err
 	}

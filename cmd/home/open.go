@@ -123,7 +123,7 @@ func (f *compileFlags) network(e *env, s *subject, mode string, exact bool, sf *
 		return simNetwork(s.plan, pre, prof, threads)
 	case modeEncrypted:
 		own := *s.plan // the server lets go of parts that the report still wants
-		return encryptedNetwork(e, &own, pre, serverOptions{budget: int64(f.DRAM), pmem: sf.PMem, threads: threads, profile: prof, insecure: f.Insecure, reuse: true})
+		return encryptedNetwork(e, &own, pre, serverOptions{budget: int64(f.DRAM), pmem: sf.PMem, tier: sf.tierFlags, threads: threads, profile: prof, insecure: f.Insecure, reuse: true})
 	}
 	if s.plan == nil {
 		return clearNetwork(s.path, s.model.Graph, s.model.Client, pre, false)

@@ -13,10 +13,12 @@ import (
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/passes"
 	"github.com/home-fhe/home/runtime"
+	"github.com/home-fhe/home/runtime/store"
 )
 
 // serverFlags say with what means a plan runs on ciphertexts.
 type serverFlags struct {
+	tierFlags
 	PMem    string `name:"pmem" placeholder:"DIR" help:"Folder of the slow tier, for keys, weights and what does not fit in DRAM: persistent memory (a DAX file system), or files on a disk that stand in for it. Default with --dram: the folder tier beside the keys."`
 	Threads int    `short:"t" placeholder:"N" help:"Steps to run at once. Default: one per processor."`
 }
@@ -55,6 +57,7 @@ type server struct {
 	engine  backend.Engine
 	store   *runtime.Store
 	exec    *runtime.Executor
+	slow    *store.Throttle // where the slow tier is an imitation
 	setup   float64
 	closers []func() error
 }
@@ -64,6 +67,7 @@ type serverOptions struct {
 	keys     string
 	budget   int64 // of the whole process; 0 means that of the plan, or no bound
 	pmem     string
+	tier     tierFlags
 	threads  int
 	profile  *backend.Profile
 	insecure bool
@@ -115,19 +119,30 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 		return nil, err
 	}
 	s.closers = append(s.closers, s.engine.Close)
+	if o.profile, err = o.tier.profile(o.profile); err != nil {
+		return nil, err
+	}
 	if err := s.residency(&o); err != nil {
 		return nil, err
 	}
+	if o.tier.Imitate != "" && o.pmem == "" {
+		return nil, misuse("--imitate slows the slow tier down, and this run has none: add --dram or --pmem")
+	}
 	ro := runtime.Options{Threads: o.threads, Keys: keySource{s.keys}, Events: o.events, Reuse: o.reuse}
 	if o.pmem != "" {
+		tech, slow, err := o.tier.technology(o.pmem)
+		if err != nil {
+			return nil, err
+		}
+		s.slow = slow
 		rep, err := runtime.Install(ctx, p, s.engine, keySource{s.keys}, o.pmem, runtime.InstallOptions{
-			Threads: o.threads, Budget: p.Tier.Budget, Reserve: p.Tier.Reserve, Events: o.events,
+			Threads: o.threads, Budget: p.Tier.Budget, Reserve: p.Tier.Reserve, Technology: tech, Events: o.events,
 		})
 		if err != nil {
 			return nil, err
 		}
 		s.setup = rep.SetupSeconds
-		if s.store, err = runtime.OpenStore(p, s.engine, keySource{s.keys}.ID(), o.pmem, nil); err != nil {
+		if s.store, err = runtime.OpenStore(p, s.engine, keySource{s.keys}.ID(), o.pmem, tech); err != nil {
 			return nil, err
 		}
 		s.closers = append(s.closers, s.store.Close)

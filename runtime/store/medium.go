@@ -82,6 +82,26 @@ func Detect(dir string) (Technology, error) {
 	return File{}, nil
 }
 
+// Named returns a technology by the name that it has on the command line, for a
+// directory as in Detect: file, dax, mmap, or auto for what Detect finds.
+func Named(name, dir string) (Technology, error) {
+	found, err := Detect(dir)
+	if err != nil {
+		return nil, err
+	}
+	switch name {
+	case "", "auto", found.Name():
+		return found, nil
+	case "dax":
+		return nil, fmt.Errorf("%s is on no DAX file system: a file in it cannot be mapped with MAP_SYNC", dir)
+	case "file":
+		return File{}, nil
+	case "mmap":
+		return Mmap{}, nil
+	}
+	return nil, fmt.Errorf("there is no technology %q: file, dax, mmap or auto", name)
+}
+
 // syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
