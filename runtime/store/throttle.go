@@ -219,7 +219,7 @@ func (t *Throttle) pace(direction int, n int64, transfer func() error) error {
 	}
 	t.mu.Lock()
 	t.busy--
-	t.places = append(t.places, min(time.Since(due), 5*time.Millisecond))
+	t.places = append(t.places, min(time.Since(due), 20*time.Millisecond))
 	t.mu.Unlock()
 	t.freed.Signal()
 	return err

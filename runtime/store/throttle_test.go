@@ -45,7 +45,7 @@ func TestThrottlePaces(t *testing.T) {
 	} {
 		name := fmt.Sprintf("%.0f MB/s, %v, depth %d, %d bytes, %d at once", c.bps/1e6, c.latency, c.depth, c.piece, c.workers)
 		off := math.Inf(1)
-		for range 3 { // a busy machine may spoil one of them
+		for range 8 { // a busy machine may spoil some of them
 			th := NewThrottle(instantly{}, Imitation{ReadBps: c.bps, WriteBps: c.bps, Latency: c.latency, Depth: c.depth})
 			m, err := th.Temp("")
 			if err != nil {
