@@ -14,7 +14,8 @@ import (
 // reads is the trace: a point for every step, with the slabs that the step touches
 // and that were fetched or are mapped then, and a point for every ActMake of a
 // plaintext, with its source. Slabs that were computed cost nothing to touch.
-// Inputs and ciphertexts that come back from the slow tier are not counted.
+// Inputs are never counted, ciphertexts that come back from the slow tier only in
+// All. All figures are in bytes.
 type Bound struct {
 	// Cold counts every slab of the trace once: at first nothing is in DRAM.
 	Cold int64
@@ -27,6 +28,10 @@ type Bound struct {
 	// that were computed before it and are touched at it or later before they are
 	// computed or read anew.
 	Pinned int64
+	// All is the bound on Tier.BytesRead: on all that is fetched or mapped,
+	// ciphertexts that come back included. These compete for the arena with the
+	// rest, and one that leaves it between two uses has to be read again.
+	All int64
 	// Held is Pinned for those tier plans that also send ciphertexts away as the one
 	// at hand does: a ciphertext that is in DRAM from one of its uses to the next
 	// takes room all the while, in all of them.
@@ -79,6 +84,14 @@ type tierTouches struct {
 	madeStay, cipherStay []touchRange
 	// How many of these slabs stay, as differences from point to point.
 	madeDiff, cipherDiff []int32
+	// From one touch of a ciphertext to the next, inputs apart.
+	cipherGaps []cipherGap
+	cipherLast []int32 // last touch, -1 for none
+}
+
+type cipherGap struct {
+	from int32
+	tierGap
 }
 
 // tierPoint is a moment at which slabs are touched.
@@ -99,6 +112,7 @@ var noTouch = touchRange{-1, -1}
 func (t *tierTouches) init(points, slabs, objects int) {
 	t.points = make([]tierPoint, 0, points)
 	t.madeStay, t.cipherStay = slices.Repeat([]touchRange{noTouch}, slabs), slices.Repeat([]touchRange{noTouch}, objects)
+	t.cipherLast = slices.Repeat([]int32{-1}, objects)
 	t.madeDiff, t.cipherDiff = make([]int32, points+1), make([]int32, points+1)
 }
 
@@ -141,12 +155,18 @@ func (t *tierTouches) endMade(slab int) {
 	t.madeStay[slab] = noTouch
 }
 
-func (t *tierTouches) touchCipher(o plan.ObjectID) {
+// touchCipher records that a ciphertext is touched at the point at hand. It is
+// called once for each point.
+func (t *tierTouches) touchCipher(o plan.ObjectID, slabs int32) {
 	s, at := &t.cipherStay[o], int32(len(t.points))
 	if s.from < 0 {
 		s.from = at
 	}
 	s.to = at
+	if p := t.cipherLast[o]; p >= 0 && slabs > 0 {
+		t.cipherGaps = append(t.cipherGaps, cipherGap{p, tierGap{at, slabs}})
+	}
+	t.cipherLast[o] = at
 }
 
 // endCipher ends the stay of a ciphertext at its last touch.
@@ -201,24 +221,48 @@ func (t *tierTouches) between(slabs int) *tierGaps {
 	return g
 }
 
+// ciphers returns the gaps with those of ciphertexts, for which a touch costs
+// nothing unless the gap before it is lost.
+func (g *tierGaps) ciphers(t *tierTouches) *tierGaps {
+	n := len(t.points)
+	all := &tierGaps{need: make([]int, n), from: make([]int, 1, n+1), touches: g.touches, distinct: g.distinct}
+	slices.SortStableFunc(t.cipherGaps, func(a, b cipherGap) int { return int(b.from) - int(a.from) })
+	rest := t.cipherGaps
+	for i := range n {
+		at := n - 1 - i
+		all.need[at] = g.need[at] + t.points[at].cipher
+		all.gaps = append(all.gaps, g.gaps[g.from[i]:g.from[i+1]]...)
+		for ; len(rest) > 0 && int(rest[0].from) == at; rest = rest[1:] {
+			all.gaps = append(all.gaps, rest[0].tierGap)
+			all.touches += int64(rest[0].slabs)
+		}
+		all.from = append(all.from, len(all.gaps))
+	}
+	return all
+}
+
 // bound computes the bounds from the trace of a finished replay.
 func (r *tierReplay) bound() Bound {
 	g := r.between(len(r.place))
 	n := len(r.points)
-	whole, pinned, held := make([]int, n), make([]int, n), make([]int, n)
+	whole, pinned, held, free := make([]int, n), make([]int, n), make([]int, n), make([]int, n)
 	made, cipher := 0, 0
 	for at := range n {
 		made += int(r.madeDiff[at])
 		cipher += int(r.cipherDiff[at])
 		whole[at] = r.t.ArenaSlabs
-		pinned[at] = whole[at] - made - r.points[at].cipher
-		held[at] = whole[at] - made - cipher
+		free[at] = whole[at] - made
+		pinned[at] = free[at] - r.points[at].cipher
+		held[at] = free[at] - cipher
 	}
 	slab := int64(r.p.Params.SlabBytes())
-	return Bound{
+	b := Bound{
 		Cold: slab * g.distinct, Belady: slab * g.misses(whole, r.maps), Pinned: slab * g.misses(pinned, r.maps), Held: slab * g.misses(held, r.maps),
 		Touches: g.touches, Distinct: g.distinct, Points: n,
 	}
+	// Where slabs may be mapped, the room of a step's ciphertexts is not seen in All.
+	b.All = max(b.Pinned, slab*g.ciphers(&r.tierTouches).misses(free, r.maps))
+	return b
 }
 
 // misses returns the touches less the largest number of slabs that can be kept from

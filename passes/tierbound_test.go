@@ -175,6 +175,35 @@ func TestTierBoundIsBelady(t *testing.T) {
 			if want := tierMIN(w.trace, w.maps, func(int) int { return small.ArenaSlabs }) * slab; b.Belady != want {
 				t.Errorf("arena of %d: the bound is %d, Belady %d", small.ArenaSlabs, b.Belady, want)
 			}
+			// What is made and what the step's ciphertexts take is not for the rest; and
+			// ciphertexts compete with the rest, their first touch apart.
+			made := make([]int, len(w.trace))
+			for _, x := range w.stays {
+				for at := x[0]; at <= x[1]; at++ {
+					made[at]++
+				}
+			}
+			if want := tierMIN(w.trace, w.maps, func(at int) int { return small.ArenaSlabs - made[at] - len(w.ciphers[at]) }) * slab; b.Pinned != want {
+				t.Errorf("arena of %d: the bound with steps pinned is %d, Belady %d", small.ArenaSlabs, b.Pinned, want)
+			}
+			all, inputs, first := make([][]tierID, len(w.trace)), make([]int, len(w.trace)), map[tierID]bool{}
+			for at := range all {
+				all[at] = slices.Clone(w.trace[at])
+				for _, id := range w.ciphers[at] {
+					if p.Objects[id.obj].Role == plan.RoleInput {
+						inputs[at]++
+					} else {
+						all[at], first[id] = append(all[at], id), true
+					}
+				}
+				if w.maps {
+					inputs[at] = 0
+				}
+			}
+			want := tierMIN(all, w.maps, func(at int) int { return small.ArenaSlabs - made[at] - inputs[at] }) - int64(len(first))
+			if want = max(want*slab, b.Pinned); b.All != want {
+				t.Errorf("arena of %d: the bound with ciphertexts is %d, Belady %d", small.ArenaSlabs, b.All, want)
+			}
 			distinct, touches := map[tierID]bool{}, int64(0)
 			for _, point := range w.trace {
 				touches += int64(len(point))

@@ -51,9 +51,12 @@ func CheckTier(p *plan.Plan, t *plan.Tier) error {
 			return fmt.Errorf("%w: %s says %d, the replay finds %d", ErrTier, c.what, c.got, c.want)
 		}
 	}
-	for what, x := range map[string]float64{"seconds": t.Seconds, "stall_seconds": t.StallSeconds, "make_seconds": t.MakeSeconds} {
-		if !(x >= 0) || math.IsInf(x, 0) {
-			return fmt.Errorf("%w: %s is %v", ErrTier, what, x)
+	for _, c := range []struct {
+		what string
+		got  float64
+	}{{"seconds", t.Seconds}, {"stall_seconds", t.StallSeconds}, {"make_seconds", t.MakeSeconds}} {
+		if !(c.got >= 0) || math.IsInf(c.got, 0) {
+			return fmt.Errorf("%w: %s is %v", ErrTier, c.what, c.got)
 		}
 	}
 	return nil
@@ -127,6 +130,7 @@ func replayTier(p *plan.Plan, t *plan.Tier) (*tierReplay, error) {
 			}
 		}
 	}
+	r.outputs()
 	for o := range p.Objects {
 		if p.Objects[o].Role == plan.RoleTemp && r.resident[o] {
 			return nil, r.bad("%s is never dropped after its last use", r.object(plan.ObjectID(o)))
@@ -136,6 +140,22 @@ func replayTier(p *plan.Plan, t *plan.Tier) (*tierReplay, error) {
 		r.leaves(plan.ObjectID(o), 0, int(r.size[o]))
 	}
 	return r, nil
+}
+
+// outputs records that the outputs are read at the end.
+func (r *tierReplay) outputs() {
+	cipher := 0
+	seen := map[plan.ObjectID]bool{}
+	for _, port := range r.p.Outputs {
+		for _, o := range port.Objects {
+			if !seen[o] {
+				seen[o] = true
+				cipher += int(r.size[o])
+				r.useCipher(o)
+			}
+		}
+	}
+	r.closePoint(cipher)
 }
 
 // checkTierRoom checks the sizes that a tier plan states.
@@ -197,7 +217,7 @@ func (r *tierReplay) start() error {
 			}
 		}
 	}
-	makes := 0
+	makes := 0 // each may be a point
 	for i := range r.t.Actions {
 		if r.t.Actions[i].Kind == plan.ActMake {
 			makes++
@@ -291,16 +311,16 @@ func (r *tierReplay) act(i int, a *plan.Action) error {
 		return r.bad("action %d is of kind %d, which is unknown", i, a.Kind)
 	}
 	bad := func(first, end int, format string, args ...any) error {
-		return r.bad("action %d %s %s, %s", i, actionVerb[a.Kind], r.slabs(a.Obj, first, end), fmt.Sprintf(format, args...))
+		return r.bad("action %d %s %s: %s", i, actionVerb[a.Kind], r.slabs(a.Obj, first, end), fmt.Sprintf(format, args...))
 	}
 	first, end, n := int(a.First), int(a.First)+int(a.Count), int(r.size[a.Obj])
 	top := n
 	if _, source := r.t.Forms.StoredAt(r.p, a.Obj, n); source {
 		if top++; r.p.Objects[a.Obj].Role == plan.RoleKey && end == top {
-			return bad(n, top, "but the runtime holds the seeds of keys itself")
+			return bad(n, top, "the runtime holds the seeds of keys itself")
 		}
 	}
-	if a.Count < 1 || first < 0 || end > top {
+	if a.Count < 1 || first < 0 || first > top-int(a.Count) {
 		return r.bad("action %d %s %d slabs from slab %d on of %s, which has %d", i, actionVerb[a.Kind], a.Count, first, r.object(a.Obj), top)
 	}
 	if r.base[a.Obj] < 0 {
@@ -317,10 +337,10 @@ func (r *tierReplay) act(i int, a *plan.Action) error {
 	var err error
 	switch a.Kind {
 	case plan.ActFetch, plan.ActMap:
-		if err = refuse(there, "which are there already"); err != nil {
+		if err = refuse(there, "there already"); err != nil {
 			return err
 		}
-		if err = refuse(func(slab int) bool { _, ok := r.t.Forms.StoredAt(r.p, a.Obj, slab); return !ok }, "which the slow tier does not hold"); err != nil {
+		if err = refuse(func(slab int) bool { _, ok := r.t.Forms.StoredAt(r.p, a.Obj, slab); return !ok }, "the slow tier does not hold it"); err != nil {
 			return err
 		}
 		if a.Kind == plan.ActMap {
@@ -329,31 +349,31 @@ func (r *tierReplay) act(i int, a *plan.Action) error {
 		r.read += int64(a.Count)
 		return r.set(a, slabFetched)
 	case plan.ActMake:
-		if err = refuse(there, "which are there already"); err != nil {
+		if err = refuse(there, "there already"); err != nil {
 			return err
 		}
-		if err = refuse(func(slab int) bool { return !r.t.Forms.Makes(r.p, a.Obj, slab) }, "which cannot be computed: their form has no source for them"); err != nil {
+		if err = refuse(func(slab int) bool { return !r.t.Forms.Makes(r.p, a.Obj, slab) }, "it cannot be computed: its form has no source for it"); err != nil {
 			return err
 		}
 		if r.p.Objects[a.Obj].Role == plan.RolePlain {
 			if at[n] == slabAway {
-				return bad(first, end, "but their source is not there")
+				return bad(first, end, "its source is not there")
 			}
 			r.reads(a.Obj, n, n+1)
 			defer r.closePoint(0)
 		}
 		return r.set(a, slabMade)
 	case plan.ActDrop:
-		if err = refuse(func(slab int) bool { return at[slab] == slabAway }, "which are not there"); err != nil {
+		if err = refuse(func(slab int) bool { return at[slab] == slabAway }, "not there"); err != nil {
 			return err
 		}
 		if from, to, found := r.needed(a.Obj, first, end); found {
-			return bad(from, to, "which the step needs")
+			return bad(from, to, "the step needs it")
 		}
 		r.leaves(a.Obj, first, end)
 		return r.set(a, slabAway)
 	}
-	return bad(first, end, "but what is read-only is never written")
+	return bad(first, end, "what is read-only is never written")
 }
 
 // set moves slabs of a key or a plaintext.
@@ -405,17 +425,17 @@ func (r *tierReplay) actCipher(a *plan.Action, bad func(first, end int, format s
 	o, n := a.Obj, int(r.size[a.Obj])
 	role := r.p.Objects[o].Role
 	if a.First != 0 || int(a.Count) != n {
-		return bad(int(a.First), int(a.First)+int(a.Count), "but a ciphertext comes and goes whole, with its %d slabs", n)
+		return bad(int(a.First), int(a.First)+int(a.Count), "a ciphertext comes and goes whole, with its %d slabs", n)
 	}
 	switch a.Kind {
 	case plan.ActFetch:
 		switch {
 		case r.resident[o]:
-			return bad(0, n, "which are there already")
+			return bad(0, n, "there already")
 		case !r.exists[o]:
-			return bad(0, n, "which no step has computed yet")
+			return bad(0, n, "no step has computed it yet")
 		case !r.copied[o]:
-			return bad(0, n, "but no copy is kept of what they hold now")
+			return bad(0, n, "no copy is kept of its present content")
 		}
 		if role != plan.RoleInput {
 			r.read += int64(n)
@@ -425,11 +445,11 @@ func (r *tierReplay) actCipher(a *plan.Action, bad func(first, end int, format s
 	case plan.ActDrop, plan.ActSpill:
 		switch {
 		case !r.resident[o]:
-			return bad(0, n, "which are not there")
+			return bad(0, n, "not there")
 		case a.Kind == plan.ActSpill && role == plan.RoleInput:
-			return bad(0, n, "but what is read-only is never written")
+			return bad(0, n, "what is read-only is never written")
 		case r.step < len(r.p.Steps) && slices.Contains(r.p.Steps[r.step].Args, o):
-			return bad(0, n, "which the step needs")
+			return bad(0, n, "the step needs it")
 		}
 		if a.Kind == plan.ActSpill {
 			r.written += int64(n)
@@ -438,16 +458,16 @@ func (r *tierReplay) actCipher(a *plan.Action, bad func(first, end int, format s
 		switch {
 		case r.copied[o] || int(r.last[o]) < r.step:
 		case int(r.last[o]) == len(r.p.Steps):
-			return bad(0, n, "of which no copy is kept: they are needed until the end")
+			return bad(0, n, "no copy is kept, and it is needed until the end")
 		default:
-			return bad(0, n, "of which no copy is kept: they are needed until step %d", r.last[o])
+			return bad(0, n, "no copy is kept, and it is needed until step %d", r.last[o])
 		}
 		r.leaves(o, 0, n)
 		r.resident[o] = false
 		r.taken -= n
 		return nil
 	}
-	return bad(0, n, "but only keys and plaintexts can be had in that way")
+	return bad(0, n, "only keys and plaintexts can be had in that way")
 }
 
 // execute replays the step at hand.
@@ -461,12 +481,12 @@ func (r *tierReplay) execute(s *plan.Step) error {
 		if r.base[a] < 0 {
 			switch {
 			case !r.exists[a]:
-				return r.bad("the step needs %s, which no step has computed yet", r.object(a))
+				return r.bad("the step needs %s: no step has computed it yet", r.object(a))
 			case !r.resident[a]:
-				return r.bad("the step needs %s, which are not in DRAM", r.slabs(a, 0, n))
+				return r.bad("the step needs %s: not in DRAM", r.slabs(a, 0, n))
 			}
 			cipher += n
-			r.touchCipher(a)
+			r.useCipher(a)
 			continue
 		}
 		at := r.place[r.base[a]:][:n+1]
@@ -474,7 +494,7 @@ func (r *tierReplay) execute(s *plan.Step) error {
 		for _, span := range r.spans {
 			first, end := int(span.First), int(span.First)+int(span.Count)
 			if from, to, found := run(first, end, func(slab int) bool { return at[slab] == slabAway }); found {
-				return r.bad("the step needs %s, which are not in DRAM", r.slabs(a, from, to))
+				return r.bad("the step needs %s: not in DRAM", r.slabs(a, from, to))
 			}
 			r.reads(a, first, end)
 		}
@@ -493,11 +513,21 @@ func (r *tierReplay) execute(s *plan.Step) error {
 			return err
 		}
 		cipher += int(r.size[out])
-		r.touchCipher(out)
+		r.useCipher(out)
 	}
 	r.exists[out], r.copied[out] = true, false
 	r.closePoint(cipher)
 	return nil
+}
+
+// useCipher records that a ciphertext is used. That an input comes back costs the
+// slow tier nothing.
+func (r *tierReplay) useCipher(o plan.ObjectID) {
+	if r.p.Objects[o].Role == plan.RoleInput {
+		r.touchCipher(o, 0)
+	} else {
+		r.touchCipher(o, r.size[o])
+	}
 }
 
 // reads records that slabs first to end-1 of a key or a plaintext are read. Those
