@@ -506,6 +506,42 @@ func (s *Store) stretch(obj plan.ObjectID, first, count int) (at, n int, err err
 	return at, count, nil
 }
 
+// Addressable implements Mapper.
+func (s *Store) Addressable() bool {
+	for _, f := range s.files {
+		if !f.Addressable() {
+			return false
+		}
+	}
+	return len(s.files) > 0
+}
+
+// Map implements Mapper.
+func (s *Store) Map(obj plan.ObjectID, first, count int) (slabs [][]byte, check func() error, err error) {
+	pl := s.l.place[obj]
+	if pl.slabs == 0 {
+		return nil, nil, fmt.Errorf("%s is not installed", describe(s.p, obj))
+	}
+	for len(slabs) < count {
+		at, n, err := s.stretch(obj, first+len(slabs), count-len(slabs))
+		if err != nil {
+			return nil, nil, err
+		}
+		some, more, err := s.files[pl.kind].Map(pl.addr, at, n)
+		if err != nil {
+			return nil, nil, err
+		}
+		slabs = append(slabs, some...)
+		switch before := check; {
+		case before == nil:
+			check = more
+		case more != nil:
+			check = func() error { return errors.Join(before(), more()) }
+		}
+	}
+	return slabs, check, nil
+}
+
 // Write implements Slow.
 func (s *Store) Write(obj plan.ObjectID, first int, src [][]byte) error {
 	if s.spill == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/ir/plan/plantest"
+	"github.com/home-fhe/home/runtime/store"
 )
 
 // memory is a slow tier on the Go heap that holds what the fake engine and the fake
@@ -437,6 +439,62 @@ func TestRandomResidency(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// The same through tier files, read or used where they lie. What one plan has
+// installed serves another whose forms ask for less.
+func TestResidencyInstalled(t *testing.T) {
+	for _, tech := range []store.Technology{store.File{}, store.Mmap{}} {
+		if tech == (store.Mmap{}) && goruntime.GOOS != "linux" {
+			continue
+		}
+		seen := map[string]string{}
+		residencies(t, 2, func(t *testing.T, name string, p *plan.Plan, maps bool, _ int) {
+			e := &compactEngine{fakeEngine: &fakeEngine{params: &p.Params}}
+			print, err := p.Fingerprint()
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, again := seen[print]
+			if !again {
+				dir = t.TempDir()
+				seen[print] = dir
+				// First in both ways, which offers all that the others want.
+				forms := p.Tier.Forms
+				p.Tier.Forms = plan.Forms{Compact: 1, Seeds: true, Twice: plan.TwiceAll}
+				if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Technology: tech}); err != nil {
+					t.Fatal(err)
+				}
+				p.Tier.Forms = forms
+			}
+			if rep, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Technology: tech}); err != nil || rep.BytesWritten != 0 || rep.Present != rep.Objects {
+				t.Fatalf("%s: installs again: %+v, %v", name, rep, err)
+			}
+			if p.Tier.Forms.Compact == 3 { // and by itself
+				dir = t.TempDir()
+				if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Technology: tech}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := OpenStore(p, e, fakeKeys{}.ID(), dir, tech)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: s})
+			if err := errors.Join(err, s.Close()); err != nil {
+				if maps && tech == (store.File{}) && strings.Contains(err.Error(), "not byte-addressable") {
+					return
+				}
+				t.Fatalf("%s: %v", name, err)
+			}
+			if maps && tech == (store.File{}) {
+				t.Errorf("%s: slabs of a file are used in place", name)
+			}
+			if slow := rep.Tiers[1]; !sameOutputs(got, reference(t, p)) || slow.BytesRead+slow.BytesMapped != p.Tier.BytesRead || maps == (slow.BytesMapped == 0) {
+				t.Errorf("%s: another result, or %+v where %d bytes are planned", name, slow, p.Tier.BytesRead)
+			}
+		})
+	}
 }
 
 // A medium that fails, at whatever operation, ends the run with an error that names

@@ -186,6 +186,9 @@ func BenchmarkExpand(b *testing.B) {
 				}
 			}
 		})
+		if err := e.EncodeCompact(&d, ty, source); err != nil {
+			b.Fatal(err)
+		}
 		b.Run("make/"+name, func(b *testing.B) {
 			for b.Loop() {
 				if err := e.Make(o, source, all); err != nil {
