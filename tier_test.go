@@ -64,7 +64,7 @@ func TestBootstrapTiers(t *testing.T) {
 				}
 			}
 			slow := rep.Tiers[1]
-			if rep.Counts.Bootstraps != 3 || slow.Expanded == 0 || slow.BytesRead > p.Tier.BytesRead || (p.Tier.BytesRead > p.Tier.BytesBound) != bound {
+			if rep.Counts.Bootstraps != 3 || slow.Expanded == 0 || slow.BytesRead != p.Tier.BytesRead || (p.Tier.BytesRead > p.Tier.BytesBound) != bound {
 				t.Errorf("budget %d: %d bootstraps, %d slabs made, %d bytes read of %d planned, %d at least", budget, rep.Counts.Bootstraps, slow.Expanded, slow.BytesRead, p.Tier.BytesRead, p.Tier.BytesBound)
 			}
 			if err := s.Close(); err != nil {

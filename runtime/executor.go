@@ -208,9 +208,7 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 		if limit <= 0 {
 			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
 		}
-		var more int
-		x.actions, more = ranges(p)
-		limit += more
+		x.actions = p.Tier.Actions
 		if _, ok := e.(backend.Compact); !ok && slices.ContainsFunc(x.actions, func(a plan.Action) bool { return a.Kind == plan.ActMake }) {
 			return nil, fmt.Errorf("the tier plan computes slabs, which the %s engine cannot: make one for it that does not", e.Name())
 		}
@@ -232,7 +230,7 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 		return nil, errors.Join(err, x.Close())
 	}
 	if o.Slow != nil {
-		if err := errors.Join(x.arena.Populate(x.peak(), o.Threads), x.readSeeds(ctx)); err != nil {
+		if err := errors.Join(x.arena.Populate(p.Tier.PeakSlabs, o.Threads), x.readSeeds(ctx)); err != nil {
 			return nil, errors.Join(err, x.Close())
 		}
 	}

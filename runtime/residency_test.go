@@ -17,6 +17,7 @@ import (
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/ir/plan/plantest"
+	"github.com/home-fhe/home/passes"
 	"github.com/home-fhe/home/runtime/store"
 )
 
@@ -219,6 +220,11 @@ func randomTier(p *plan.Plan, seed uint64, forms plan.Forms, maps bool, soft int
 		}
 		d.stored[st.Out] = false
 	}
+	for o := range d.state {
+		if r := p.Objects[o].Role; (r == plan.RoleTemp || r == plan.RoleOutput) && d.last[o] < len(p.Steps) && d.state[o][0] == there {
+			d.leave(len(p.Steps), plan.ActDrop, plan.ObjectID(o), 0, p.Slabs(plan.ObjectID(o)))
+		}
+	}
 	for _, o := range p.Outputs[0].Objects {
 		d.bring(len(p.Steps), o, 0, p.Slabs(o))
 	}
@@ -392,6 +398,14 @@ func residencies(t *testing.T, seeds uint64, f func(t *testing.T, name string, p
 			for _, soft := range []int{0, 300, 1 << 20} {
 				made := 0
 				p.Tier, made = randomTier(p, seed, forms, maps, soft)
+				bound, err := passes.TierBound(p, p.Tier)
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.Tier.BytesBound = bound.Belady
+				if err := passes.CheckTier(p, p.Tier); err != nil {
+					t.Fatal(err)
+				}
 				f(t, fmt.Sprintf("seed %d, forms %+v, maps %v, %d slabs", seed, forms, maps, p.Tier.ArenaSlabs), p, maps, made)
 			}
 		}
