@@ -155,10 +155,13 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 	if dram > 0 && dram < least {
 		return &BudgetError{Budget: dram, Least: least}
 	}
-	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(), Machine: MachineOf(p, prof, threads)})
+	m, x := MachineOf(p, prof, threads), ExecutionOf(p, prof)
+	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(), Machine: m})
 	if err != nil {
 		return err
 	}
+	run := PredictRun(p, t, &m, &x)
+	t.Seconds, t.StallSeconds, t.MakeSeconds = run.Seconds, run.StallSeconds, run.MakeSeconds
 	if err := CheckTier(p, t); err != nil {
 		return fmt.Errorf("BUG: the tier plan fails its check: %w", err)
 	}

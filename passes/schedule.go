@@ -192,10 +192,16 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 func StepSeconds(p *plan.Plan, prof interface {
 	Seconds(par *ir.Params, op ir.Op, level int) float64
 }, i int) float64 {
+	return prof.Seconds(&p.Params, p.Steps[i].Op, StepLevel(p, i))
+}
+
+// StepLevel returns the level by which costs of step i go: that of its result, for
+// a rescale that of its argument.
+func StepLevel(p *plan.Plan, i int) int {
 	s := &p.Steps[i]
 	level := p.Objects[s.Out].Type.Level
 	if s.Op == ir.OpHERescale {
 		level++
 	}
-	return prof.Seconds(&p.Params, s.Op, level)
+	return level
 }
