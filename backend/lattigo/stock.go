@@ -2,142 +2,252 @@ package lattigo
 
 import (
 	"fmt"
-	"math"
-	"time"
+	"math/rand/v2"
+	"slices"
 	"unsafe"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/tuneinsight/lattigo/v5/core/rlwe"
 	"github.com/tuneinsight/lattigo/v5/ring"
+	"github.com/tuneinsight/lattigo/v5/schemes/ckks"
 )
 
 // KernelTime compares one step of the engine with stock Lattigo v5, on the same
 // parameters, in the same process, one thread.
 type KernelTime struct {
-	Step  string  // what is computed
-	LogN  int     // ring degree
-	Form  string  // ring, levels and special primes
-	Ours  float64 // milliseconds, best of the runs
-	Stock float64 // milliseconds, best of the runs
+	Step  string // what is computed
+	LogN  int    // ring degree
+	Level int
+	Form  string    // kernels that serve the primes
+	Ours  []float64 // milliseconds, run by run
+	Stock []float64
 }
 
-// Ratio returns how many times faster the engine is.
-func (k KernelTime) Ratio() float64 { return k.Stock / k.Ours }
+// Medians returns the times in the middle, in milliseconds.
+func (k KernelTime) Medians() (ours, stock float64) { return middle(k.Ours), middle(k.Stock) }
 
-// CompareKernels times the engine's kernels against stock Lattigo for the given
-// parameters, alternating between the two so that a busy machine harms both
-// alike. It uses keys of its own, for timing only, and says nothing of security.
-func CompareKernels(p *ir.Params, runs int) ([]KernelTime, error) {
+// Ratio returns how many times faster the engine is, by medians.
+func (k KernelTime) Ratio() float64 { ours, stock := k.Medians(); return stock / ours }
+
+func middle(x []float64) float64 {
+	s := slices.Sorted(slices.Values(x))
+	return s[len(s)/2]
+}
+
+// form names the kernels that serve the largest of the primes.
+func (r *rings) form() kernels.Form {
+	form := kernels.Portable
+	for i, m := range r.mods {
+		f := kernels.Portable
+		if m.vec {
+			f = kernels.IFMA
+		} else if m.wide != nil {
+			f = kernels.DQ
+		}
+		if i == 0 || f < form {
+			form = f
+		}
+	}
+	return form
+}
+
+// comparison holds the same computation twice.
+type comparison struct {
+	e      *engine
+	stock  ckks.Parameters
+	runs   int
+	clock  func() float64
+	out    []KernelTime
+	failed error
+}
+
+// CompareKernels times the engine's steps against stock Lattigo for the given
+// parameters, at the top level and at the levels given below it, alternating between
+// the two so that a busy machine harms both alike. clock returns seconds, best those
+// that the processor has spent on this process. It uses keys of its own, for timing
+// only, and says nothing of security.
+func CompareKernels(p *ir.Params, runs int, clock func() float64, levels ...int) ([]KernelTime, error) {
 	r, err := newRings(p)
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{rings: r, scratch: make(chan *scratch, 1)}
-	e.scratch <- nil
+	c := &comparison{e: &engine{rings: r, scratch: make(chan *scratch, 1)}, runs: max(runs, 1), clock: clock}
+	c.e.scratch <- nil
 	kind := ring.Standard
 	if p.Ring == ir.RingReal {
 		kind = ring.ConjugateInvariant
 	}
-	stock, err := rlwe.NewParametersFromLiteral(rlwe.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: kind, NTTFlag: true})
+	c.stock, err = ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: kind, LogDefaultScale: p.LogScale})
 	if err != nil {
 		return nil, err
 	}
-	level := p.MaxLevel()
-	form := fmt.Sprintf("%s, level %d, %d of P", p.Ring, level, len(p.P))
-	var out []KernelTime
-	compare := func(step string, ours, theirs func()) {
-		k := KernelTime{step, p.LogN, form, math.Inf(1), math.Inf(1)}
-		for range max(runs, 1) {
-			k.Ours, k.Stock = min(k.Ours, milliseconds(ours)), min(k.Stock, milliseconds(theirs))
+	c.rows()
+	top := p.MaxLevel()
+	key := rlwe.NewKeyGenerator(c.stock)
+	sk := key.GenSecretKeyNew()
+	eval := ckks.NewEvaluator(c.stock, rlwe.NewMemEvaluationKeySet(key.GenRelinearizationKeyNew(sk), key.GenGaloisKeyNew(c.stock.GaloisElement(1), sk)))
+	for _, l := range append(slices.DeleteFunc(slices.Clone(levels), func(l int) bool { return l >= top }), top) {
+		if l > 0 {
+			c.steps(eval, l)
 		}
-		out = append(out, k)
 	}
-
-	seed := newSeed()
-	fill := func(t ir.Type) (*operand, error) {
-		n := e.Slabs(t)
-		buf := make([]uint64, n*e.n+8)
-		off := int(-uintptr(unsafe.Pointer(&buf[0]))&63) / 8
-		slabs := make([][]byte, n)
-		for i := range slabs {
-			slabs[i] = unsafe.Slice((*byte)(unsafe.Pointer(&buf[off+i*e.n])), e.SlabBytes())
-		}
-		o, err := e.bind(t, slabs)
-		if err != nil {
-			return nil, err
-		}
-		for i, row := range o.rows {
-			uniformRow(row, e.mod(i%o.stride, t.Level).q, &seed, elementNoise, int(t.Kind), i)
-		}
-		return o, nil
-	}
-	x, err := fill(ir.Type{Kind: ir.CipherKind, Level: level})
-	if err != nil {
-		return nil, err
-	}
-	y, err := fill(ir.Type{Kind: ir.CipherKind, Level: level})
-	if err != nil {
-		return nil, err
-	}
-	key, err := fill(ir.Type{Kind: ir.KeyKind, Level: level})
-	if err != nil {
-		return nil, err
-	}
-
-	rq, m := stock.RingQ(), r.mods[0]
-	s := rq.SubRings[0]
-	a, b, c := x.q(0, 0), x.q(1, 0), y.q(0, 0)
-	compare("transform", func() { m.ntt(c, a) }, func() { s.NTT(a, c) })
-	compare("inverse transform", func() { m.intt(c, a) }, func() { s.INTT(a, c) })
-	compare("multiply and accumulate", func() { m.macRow(c, c, a, b) }, func() { s.MulCoeffsMontgomeryThenAdd(a, b, c) })
-
-	poly := func(o *operand, k int) ring.Poly { return ring.Poly{Coeffs: o.rows[k*o.stride : (k+1)*o.stride]} }
-	if level > 0 {
-		low, err := fill(ir.Type{Kind: ir.CipherKind, Level: level - 1})
-		if err != nil {
-			return nil, err
-		}
-		buff := rq.NewPoly()
-		compare("rescale", func() {
-			w := e.take()
-			e.rescale(w, low, x)
-			e.give(w)
-		}, func() {
-			for k := range 2 {
-				rq.DivRoundByLastModulusNTT(poly(x, k), buff, poly(low, k))
-			}
-		})
-	}
-	kgen := rlwe.NewKeyGenerator(stock)
-	galois := stock.GaloisElement(1)
-	eval := rlwe.NewEvaluator(stock, rlwe.NewMemEvaluationKeySet(nil, kgen.GenGaloisKeyNew(galois, kgen.GenSecretKeyNew())))
-	in, res := rlwe.NewCiphertext(stock, 1, level), rlwe.NewCiphertext(stock, 1, level)
-	for k := range 2 {
-		in.Value[k].Copy(poly(x, k))
-	}
-	var failed error
-	step := &plan.Step{Op: ir.OpHERotate, Rot: 1}
-	compare("rotate", func() {
-		if err := e.exec(step, [3]*operand{x, key}, y); err != nil {
-			failed = err
-		}
-	}, func() {
-		if err := eval.Automorphism(in, galois, res); err != nil {
-			failed = err
-		}
-	})
-	return out, failed
+	c.encode()
+	return c.out, c.failed
 }
 
-// milliseconds times f, repeated until a millisecond has passed, per call.
-func milliseconds(f func()) float64 {
-	n, start := 0, time.Now()
-	for {
-		f()
-		n++
-		if d := time.Since(start); d > time.Millisecond {
-			return float64(d.Nanoseconds()) / 1e6 / float64(n)
+func (c *comparison) fail(err error) {
+	if c.failed == nil {
+		c.failed = err
+	}
+}
+
+// compare times both and checks nothing: that results agree is for tests.
+func (c *comparison) compare(step string, level int, ours, theirs func()) {
+	if c.failed != nil {
+		return
+	}
+	n, m := c.calls(ours), c.calls(theirs)
+	k := KernelTime{Step: step, LogN: c.e.p.LogN, Level: level, Form: c.e.form().String()}
+	for range c.runs {
+		k.Ours, k.Stock = append(k.Ours, c.milliseconds(ours, n)), append(k.Stock, c.milliseconds(theirs, m))
+	}
+	c.out = append(c.out, k)
+}
+
+// fill makes an object of random residues.
+func (c *comparison) fill(k ir.Kind, level int) *operand {
+	e, t := c.e, ir.Type{Kind: k, Level: level}
+	n := e.Slabs(t)
+	buf := make([]uint64, n*e.n+8)
+	off := int(-uintptr(unsafe.Pointer(&buf[0]))&63) / 8
+	slabs := make([][]byte, n)
+	for i := range slabs {
+		slabs[i] = unsafe.Slice((*byte)(unsafe.Pointer(&buf[off+i*e.n])), e.SlabBytes())
+	}
+	o, err := e.bind(t, slabs)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	seed := newSeed()
+	for i, row := range o.rows {
+		uniformRow(row, e.mod(i%o.stride, level).q, &seed, elementNoise, int(k), i)
+	}
+	return o
+}
+
+// exec runs a step of the engine.
+func (c *comparison) exec(op ir.Op, rot int, out *operand, in ...*operand) {
+	var args [3]*operand
+	copy(args[:], in)
+	if err := c.e.exec(&plan.Step{Op: op, Rot: rot}, args, out); err != nil {
+		c.fail(fmt.Errorf("%s: %w", op, err))
+	}
+}
+
+// rows compares what one row goes through.
+func (c *comparison) rows() {
+	x, y := c.fill(ir.CipherKind, 0), c.fill(ir.CipherKind, 0)
+	m, s := c.e.mods[0], c.stock.RingQ().SubRings[0]
+	a, b, z := x.q(0, 0), x.q(1, 0), y.q(0, 0)
+	c.compare("NTT", 0, func() { m.ntt(z, a) }, func() { s.NTT(a, z) })
+	c.compare("inverse NTT", 0, func() { m.intt(z, a) }, func() { s.INTT(a, z) })
+	c.compare("multiply and accumulate", 0, func() { m.macRow(z, z, a, b) }, func() { s.MulCoeffsMontgomeryThenAdd(a, b, z) })
+}
+
+// steps compares steps of a plan at one level.
+func (c *comparison) steps(eval *ckks.Evaluator, l int) {
+	poly := func(o *operand, k int) ring.Poly { return ring.Poly{Coeffs: o.rows[k*o.stride : (k+1)*o.stride]} }
+	x, y, res := c.fill(ir.CipherKind, l), c.fill(ir.CipherKind, l), c.fill(ir.CipherKind, l)
+	low, key := c.fill(ir.CipherKind, l-1), c.fill(ir.KeyKind, l)
+	in, in2, out := ckks.NewCiphertext(c.stock, 1, l), ckks.NewCiphertext(c.stock, 1, l), ckks.NewCiphertext(c.stock, 1, l)
+	for k := range 2 {
+		in.Value[k].Copy(poly(x, k))
+		in2.Value[k].Copy(poly(y, k))
+	}
+	galois := c.stock.GaloisElement(1)
+	must := func(err error) {
+		if err != nil {
+			c.fail(err)
 		}
 	}
+
+	rq := c.stock.RingQ().AtLevel(l)
+	buff := rq.NewPoly()
+	c.compare("rescale", l, func() { c.exec(ir.OpHERescale, 0, low, x) }, func() {
+		for k := range 2 {
+			rq.DivRoundByLastModulusNTT(in.Value[k], buff, out.Value[k])
+		}
+	})
+	c.compare("rotation", l, func() { c.exec(ir.OpHERotate, 1, res, x, key) }, func() { must(eval.Automorphism(in, galois, out)) })
+
+	digits, wide := c.fill(ir.DigitsKind, l), c.fill(ir.CipherQPKind, l)
+	lp := c.stock.MaxLevelP()
+	decomposed := eval.GetBuffDecompQP()
+	lazy := rlwe.NewElementExtended(c.stock, 1, l, lp)
+	lazy.MetaData = in.MetaData
+	c.compare("decomposition", l, func() { c.exec(ir.OpHEDecompose, 0, digits, x) }, func() { eval.DecomposeNTT(l, lp, lp+1, in.Value[1], true, decomposed) })
+	c.compare("hoisted rotation", l, func() { c.exec(ir.OpHEHoistRot, 1, wide, x, digits, key) }, func() {
+		must(eval.AutomorphismHoistedLazy(l, in, decomposed, galois, lazy))
+	})
+
+	product := ckks.NewCiphertext(c.stock, 1, l)
+	c.compare("multiply, relinearise, rescale", l, func() {
+		c.exec(ir.OpHEMul, 0, res, x, y, key)
+		c.exec(ir.OpHERescale, 0, low, res)
+	}, func() {
+		product.Resize(1, l)
+		must(eval.MulRelin(in, in2, product))
+		must(eval.Rescale(product, product))
+	})
+}
+
+// encode compares the encoding of a full vector modulo all primes.
+func (c *comparison) encode() {
+	e, top := c.e, c.e.p.MaxLevel()
+	scale := float64(uint64(1) << min(c.e.p.LogScale, 62))
+	out := c.fill(ir.PlainQPKind, top)
+	out.t.Scale = ir.ScaleTwo(c.e.p.LogScale)
+	v := &ir.SlotData{Period: e.p.Slots()}
+	rng := rand.New(rand.NewPCG(1, 1))
+	values := make([]float64, e.p.Slots())
+	for i := range values {
+		values[i] = 2*rng.Float64() - 1
+		v.Index, v.Value = append(v.Index, int32(i)), append(v.Value, values[i])
+	}
+	ecd := ckks.NewEncoder(c.stock)
+	pt := ckks.NewPlaintext(c.stock, top)
+	meta := pt.MetaData.CopyNew()
+	meta.IsMontgomery, meta.Scale = true, rlwe.NewScale(scale)
+	poly := c.stock.RingQP().NewPoly()
+	c.compare("encode at QP", top, func() {
+		if err := e.Encode(v, out); err != nil {
+			c.fail(err)
+		}
+	}, func() {
+		if err := ecd.Embed(values, meta, poly); err != nil {
+			c.fail(err)
+		}
+	})
+}
+
+// calls returns how often f must be called for a millisecond to pass. The first call
+// makes tables and scratch memory.
+func (c *comparison) calls(f func()) int {
+	f()
+	for n := 1; ; n *= 2 {
+		if c.milliseconds(f, n)*float64(n) >= 1 {
+			return n
+		}
+	}
+}
+
+// milliseconds times n calls of f, per call.
+func (c *comparison) milliseconds(f func(), n int) float64 {
+	start := c.clock()
+	for range n {
+		f()
+	}
+	return (c.clock() - start) * 1e3 / float64(n)
 }
