@@ -44,7 +44,8 @@ type Action struct {
 // first nothing is. ActFetch and ActMake make slabs resident; a step makes all of
 // its result resident where it does not update it in place. ActDrop and ActSpill
 // end residency; every temporary is dropped after its last use, nothing is dropped
-// implicitly. The slabs that a step touches (Plan.Touched) are resident when it is
+// implicitly, and no action takes away what the step needs that it stands before.
+// Temporaries, inputs and outputs come and go whole. The slabs that a step touches (Plan.Touched) are resident when it is
 // issued, and all of the outputs at the end. In this order of events the slabs that
 // are resident, and not mapped, never exceed ArenaSlabs; PeakSlabs is the most that
 // they reach. passes.CheckTier verifies all of this.
@@ -60,7 +61,7 @@ type Tier struct {
 	Seconds      float64 `cbor:"seconds"`
 	StallSeconds float64 `cbor:"stall_seconds"`
 	MakeSeconds  float64 `cbor:"make_seconds"` // CPU time of ActMake
-	BytesRead    int64   `cbor:"bytes_read"`   // fetched or mapped, inputs apart
+	BytesRead    int64   `cbor:"bytes_read"`   // fetched, and mapped each time it is read; inputs apart
 	BytesWritten int64   `cbor:"bytes_written"`
 	// What no plan with the same forms and actions of the same kind can do without:
 	// see passes.TierBound.
