@@ -18,23 +18,25 @@ type EventKind uint8
 
 // Kinds of events, with the fields that are set beside Kind and At.
 const (
-	RunBegin    EventKind = iota // Label: engine; Total: steps
-	RunEnd                       // Err
-	StepBegin                    // Step, Op, Layer, Worker
-	StepEnd                      // Step, Op, Layer, Worker, Done, Total, Err
-	LayerBegin                   // Layer, Label: name; when its first step begins
-	LayerEnd                     // Layer, Label; when its last step has ended
-	FetchBegin                   // Step that ordered it, Obj, Worker: I/O worker, Bytes
-	FetchEnd                     // the same, Err
-	SpillBegin                   // Step, Obj, Worker, Bytes
-	SpillEnd                     // the same, Err
-	StallBegin                   // no step runs because one waits for the slow tier
-	StallEnd                     // Seconds
-	SetupBegin                   // Label: "keys" or "weights"; Total: objects
-	SetupDone                    // one more object is made: Label, Done, Total, Bytes
-	SetupEnd                     // Label, Err
-	ExpandBegin                  // a worker expands what was fetched: Step that ordered it, Obj, Worker
-	ExpandEnd                    // the same, Err
+	RunBegin        EventKind = iota // Label: engine; Total: steps
+	RunEnd                           // Err
+	StepBegin                        // Step, Op, Layer, Worker
+	StepEnd                          // Step, Op, Layer, Worker, Done, Total, Err
+	LayerBegin                       // Layer, Label: name; when its first step begins
+	LayerEnd                         // Layer, Label; when its last step has ended
+	FetchBegin                       // Step that ordered it, Obj, Worker: I/O worker, Bytes
+	FetchEnd                         // the same, Err
+	SpillBegin                       // Step, Obj, Worker, Bytes
+	SpillEnd                         // the same, Err
+	StallBegin                       // no step runs because one waits for the slow tier
+	StallEnd                         // Seconds
+	SetupBegin                       // Label: "keys" or "weights"; Total: objects
+	SetupDone                        // one more object is made: Label, Done, Total, Bytes
+	SetupEnd                         // Label, Err
+	ExpandBegin                      // a worker expands what was fetched: Step that ordered it, Obj, Worker
+	ExpandEnd                        // the same, Err
+	CheckpointBegin                  // a snapshot before Step is being written, Bytes
+	CheckpointEnd                    // the same, Err; it is durable
 	numEventKinds
 )
 
@@ -42,6 +44,7 @@ var eventNames = [numEventKinds]string{
 	"run begin", "run end", "step begin", "step end", "layer begin", "layer end",
 	"fetch begin", "fetch end", "spill begin", "spill end", "stall begin", "stall end",
 	"setup begin", "setup progress", "setup end", "expand begin", "expand end",
+	"checkpoint begin", "checkpoint end",
 }
 
 func (k EventKind) String() string {
@@ -104,7 +107,7 @@ func (t logListener) Event(e Event) {
 	switch e.Kind {
 	case RunBegin, RunEnd, LayerEnd, SetupBegin, SetupEnd:
 		level = slog.LevelInfo
-	case LayerBegin, StallBegin, StallEnd:
+	case LayerBegin, StallBegin, StallEnd, CheckpointEnd:
 		level = slog.LevelDebug
 	}
 	if e.Err != nil {
@@ -125,6 +128,8 @@ func (t logListener) Event(e Event) {
 		attrs = append(attrs, slog.Int("step", int(e.Step)), slog.String("op", e.Op.String()), slog.Int("worker", e.Worker))
 	case FetchBegin, FetchEnd, SpillBegin, SpillEnd:
 		attrs = append(attrs, slog.Int("object", int(e.Obj)), slog.Int64("bytes", e.Bytes))
+	case CheckpointBegin, CheckpointEnd:
+		attrs = append(attrs, slog.Int("step", int(e.Step)), slog.Int64("bytes", e.Bytes))
 	case StallEnd:
 		attrs = append(attrs, slog.Float64("seconds", e.Seconds))
 	case ExpandBegin, ExpandEnd:

@@ -560,10 +560,15 @@ func Run(ctx context.Context, p *plan.Plan, e backend.Engine, in Inputs, o Optio
 // context is cancelled, steps in progress finish, everything is released and
 // the error is that of the context.
 func (x *Executor) Run(ctx context.Context, in Inputs) (Outputs, Report, error) {
+	return x.execute(ctx, in, nil)
+}
+
+// execute is Run for a run that may be saved on its way, or go on from what was.
+func (x *Executor) execute(ctx context.Context, in Inputs, v *saving) (Outputs, Report, error) {
 	rep := Report{SetupSeconds: x.setup}
 	cpu0, began := CPUSeconds(), time.Now()
 	x.emit(Event{Kind: RunBegin, Label: x.e.Name(), Total: len(x.p.Steps)})
-	r := newRun(x, in)
+	r := newRun(x, in, v)
 	out, err := r.do(ctx)
 	x.emit(Event{Kind: RunEnd, Err: err})
 	rep.Seconds, rep.CPUSeconds = time.Since(began).Seconds(), CPUSeconds()-cpu0

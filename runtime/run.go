@@ -43,6 +43,7 @@ const (
 	mapNode            // checks slabs that are used where they lie
 	spillNode          // writes slabs
 	dropNode           // frees slabs
+	saveNode           // writes a snapshot
 )
 
 // node is a unit of work on the scoreboard: a step, or something that an action
@@ -57,6 +58,8 @@ type node struct {
 	pending int // pieces that are not done
 	done    bool
 	next    []*node
+	saved   *store.Snapshot // what a fetch reads, if not the slow tier
+	objects []store.Saved   // of a snapshot
 	args    []backend.Operand
 	out     backend.Operand
 	source  []byte       // what a make computes from
@@ -103,6 +106,10 @@ type run struct {
 	in    Inputs
 	queue *store.Queue
 
+	saving  *saving       // nil where nothing is saved
+	actions []plan.Action // of the tier plan, from first on
+	first   int32         // step that the run begins with
+
 	mu       sync.Mutex
 	progress *sync.Cond // something finished, or the run failed
 	work     *sync.Cond // a piece is ready, or the run is over
@@ -134,9 +141,9 @@ type run struct {
 	one          [][]byte      // room for slabs on their way to or from the arena
 }
 
-func newRun(x *Executor, in Inputs) *run {
+func newRun(x *Executor, in Inputs, v *saving) *run {
 	r := &run{
-		x: x, in: in, objects: make([]object, len(x.p.Objects)), leaving: map[*node]struct{}{},
+		x: x, in: in, saving: v, objects: make([]object, len(x.p.Objects)), leaving: map[*node]struct{}{},
 		spills: map[plan.ObjectID]*node{}, late: map[plan.ObjectID]int{}, begun: make([]int32, len(x.perLay)), ended: make([]int32, len(x.perLay)), executed: make([]bool, len(x.p.Steps)),
 	}
 	r.progress, r.work = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
@@ -148,6 +155,14 @@ func newRun(x *Executor, in Inputs) *run {
 	if x.kept != nil {
 		x.kept.rewind()
 	}
+	r.actions, r.first = v.actions(x.actions)
+	for s := range r.first {
+		if l := x.p.Steps[s].Layer; l >= 0 && int(l) < len(r.begun) {
+			r.begun[l]++
+			r.ended[l]++
+		}
+	}
+	r.doneSteps = int(r.first)
 	return r
 }
 
@@ -207,9 +222,10 @@ func (r *run) fail(err error) {
 // issueAll issues actions and steps in order. r.mu is held, except while
 // waiting.
 func (r *run) issueAll() {
-	steps, acts, next := r.x.p.Steps, r.x.actions, 0
+	steps, acts, next := r.x.p.Steps, r.actions, 0
 	window := windowPerThread * r.x.o.Threads
-	for s := int32(0); int(s) <= len(steps) && r.err == nil; s++ {
+	for s := r.first; int(s) <= len(steps) && r.err == nil; s++ {
+		r.checkpoint(s)
 		waited := false
 		for next < len(acts) && acts[next].Step <= s && r.err == nil {
 			if acts[next].Step < s {
@@ -314,7 +330,7 @@ func (r *run) offered(a plan.Action) error {
 		}
 		return nil
 	case a.Kind == plan.ActFetch && (role == plan.RoleTemp || role == plan.RoleOutput):
-		if !whole || r.spills[a.Obj] == nil {
+		if !whole || r.spills[a.Obj] == nil && !r.saving.holds(a.Obj) {
 			return r.refuse(a, "the slow tier does not hold it")
 		}
 		return nil
@@ -488,6 +504,9 @@ func (r *run) tryBring(a plan.Action) (bool, error) {
 		if a.Kind == plan.ActFetch {
 			m.rows = slices.Clone(o.rows[span.First : span.First+span.Count])
 			r.after(m, r.spills[a.Obj]) // nil for what was not computed here
+			if r.saving.holds(a.Obj) {
+				m.saved = r.saving.from
+			}
 		} else {
 			m.kind, m.source = makeNode, source
 			var err error
@@ -550,6 +569,7 @@ func (r *run) leave(a plan.Action) error {
 		m := &node{kind: spillNode, step: a.Step, obj: a.Obj, span: span, rows: slices.Clone(rows)}
 		r.after(m, o.writer)
 		r.afterComing(m, o, span)
+		r.saving.spilled(r, m)
 		o.users = append(active(o.users, use.over), use{n: m})
 		r.spills[a.Obj] = m
 		r.launch(m)
@@ -770,6 +790,7 @@ func (r *run) issue(s int32) error {
 	}
 	out.writer, out.users = n, nil
 	delete(r.spills, st.Out) // what was written back is out of date
+	r.saving.changed(st.Out)
 	r.issued++
 	r.launch(n)
 	return nil
@@ -843,6 +864,9 @@ func (r *run) start(n *node) {
 	case dropNode:
 		r.free(n)
 		return
+	case saveNode:
+		r.save(n)
+		return
 	case mapNode:
 		n.pending = 1
 		r.jobs++
@@ -892,6 +916,8 @@ func (r *run) transfer(n *node, worker, first int, part [][]byte) {
 		err = r.x.o.Slow.Write(n.obj, first, part)
 	case n.kind == mapNode:
 		err = backend.Guard(n.check)
+	case n.saved != nil:
+		err = n.saved.Read(n.obj, first, part)
 	case r.waits(n):
 		err = r.x.o.Slow.Read(n.obj, first, part)
 	case r.in == nil:
@@ -916,7 +942,7 @@ func (r *run) pieceDone(n *node, bytes int64, err error) {
 	switch {
 	case n.kind == spillNode:
 		r.bytesWritten += bytes
-	case r.waits(n):
+	case n.saved == nil && r.waits(n):
 		r.bytesRead += bytes
 	}
 	r.fail(err)

@@ -33,6 +33,7 @@ type spanKey struct {
 // Tracks of the trace; workers and I/O workers are numbered from these on.
 const (
 	trackStall  = 1
+	trackSave   = 3
 	trackSetup  = 2
 	trackWorker = 100
 	trackIO     = 10000
@@ -116,6 +117,10 @@ func (t *Trace) Event(e Event) {
 		}
 		t.end(t.name(trackIO+e.Worker, fmt.Sprintf("slow tier %d", e.Worker)), e.Obj, e, name+t.object(e.Obj), "io",
 			map[string]any{"object": e.Obj, "bytes": e.Bytes, "for_step": e.Step})
+	case CheckpointBegin:
+		t.begin(trackSave, 0, e)
+	case CheckpointEnd:
+		t.end(t.name(trackSave, "checkpoints"), 0, e, "checkpoint", "io", map[string]any{"bytes": e.Bytes, "before_step": e.Step})
 	case StallBegin:
 		t.begin(trackStall, 0, e)
 	case StallEnd:

@@ -1,6 +1,8 @@
 package lattigo
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -191,6 +193,40 @@ func (c *Ciphertexts) Append(port string, level int, scale ir.Scale, slabs [][]b
 	return nil
 }
 
+// Packed returns the ciphertexts of a port in the form in which Append packs them.
+// It is valid until the next Append.
+func (c *Ciphertexts) Packed(port string) []byte {
+	g, err := c.Group(port)
+	if err != nil {
+		return nil
+	}
+	return g.data
+}
+
+// AppendPacked appends to the ciphertexts of a port, for which Grow was called, what
+// Packed returned for them.
+func (c *Ciphertexts) AppendPacked(port string, packed []byte) error {
+	g, err := c.Group(port)
+	if err != nil {
+		return err
+	}
+	if len(packed)%g.size() != 0 {
+		return fmt.Errorf("%s: %d bytes are no ciphertexts of %d", port, len(packed), g.size())
+	}
+	g.data = append(g.data, packed...)
+	return nil
+}
+
+// PackedBytes returns the size of a ciphertext of a port, for which Grow was called,
+// in that form.
+func (c *Ciphertexts) PackedBytes(port string) (int, error) {
+	g, err := c.Group(port)
+	if err != nil {
+		return 0, err
+	}
+	return g.size(), nil
+}
+
 // Load writes ciphertext i into slabs, in the layout of ciphertext objects. The
 // number of slabs chooses the level, at most that of the group.
 func (g *CipherGroup) Load(i int, slabs [][]byte) error {
@@ -353,12 +389,33 @@ type groupMeta struct {
 	Count int      `cbor:"count"`
 }
 
-// Save writes the file; "-" is standard output.
-func (c *Ciphertexts) Save(path string) error {
+func (c *Ciphertexts) meta() cipherMeta {
 	m := cipherMeta{c.Params, c.SecretID, c.Client, c.Samples, nil}
 	for _, g := range c.Groups {
 		m.Groups = append(m.Groups, groupMeta{g.Port, g.Level, g.Scale, g.Fresh, g.Len()})
 	}
+	return m
+}
+
+// Digest identifies the ciphertexts: the first 32 hex digits of a SHA-256 of all
+// that a file of them says.
+func (c *Ciphertexts) Digest() string {
+	h := sha256.New()
+	b, err := plan.Marshal(c.meta())
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	fmt.Fprintf(h, "%d\n", len(b))
+	h.Write(b)
+	for _, g := range c.Groups {
+		h.Write(g.data)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Save writes the file; "-" is standard output.
+func (c *Ciphertexts) Save(path string) error {
+	m := c.meta()
 	return plan.WriteFile(path, plan.Options{Magic: CiphertextMagic, Version: CiphertextVersion, Insecure: c.Params.Insecure}, func(w *plan.Writer) error {
 		if err := w.Object("meta", m); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -70,6 +71,13 @@ type env struct {
 	term bool      // err is a terminal: progress may be drawn
 	wide int       // columns of that terminal
 	verb string    // for messages about usage
+
+	advice *atomic.Pointer[func() string] // what to say to who interrupts the verb
+}
+
+// onInterrupt sets what is said when the verb is interrupted: a line, or nothing.
+func (e *env) onInterrupt(advice func() string) {
+	e.advice.Store(&advice)
 }
 
 func main() { os.Exit(start(os.Args[1:])) }
@@ -86,7 +94,7 @@ func start(args []string) (code int) {
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	e := &env{ctx: ctx, in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	e := &env{ctx: ctx, in: os.Stdin, out: os.Stdout, err: os.Stderr, advice: new(atomic.Pointer[func() string])}
 	e.term, e.wide = terminal(os.Stderr)
 	go interrupted(e)
 
@@ -127,6 +135,11 @@ func interrupted(e *env) {
 	<-c
 	plan.RemoveTemps()
 	fmt.Fprintln(e.err, "\nhome: interrupted; temporary files are removed")
+	if f := e.advice.Load(); f != nil {
+		if line := (*f)(); line != "" {
+			fmt.Fprintln(e.err, "home:", printable(line))
+		}
+	}
 	os.Exit(exitInterrupted)
 }
 

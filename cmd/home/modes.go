@@ -152,7 +152,6 @@ func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOption
 			if err != nil {
 				return result{}, err
 			}
-			s.setup = 0 // reported once
 			out, _, err := decryptAll(c, sk, reply, false)
 			if err != nil {
 				return result{}, err
@@ -221,16 +220,27 @@ func (c *runCmd) serve(e *env) error {
 		keys: c.Keys, budget: int64(c.DRAM), pmem: c.PMem, tier: c.tierFlags, threads: threads, profile: prof, insecure: c.Insecure, events: events,
 		reuse: ct.Samples > batch, held: held,
 	}
+	if o.durable, err = c.durable(e, c.Output, ct); err != nil {
+		return errors.Join(err, finish())
+	}
 	o.fit(e, s.plan)
 	srv, err := newServer(e.ctx, s.plan, o)
 	if err != nil {
 		return errors.Join(err, finish())
 	}
+	e.onInterrupt(c.saved)
 	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples, Kernels: kernelsInUse(), Report: runtime.Report{Tiers: []runtime.TierReport{}}}
 	if err = srv.check(ct); err != nil {
 		err = fmt.Errorf("%s: %w", c.Input[0], err)
 	}
-	for i := 0; err == nil && i < srv.runs(ct); i++ {
+	first := 0
+	if err == nil {
+		first, err = srv.done(ct, reply)
+	}
+	if first > 0 {
+		fmt.Fprintf(e.err, "home: %s of %s runs were finished before\n", count(first), count(srv.runs(ct)))
+	}
+	for i := first; err == nil && i < srv.runs(ct); i++ {
 		var one *runtime.Report
 		if one, err = srv.run(e.ctx, ct, reply, i); err == nil {
 			rep.Runs++
@@ -239,12 +249,20 @@ func (c *runCmd) serve(e *env) error {
 	}
 	watch.stop()
 	sayImitation(e, srv.slow)
-	if err = errors.Join(err, finish(), srv.Close()); err != nil {
-		return err
+	if err = errors.Join(err, finish()); err == nil {
+		err = reply.Save(c.Output)
 	}
-	if err := reply.Save(c.Output); err != nil {
-		return err
+	if srv.durable != nil {
+		saved := srv.durable.Report()
+		rep.Checkpoint = &saved
+		if err == nil {
+			err = srv.durable.Clear()
+		}
 	}
+	if err = errors.Join(err, srv.Close()); err != nil {
+		return c.hint(err)
+	}
+	c.tidy()
 	switch {
 	case c.JSON:
 		return e.printJSON(rep)

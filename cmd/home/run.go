@@ -28,6 +28,7 @@ type runCmd struct {
 	Top    int      `default:"3" placeholder:"K" help:"Classes to print for every sample. Default: ${default}."`
 	JSON   bool     `help:"Print JSON."`
 
+	checkpointFlags
 	serverFlags
 	compileFlags
 }
@@ -37,6 +38,14 @@ func (*runCmd) Help() string {
 weights are set up first, in memory or, with --pmem, in the slow tier, where they stay for the next run.
 
   home run model.hplan --keys keys/eval.hevk --input x.hct -o y.hct --dram 2GiB --pmem /mnt/pmem
+
+With --checkpoint it is saved on its way, in a folder beside the output. After a crash, a power failure or Ctrl-C the
+same command with --resume goes on from there, with the same result bit for bit; --dram, --pmem and --threads may
+change. A checkpoint is taken where few ciphertexts are alive, while computing goes on, and not so often that it takes
+more than a hundredth of the time. One that cannot be written is a warning, and the one before stays. All of them are
+removed when the result is written.
+
+  home run model.hplan --keys keys/eval.hevk --input x.hct -o y.hct --dram 2GiB --pmem /mnt/pmem --resume
 
 With --mode everything happens in one process: the input is a .npy, a picture, an idx file or a CIFAR .bin,
 with any number of samples along its first axis, and the output is what the client would see. The times of simulate are predictions.
@@ -51,15 +60,16 @@ beside it, y.NAME.npy by y.npy, and --expect looks for them there.
 }
 
 type runReport struct {
-	Schema          int      `json:"schema"`
-	Model           string   `json:"model"`
-	Mode            string   `json:"mode"`
-	Samples         int      `json:"samples"`
-	Runs            int      `json:"runs"`
-	Outputs         []string `json:"outputs,omitempty"` // names, where a model has several inputs or outputs
-	MaxAbsError     *float64 `json:"max_abs_error,omitempty"`
-	RangeViolations *int     `json:"range_violations,omitempty"` // an encrypted run cannot see them
-	Kernels         string   `json:"kernels,omitempty"`          // arithmetic of an encrypted run
+	Schema          int                       `json:"schema"`
+	Model           string                    `json:"model"`
+	Mode            string                    `json:"mode"`
+	Samples         int                       `json:"samples"`
+	Runs            int                       `json:"runs"`
+	Outputs         []string                  `json:"outputs,omitempty"` // names, where a model has several inputs or outputs
+	MaxAbsError     *float64                  `json:"max_abs_error,omitempty"`
+	RangeViolations *int                      `json:"range_violations,omitempty"` // an encrypted run cannot see them
+	Kernels         string                    `json:"kernels,omitempty"`          // arithmetic of an encrypted run
+	Checkpoint      *runtime.CheckpointReport `json:"checkpoint,omitempty"`
 	runtime.Report
 }
 
@@ -71,6 +81,8 @@ func (c *runCmd) Run(e *env) error {
 		return c.serve(e)
 	case c.Keys != "" || c.Trace != "" || c.Log != "":
 		return misuse("--keys, --trace and --log are for runs on ciphertexts; --mode makes keys of its own")
+	case c.checkpointFlags.given():
+		return misuse("--checkpoint and --resume are for runs on ciphertexts: the keys of --mode do not outlive it")
 	}
 	if c.JSON && c.Output == "-" {
 		return misuse("--json and --output - both want standard output")

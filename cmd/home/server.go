@@ -56,6 +56,7 @@ type server struct {
 	keys    *lattigo.KeySet
 	engine  backend.Engine
 	store   *runtime.Store
+	durable *runtime.Durable // nil where runs are not saved on their way
 	exec    *runtime.Executor
 	slow    *store.Throttle // where the slow tier is an imitation
 	setup   float64
@@ -72,8 +73,9 @@ type serverOptions struct {
 	profile  *backend.Profile
 	insecure bool
 	events   runtime.Listener
-	held     int64 // bytes of ciphertexts that wait in memory before and after their run
-	reuse    bool  // several runs: keep in memory between them what fits
+	held     int64                   // bytes of ciphertexts that wait in memory before and after their run
+	reuse    bool                    // several runs: keep in memory between them what fits
+	durable  *runtime.DurableOptions // save runs on their way; the server fills in plan and keys
 }
 
 // fit chooses a budget where the user and the plan give none and the plan does
@@ -127,6 +129,13 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 	}
 	if o.tier.Imitate != "" && o.pmem == "" {
 		return nil, misuse("--imitate slows the slow tier down, and this run has none: add --dram or --pmem")
+	}
+	if d := o.durable; d != nil {
+		d.Plan, d.Keys = s.print, keySource{s.keys}.ID()
+		if s.durable, err = runtime.OpenDurable(p, s.engine.SlabBytes(), *d); err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, s.durable.Close)
 	}
 	ro := runtime.Options{Threads: o.threads, Keys: keySource{s.keys}, Events: o.events, Reuse: o.reuse}
 	if o.pmem != "" {
@@ -257,22 +266,49 @@ func (s *server) run(ctx context.Context, ct, reply *lattigo.Ciphertexts, i int)
 	for k, id := range in.Objects {
 		at[id] = i*len(in.Objects) + k
 	}
-	out, rep, err := s.exec.Run(ctx, func(obj plan.ObjectID, dst [][]byte) error { return g.Load(at[obj], dst) })
+	load := func(obj plan.ObjectID, dst [][]byte) error { return g.Load(at[obj], dst) }
+	var out runtime.Outputs
+	var rep runtime.Report
+	if s.durable != nil {
+		out, rep, err = s.durable.Run(ctx, s.exec, i, load)
+	} else {
+		out, rep, err = s.exec.Run(ctx, load)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if i == 0 {
-		rep.SetupSeconds = s.setup
-	} else {
-		rep.SetupSeconds = 0
-	}
+	rep.SetupSeconds, s.setup = s.setup, 0 // reported once
 	port := &s.p.Outputs[0]
 	for _, id := range port.Objects {
 		if err := reply.Append(port.Name, port.Level, port.Scale, out[id]); err != nil {
 			return nil, err
 		}
 	}
+	if s.durable != nil && i+1 < s.runs(ct) {
+		s.durable.Finished(i+1, reply.Packed(port.Name))
+	}
 	return &rep, nil
+}
+
+// done takes over the results of runs that were finished before the process was
+// interrupted, and returns their number.
+func (s *server) done(ct, reply *lattigo.Ciphertexts) (int, error) {
+	if s.durable == nil {
+		return 0, nil
+	}
+	port := &s.p.Outputs[0]
+	size, err := reply.PackedBytes(port.Name)
+	if err != nil {
+		return 0, err
+	}
+	n, packed, err := s.durable.Results(size * len(port.Objects))
+	if err != nil {
+		return 0, err
+	}
+	if most := s.runs(ct); n > most {
+		return 0, fmt.Errorf("checkpoint of %d runs: the inputs take %d", n, most)
+	}
+	return n, reply.AppendPacked(port.Name, packed)
 }
 
 // Close releases everything, last opened first.
