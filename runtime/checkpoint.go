@@ -35,9 +35,11 @@ type Durable struct {
 	work []float64 // share of the work done by then
 	all  bool      // in tests: every one is taken
 
-	mu     sync.Mutex
-	report CheckpointReport
-	pace   pace
+	mu      sync.Mutex
+	report  CheckpointReport
+	pace    pace
+	runs    int    // that are finished
+	results []byte // theirs, where they are not saved yet
 }
 
 // DurableOptions say which computation is saved, and how often.
@@ -197,15 +199,28 @@ func (d *Durable) last(kind func(store.Place) bool) (*store.Snapshot, error) {
 }
 
 // Finished says that a number of runs are done and what their results are, in any
-// form: they are saved if it is time for that.
+// form. They are saved if it is time for that, or on the way of the next run: they
+// stay as they are until then.
 func (d *Durable) Finished(runs int, results []byte) {
-	slab := d.p.Params.SlabBytes()
 	d.mu.Lock()
+	d.runs, d.results = runs, results
 	due := d.all || d.pace.due(int64(len(results)), time.Now())
 	d.mu.Unlock()
-	if !due {
-		return
+	if due {
+		at, objects := d.finished()
+		_ = d.put(at, objects, func() {}) // failing is a warning
 	}
+}
+
+// finished returns what is to be saved of finished runs, nothing where it is saved.
+func (d *Durable) finished() (store.Place, []store.Saved) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	results, slab := d.results, d.p.Params.SlabBytes()
+	if results == nil {
+		return store.Place{}, nil
+	}
+	d.results = nil
 	read := func(first int, dst [][]byte) error {
 		for i, b := range dst {
 			clear(b[copy(b, results[(first+i)*slab:]):])
@@ -213,7 +228,7 @@ func (d *Durable) Finished(runs int, results []byte) {
 		return nil
 	}
 	o := store.Saved{Count: (len(results) + slab - 1) / slab, Read: read}
-	_ = d.put(store.Place{Run: runs - 1, Step: len(d.p.Steps)}, []store.Saved{o}, func() {}) // failing is a warning
+	return store.Place{Run: d.runs - 1, Step: len(d.p.Steps)}, []store.Saved{o}
 }
 
 // Results returns how many runs need not be done again, and what Finished was given
@@ -356,6 +371,7 @@ type saving struct {
 	restored map[plan.ObjectID]bool // objects whose content is in from and nowhere else in the slow tier
 	node     *node                  // the snapshot in flight, and not copied yet
 	busy     bool                   // a snapshot is being written
+	place    store.Place            // of it
 }
 
 // wants reports whether a snapshot is to be taken before a step.
@@ -371,6 +387,9 @@ func (v *saving) wants(step int32) bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if n := len(d.results); n > 0 {
+		return d.pace.due(int64(n), time.Now())
+	}
 	const part = 1. / checkpointParts
 	if w := d.work[i]; w < d.pace.done+part || w > 1-part || !d.pace.due(d.cost[i], time.Now()) {
 		return false
@@ -420,7 +439,7 @@ func (v *saving) spilled(r *run, n *node) {
 }
 
 // checkpoint puts a snapshot of what is alive before a step on the scoreboard, if
-// it is time for one. It happens before the actions of the step.
+// it is time for one, or of the results of the runs before. It happens before the actions of the step.
 func (r *run) checkpoint(step int32) {
 	v := r.saving
 	if v == nil || !v.wants(step) {
@@ -430,6 +449,12 @@ func (r *run) checkpoint(step int32) {
 		r.progress.Wait()
 	}
 	n := &node{kind: saveNode, step: step, obj: plan.NoObject}
+	v.busy = true
+	if v.place, n.objects = v.d.finished(); n.objects != nil { // the runs before go first
+		r.launch(n)
+		return
+	}
+	v.place = store.Place{Run: v.run, Step: int(step)}
 	for _, obj := range v.d.l.at(step) {
 		s, o, whole := store.Saved{ID: obj}, &r.objects[obj], plan.Span{Count: r.x.slabs[obj]}
 		switch {
@@ -451,7 +476,7 @@ func (r *run) checkpoint(step int32) {
 		}
 		n.objects = append(n.objects, s)
 	}
-	v.node, v.busy = n, true
+	v.node = n
 	r.launch(n)
 }
 
@@ -466,7 +491,7 @@ func (r *run) save(n *node) {
 			e.Bytes += int64(n.objects[i].Slabs()) * int64(r.x.e.SlabBytes())
 		}
 		r.x.emit(e)
-		e.Err = v.d.put(store.Place{Run: v.run, Step: int(n.step)}, n.objects, func() {
+		e.Err = v.d.put(v.place, n.objects, func() {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			v.node = nil

@@ -18,6 +18,7 @@ import (
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/ir/plan/plantest"
 	"github.com/home-fhe/home/runtime/store"
+	badmem "github.com/home-fhe/home/runtime/store/faulty"
 )
 
 // durable opens a folder for runs of a plan. Every step of its list is taken, or
@@ -54,96 +55,124 @@ func stopAt(p *plan.Plan, step int32) func(*plan.Step) error {
 	}
 }
 
-// A run that stops anywhere and goes on under another budget, with another number
-// of threads, or without a slow tier, gives the same result bit for bit.
-func TestResumeAnywhere(t *testing.T) {
-	seeds, every := uint64(3), 7
-	if os.Getenv("HOME_LONG") != "" {
-		seeds, every = 10, 1
-	}
-	for seed := range seeds {
-		p := plantest.Random(seed, plantest.Config{LogN: 4, Steps: 60, Keys: 8, Live: 5})
-		want := reference(t, p)
-		dir := t.TempDir()
-		if _, err := Install(t.Context(), p, &fakeEngine{params: &p.Params}, fakeKeys{}, dir, InstallOptions{Threads: 2}); err != nil {
-			t.Fatal(err)
+// diskFolder is a folder of a simulated disk.
+type diskFolder struct {
+	*badmem.Disk
+	dir string
+}
+
+func (d diskFolder) Names() ([]string, error) {
+	var out []string
+	for _, f := range d.Files() {
+		if name, ok := strings.CutPrefix(f, d.dir+"/"); ok {
+			out = append(out, name)
 		}
-		// run executes the plan in one of several ways.
-		run := func(way int, d *Durable, e *fakeEngine) (Outputs, Report, error) {
-			o := Options{Threads: 1 + way%3, Keys: fakeKeys{}}
-			var s *Store
-			if way%4 != 3 {
-				tiered(t, p, []int{0, 3, 1 << 20}[way%4])
-				var err error
-				if s, err = OpenStore(p, e, fakeKeys{}.ID(), dir, nil); err != nil {
-					t.Fatal(err)
-				}
-				o.Slow, o.Keys, o.Reuse = s, nil, way%2 == 1
+	}
+	return out, nil
+}
+func (d diskFolder) Rename(from, to string) error {
+	return d.Disk.Rename(d.dir+"/"+from, d.dir+"/"+to)
+}
+func (d diskFolder) Remove(name string) error { return d.Disk.Remove(d.dir + "/" + name) }
+func (d diskFolder) Sync() error              { return d.SyncNames() }
+
+// onDisk is durable for a folder of a simulated disk.
+func onDisk(t *testing.T, p *plan.Plan, disk *badmem.Disk, resume bool, at []int32) *Durable {
+	t.Helper()
+	d, err := newDurable(p, DurableOptions{Plan: "plan", Keys: fakeKeys{}.ID(), Input: "input", Resume: resume, Warn: func(err error) { t.Error("warning:", err) }},
+		func(m []store.Mark) (*store.Snapshots, error) {
+			return store.SnapshotsOn(disk, diskFolder{disk, "snap"}, "snap", p.Params.SlabBytes(), m)
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	always(d, at)
+	return d
+}
+
+// A run that stops anywhere goes on under the same residency, under another, with
+// another number of threads, or without a slow tier, and gives the same result bit
+// for bit within the arena of the plan.
+func TestResumeAnywhere(t *testing.T) {
+	seeds, every := uint64(3), 9
+	if os.Getenv("HOME_LONG") != "" {
+		seeds, every = 30, 1
+	}
+	type residency struct {
+		tier *plan.Tier
+		maps bool
+	}
+	before := map[*plan.Plan]residency{} // another of the same plan
+	n, resumed := 0, 0
+	residencies(t, seeds, func(t *testing.T, name string, p *plan.Plan, maps bool, _ int) {
+		if before[p].tier == nil {
+			before[p] = residency{p.Tier, maps}
+		}
+		want := reference(t, p)
+		run := func(d *Durable, r residency, threads int, stop func(*plan.Step) error) (Outputs, error) {
+			t.Helper()
+			mine := *p
+			mine.Tier = r.tier
+			o := Options{Threads: threads, Keys: fakeKeys{}}
+			if r.tier != nil {
+				o.Slow, o.Keys, o.Reuse = newMemory(&mine, r.maps), nil, n%3 == 0
 			}
-			x, err := NewExecutor(t.Context(), p, e, o)
+			x, err := NewExecutor(t.Context(), &mine, &compactEngine{fakeEngine: &fakeEngine{params: &p.Params, before: stop}}, o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, rep, err := d.Run(t.Context(), x, 0, fakeInputs)
-			if closing := x.Close(); closing != nil {
-				t.Fatal(closing)
+			out, _, err := d.Run(t.Context(), x, 0, fakeInputs)
+			if r.tier != nil && x.arena.Usage().Peak > r.tier.ArenaSlabs {
+				t.Errorf("%s: arena of %d slabs where %d are planned", name, x.arena.Usage().Peak, r.tier.ArenaSlabs)
 			}
-			if s != nil {
-				if closing := s.Close(); closing != nil {
-					t.Fatal(closing)
-				}
+			if left := x.Close(); left != nil {
+				t.Errorf("%s: %v", name, left)
 			}
-			return out, rep, err
+			return out, err
 		}
-		for step := int32(1 + seed); int(step) < len(p.Steps); step += int32(every) {
-			way := int(step) + int(seed)
-			folder := t.TempDir()
-			d := durable(t, p, folder, false, []int32{step})
-			if _, _, err := run(way, d, &fakeEngine{params: &p.Params}); err != nil {
-				t.Fatal(err)
+		this := residency{p.Tier, maps}
+		steps := int32(len(p.Steps))
+		for step := 1 + int32(n%every); step < steps; step += int32(every) {
+			n++
+			disk := &badmem.Disk{}
+			again := min(step+7, steps-1)
+			d := onDisk(t, p, disk, false, []int32{step})
+			stop := stopAt(p, again)
+			if _, err := run(d, this, 1+n%3, func(s *plan.Step) error {
+				err := stop(s)
+				for until := time.Now().Add(10 * time.Second); err != nil && d.Report().Written == 0 && time.Now().Before(until); {
+					time.Sleep(100 * time.Microsecond) // the steps before the snapshot are executed by others
+				}
+				return err
+			}); !errors.Is(err, errStop) {
+				t.Fatalf("%s, step %d: %v", name, step, err)
 			}
 			if r := d.Report(); r.Written != 1 || r.Bytes == 0 || r.ResumedFrom != nil {
-				t.Fatalf("seed %d, step %d: %+v", seed, step, r)
+				t.Fatalf("%s, step %d: %+v", name, step, r)
 			}
-			if err := d.Close(); err != nil {
-				t.Fatal(err)
-			}
-			// It goes on from there, and is stopped again a few steps later.
-			again := min(step+5, int32(len(p.Steps)-1))
-			d = durable(t, p, folder, true, []int32{again - 1, again})
-			steps := 0
-			var mu sync.Mutex
-			stop := stopAt(p, again)
-			e := &fakeEngine{params: &p.Params, before: func(s *plan.Step) error {
-				mu.Lock()
-				steps++
-				mu.Unlock()
-				return stop(s)
-			}}
-			if _, _, err := run(way+1, d, e); !errors.Is(err, errStop) {
-				t.Fatalf("seed %d, step %d: %v", seed, step, err)
+			// It goes on from there, and is stopped again.
+			d = onDisk(t, p, disk, true, []int32{again - 1, again})
+			if _, err := run(d, before[p], 1+n%2, stopAt(p, again)); !errors.Is(err, errStop) {
+				t.Fatalf("%s, step %d: %v", name, step, err)
 			}
 			if r := d.Report(); r.ResumedFrom == nil || *r.ResumedFrom != int(step) {
-				t.Fatalf("seed %d, step %d: goes on as %+v", seed, step, r)
+				t.Fatalf("%s, step %d: goes on as %+v", name, step, r)
 			}
-			if err := d.Close(); err != nil {
-				t.Fatal(err)
-			}
-			for way := range 4 {
-				d = durable(t, p, folder, true, []int32{})
-				out, _, err := run(way, d, &fakeEngine{params: &p.Params})
+			for way, r := range []residency{this, before[p], {}} {
+				d := onDisk(t, p, disk, true, []int32{})
+				out, err := run(d, r, 1+way, nil)
 				if err != nil || !sameOutputs(out, want) {
-					t.Fatalf("seed %d, step %d, way %d: another result, or %v", seed, step, way, err)
+					t.Fatalf("%s, step %d, way %d: another result, or %v", name, step, way, err)
 				}
 				if r := d.Report(); *r.ResumedFrom < int(step) || *r.ResumedFrom > int(again) {
-					t.Fatalf("seed %d: goes on from step %d, and stopped at %d", seed, *r.ResumedFrom, again)
+					t.Fatalf("%s: goes on from step %d, and stopped at %d", name, *r.ResumedFrom, again)
 				}
-				if err := d.Close(); err != nil {
-					t.Fatal(err)
-				}
+				resumed++
 			}
 		}
-	}
+		before[p] = this
+	})
+	t.Logf("%d runs went on", resumed)
 }
 
 // Snapshots at every step, of a run with as little memory as possible, disturb
