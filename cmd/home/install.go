@@ -8,14 +8,16 @@ import (
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/passes"
 	"github.com/home-fhe/home/runtime"
+	"github.com/home-fhe/home/runtime/store"
 )
 
 type installCmd struct {
 	Model   string   `arg:"" help:"Plan (.hplan)."`
 	Keys    string   `required:"" short:"k" placeholder:"FILE" help:"Evaluation keys (eval.hevk)."`
-	PMem    string   `required:"" name:"pmem" placeholder:"DIR" help:"Folder of the slow tier: persistent memory (a DAX file system), or files on a disk that stand in for it."`
+	PMem    string   `required:"" name:"pmem" placeholder:"DIR" help:"Folder of the slow tier: persistent memory (a DAX file system, or a device such as /dev/dax0.0), or files on a disk that stand in for it."`
 	DRAM    byteSize `name:"dram" placeholder:"SIZE" help:"Memory budget of the whole process, such as 2GiB. Default: no bound."`
 	Threads int      `short:"t" placeholder:"N" help:"Keys and weights to prepare at once. Default: one per processor."`
+	Format  bool     `help:"First empty the device that --pmem names, whatever it holds. Folders are never emptied."`
 	JSON    bool     `help:"Print JSON."`
 
 	tierFlags
@@ -62,6 +64,14 @@ func (c *installCmd) Run(e *env) error {
 	tech, slow, err := c.technology(c.PMem)
 	if err != nil {
 		return err
+	}
+	if c.Format {
+		if !store.IsDevice(c.PMem) {
+			return misuse("--format empties devices: %s is none", c.PMem)
+		}
+		if err := (store.DevDAX{}).Format(c.PMem); err != nil {
+			return err
+		}
 	}
 	rep, err := runtime.Install(e.ctx, p, engine, keySource{keys}, c.PMem, runtime.InstallOptions{
 		Threads: threads, Budget: int64(c.DRAM), Reserve: reserve, Technology: tech, Events: watch,

@@ -16,6 +16,7 @@ import (
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/runtime"
+	"github.com/home-fhe/home/runtime/store"
 )
 
 // simNetwork runs a plan on the simulated engine: levels, scales and noise as
@@ -112,6 +113,9 @@ func encryptedNetwork(e *env, p *plan.Plan, pre *plan.Preprocess, o serverOption
 		return nil, err
 	}
 	o.fit(e, p)
+	if store.IsDevice(o.pmem) {
+		return nil, misuse("--pmem: keys that are made for this run go into a folder that is removed afterwards; %s is a device", o.pmem)
+	}
 	if o.pmem != "" || o.budget > 0 { // keys of one run must not stay behind
 		if o.pmem != "" {
 			if err := os.MkdirAll(o.pmem, 0o755); err != nil {

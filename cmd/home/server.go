@@ -19,7 +19,7 @@ import (
 // serverFlags say with what means a plan runs on ciphertexts.
 type serverFlags struct {
 	tierFlags
-	PMem    string `name:"pmem" placeholder:"DIR" help:"Folder of the slow tier, for keys, weights and what does not fit in DRAM: persistent memory (a DAX file system), or files on a disk that stand in for it. Default with --dram: the folder tier beside the keys."`
+	PMem    string `name:"pmem" placeholder:"DIR" help:"Folder of the slow tier, for keys, weights and what does not fit in DRAM: persistent memory (a DAX file system, or a device such as /dev/dax0.0), or files on a disk that stand in for it. Default with --dram: the folder tier beside the keys."`
 	Threads int    `short:"t" placeholder:"N" help:"Steps to run at once. Default: one per processor."`
 }
 

@@ -10,7 +10,7 @@ import (
 
 // tierFlags say what the slow tier is and how fast it seems.
 type tierFlags struct {
-	Technology string `enum:"auto,file,dax,mmap" default:"auto" placeholder:"NAME" help:"How the slow tier is reached: file (direct I/O), dax (mapped persistent memory), mmap (page faults and the page cache: a baseline for comparisons). Default: dax where the folder has it, else file."`
+	Technology string `enum:"auto,file,dax,devdax,mmap" default:"auto" placeholder:"NAME" help:"How the slow tier is reached: file (direct I/O), dax (a file system on persistent memory, mapped), devdax (a device such as /dev/dax0.0 in place of the folder), mmap (page faults and the page cache: a baseline for comparisons). Default: devdax and dax where that is so, else file."`
 	Imitate    string `placeholder:"SPEC" help:"Slow the slow tier down to the figures of another technology, for experiments: read=500MB/s,write=200MB/s,latency=300us,depth=4. Reports call it an imitation."`
 }
 

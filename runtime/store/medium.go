@@ -71,8 +71,11 @@ var (
 
 // Detect returns the technology for a directory: DAX where a file of it can be
 // mapped with MAP_SYNC, an ordinary file otherwise. It makes the directory if
-// it is missing.
+// it is missing. A device in place of a directory is DevDAX.
 func Detect(dir string) (Technology, error) {
+	if IsDevice(dir) {
+		return DevDAX{}, nil
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -82,24 +85,37 @@ func Detect(dir string) (Technology, error) {
 	return File{}, nil
 }
 
+// IsDevice reports whether a path is that of a character device, which the tier then
+// takes as a whole.
+func IsDevice(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode()&os.ModeCharDevice != 0
+}
+
 // Named returns a technology by the name that it has on the command line, for a
-// directory as in Detect: file, dax, mmap, or auto for what Detect finds.
+// directory as in Detect: file, dax, devdax, mmap, or auto for what Detect finds.
 func Named(name, dir string) (Technology, error) {
 	found, err := Detect(dir)
 	if err != nil {
 		return nil, err
 	}
-	switch name {
-	case "", "auto", found.Name():
+	switch {
+	case name == "" || name == "auto" || name == found.Name():
 		return found, nil
+	case IsDevice(dir):
+		return nil, fmt.Errorf("%s is a device: it is mapped whole, and no folder for %s", dir, name)
+	}
+	switch name {
 	case "dax":
 		return nil, fmt.Errorf("%s is on no DAX file system: a file in it cannot be mapped with MAP_SYNC", dir)
+	case "devdax":
+		return nil, fmt.Errorf("%s is not a device such as /dev/dax0.0", dir)
 	case "file":
 		return File{}, nil
 	case "mmap":
 		return Mmap{}, nil
 	}
-	return nil, fmt.Errorf("there is no technology %q: file, dax, mmap or auto", name)
+	return nil, fmt.Errorf("there is no technology %q: file, dax, devdax, mmap or auto", name)
 }
 
 // syncDir makes the names in a directory durable.

@@ -143,19 +143,19 @@ func (f *TierFile) load() error {
 	case !valid && f.write && (size <= PageBytes || allZero(page)):
 		return f.begin() // new, or cut short before its header was durable
 	case !valid:
-		return fmt.Errorf("%w: it has no valid header; delete it and install again", ErrDamaged)
+		return fmt.Errorf("%w: it has no valid header; %s and install again", ErrDamaged, f.discard())
 	}
 	if v := le.Uint32(page[8:]); v != Version {
-		return fmt.Errorf("%w: format version %d, this build has %d; delete it and install again", ErrForeign, v, Version)
+		return fmt.Errorf("%w: format version %d, this build has %d; %s and install again", ErrForeign, v, Version, f.discard())
 	}
 	kind, slab, n := Kind(le.Uint32(page[12:])), le.Uint64(page[16:]), le.Uint32(page[40:])
 	if n > maxID {
-		return fmt.Errorf("%w: its identity has %d bytes; delete it and install again", ErrDamaged, n)
+		return fmt.Errorf("%w: its identity has %d bytes; %s and install again", ErrDamaged, n, f.discard())
 	}
 	copy(f.nonce[:], page[24:40])
 	if id := string(page[44 : 44+n]); kind != f.header.Kind || slab != uint64(f.header.SlabBytes) || id != f.header.ID {
-		return fmt.Errorf("%w: it holds %v of %q with slabs of %d bytes, not %v of %q with %d; use another directory or delete it",
-			ErrForeign, kind, id, slab, f.header.Kind, f.header.ID, f.header.SlabBytes)
+		return fmt.Errorf("%w: it holds %v of %q with slabs of %d bytes, not %v of %q with %d; use another directory or %s",
+			ErrForeign, kind, id, slab, f.header.Kind, f.header.ID, f.header.SlabBytes, f.discard())
 	}
 	f.end = PageBytes
 	for {
@@ -175,6 +175,14 @@ func (f *TierFile) load() error {
 		return f.m.Sync()
 	}
 	return nil
+}
+
+// discard says how people get rid of this file.
+func (f *TierFile) discard() string {
+	if _, ok := f.m.(*devMedium); ok {
+		return "empty the device (home install --format: all that is on it goes)"
+	}
+	return "delete it"
 }
 
 func allZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
@@ -280,7 +288,7 @@ func (f *TierFile) Read(a Addr, first int, dst [][]byte) error {
 	}
 	if err := f.m.ReadAt(dst, e.off+int64(first)*int64(f.header.SlabBytes)); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: the file is cut; delete it and install again", ErrDamaged)
+			err = fmt.Errorf("%w: the file is cut; %s and install again", ErrDamaged, f.discard())
 		}
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
@@ -320,7 +328,7 @@ func (f *TierFile) Map(a Addr, first, count int) (slabs [][]byte, check func() e
 	mem, err := m.Map(e.off+int64(first)*size, int64(count)*size)
 	if err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: the file is cut; delete it and install again", ErrDamaged)
+			err = fmt.Errorf("%w: the file is cut; %s and install again", ErrDamaged, f.discard())
 		}
 		return nil, nil, fmt.Errorf("%s: %w", f.path, err)
 	}
@@ -359,7 +367,7 @@ func (f *TierFile) Map(a Addr, first, count int) (slabs [][]byte, check func() e
 }
 
 func (f *TierFile) badSlab(slab int, e extent) error {
-	return fmt.Errorf("%s: %w: checksum of slab %d of an object at offset %d; delete the file and install again", f.path, ErrDamaged, slab, e.off)
+	return fmt.Errorf("%s: %w: checksum of slab %d of an object at offset %d; %s and install again", f.path, ErrDamaged, slab, e.off, f.discard())
 }
 
 // Close closes the file. A file that was open for writing keeps its valid

@@ -600,13 +600,20 @@ func outcomes(sizes []int, limit int, rng *rand.Rand, yield func(pick []int) boo
 	}
 }
 
-// PowerCuts runs work on copies of a disk, whose power fails before the first
+// memory is a Disk or a Memory.
+type memory[T any] interface {
+	CutAt(n int)
+	AfterPowerFailure(limit int, rng *rand.Rand) iter.Seq[T]
+	copy() T
+}
+
+// PowerCuts runs work on copies of a disk or of memory, whose power fails before the first
 // operation, the second and so on, until work gets to its end. After each failure
-// and after the end it calls check with up to limit of the disks that a power
+// and after the end it calls check with up to limit of those that a power
 // failure at that moment may leave; done says whether work had ended. It returns
 // the first error of check, or of work for another reason than ErrPower, with the
-// number of the operation; and how many disks were checked.
-func PowerCuts(start *Disk, limit int, rng *rand.Rand, work func(*Disk) error, check func(left *Disk, done bool) error) (checked int, err error) {
+// number of the operation; and how many were checked.
+func PowerCuts[T memory[T]](start T, limit int, rng *rand.Rand, work func(T) error, check func(left T, done bool) error) (checked int, err error) {
 	for n := 0; ; n++ {
 		d := start.copy()
 		d.CutAt(n)
