@@ -13,11 +13,25 @@ import (
 // tierPrices are what it costs to bring back one slab of each segment, in any
 // unit: what costs more for the time it would be away stays longer.
 type tierPrices struct {
-	at    []float64 // time of each step, ascending
-	class []int8    // of each segment: segments of one class cost the same
-	cost  []float64 // of each class
-	spill bool      // ciphertexts may go although something else can
+	at    []float64    // time of each step, ascending
+	class []int8       // of each segment: segments of one class cost the same
+	cost  [][3]float64 // of each class, for touches when the channel is idle, used and short
+	load  []tierLoad   // of the channel at each step
+	temps []bool       // classes of ciphertexts
+	spill bool         // ciphertexts may go although something else can
 }
+
+// of returns the price of a segment for a touch at a step.
+func (pr *tierPrices) of(g, step int32) float64 { return pr.cost[pr.class[g]][pr.load[step]] }
+
+// tierLoad says how much the channel to the slow tier has to do around a step.
+type tierLoad uint8
+
+const (
+	channelIdle tierLoad = iota
+	channelUsed
+	channelShort // it has to begin long before
+)
 
 // tierMiss says that slabs of a segment come to DRAM for a step: those beyond the
 // first kept, which stayed since the touch before.
@@ -96,15 +110,10 @@ func (t *tierTrace) belady(soft, hard int64, pr *tierPrices) *tierWalk {
 	for i := range t.segs {
 		w.first[i], w.last[i], w.latest[i] = -1, -1, -1
 	}
-	heaps := make([]tierHeap, len(pr.cost))
-	temps := make([]bool, len(pr.cost)) // classes of ciphertexts
-	for i := range t.segs {
-		temps[pr.class[i]] = t.segs[i].way == tierStep
-	}
+	heaps := make([][3]tierHeap, len(pr.cost))
 	used := int64(0)
-	// top returns the best candidate of a class, unless step s needs it.
-	top := func(class int, s int32) (tierCand, bool) {
-		h := &heaps[class]
+	// top returns the best candidate of a heap, unless step s needs it.
+	top := func(h *tierHeap, s int32) (tierCand, bool) {
 		for len(*h) > 0 {
 			c := (*h)[0]
 			if resident[c.seg] > 0 && next[c.seg] == c.next {
@@ -116,14 +125,16 @@ func (t *tierTrace) belady(soft, hard int64, pr *tierPrices) *tierWalk {
 	}
 	// evict removes up to count slabs of what is cheapest to do without.
 	evict := func(s int32, count int64, fixed, temp bool) bool {
-		best, away, class := tierCand{}, -1.0, 0
+		best, away, from := tierCand{}, -1.0, (*tierHeap)(nil)
 		for c := range heaps {
-			if temps[c] && !temp || !temps[c] && !fixed {
+			if pr.temps[c] && !temp || !pr.temps[c] && !fixed {
 				continue
 			}
-			if x, ok := top(c, s); ok {
-				if d := (pr.at[x.next] - pr.at[s]) / pr.cost[c]; d > away {
-					best, away, class = x, d, c
+			for l := range heaps[c] {
+				if x, ok := top(&heaps[c][l], s); ok {
+					if d := (pr.at[x.next] - pr.at[s]) / pr.cost[c][l]; d > away {
+						best, away, from = x, d, &heaps[c][l]
+					}
 				}
 			}
 		}
@@ -138,7 +149,7 @@ func (t *tierTrace) belady(soft, hard int64, pr *tierPrices) *tierWalk {
 		used -= size
 		w.evictions += int(size)
 		if resident[best.seg] == 0 {
-			heaps[class].pop()
+			from.pop()
 		}
 		return true
 	}
@@ -166,7 +177,7 @@ func (t *tierTrace) belady(soft, hard int64, pr *tierPrices) *tierWalk {
 			resident[g] = 0
 			return
 		}
-		heaps[pr.class[g]].push(tierCand{at, g})
+		heaps[pr.class[g]][pr.load[at]].push(tierCand{at, g})
 	}
 	for s := int32(0); int(s) <= t.n; s++ {
 		need := int64(0)
@@ -437,7 +448,7 @@ func (f *tierFlow) linger() {
 	var all []cand
 	for i := range f.chunks {
 		if c := &f.chunks[i]; c.keepable && (c.state == chunkFetch || c.state == chunkMake) {
-			all = append(all, cand{i, f.pr.cost[f.pr.class[c.seg]] / (f.pr.at[c.cur] - f.pr.at[c.prev])})
+			all = append(all, cand{i, f.pr.of(c.seg, c.cur) / (f.pr.at[c.cur] - f.pr.at[c.prev])})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b cand) int { return cmp.Compare(b.v, a.v) })
@@ -525,6 +536,40 @@ func (f *tierFlow) exchange(start []float64, m *Machine, lead float64) {
 	f.prefetch()
 }
 
+// Backlogs of the channel, in seconds, from which on it is not idle, and short.
+const (
+	tierIdle  = 0.1
+	tierShort = 0.5
+)
+
+// load returns what the channel has to do around each step: how long before it
+// the transfers for it and for later steps have to begin, if no step waits. start
+// holds when each step starts then.
+func (f *tierFlow) load(start []float64, m *Machine) []tierLoad {
+	load := make([]tierLoad, f.t.n+1)
+	s, begin := f.t.n, start[f.t.n]
+	fill := func(to int) { // steps after this one
+		for ; s > to; s-- {
+			switch b := start[s] - begin; {
+			case b > tierShort:
+				load[s] = channelShort
+			case b > tierIdle:
+				load[s] = channelUsed
+			}
+		}
+	}
+	f.channel(start, m, func(c *tierChunk, _, at float64) bool {
+		if c.state != chunkFetch {
+			return false
+		}
+		fill(int(c.cur))
+		begin = at
+		return true
+	})
+	fill(-1)
+	return load
+}
+
 // actions lists what happens before each step: first everything that leaves,
 // then what comes, in order of deadlines.
 func (f *tierFlow) actions() []plan.Action {
@@ -542,7 +587,7 @@ func (f *tierFlow) actions() []plan.Action {
 		a   plan.Action
 		due int32 // -1 for what leaves
 	}
-	var events []event
+	events := make([]event, 0, 2*len(f.chunks)+len(t.segs))
 	slabs := func(g *tierSegment, lo, hi int32, a plan.Action, due int32) {
 		at := int32(0)
 		for _, x := range g.spans {
