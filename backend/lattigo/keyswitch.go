@@ -2,6 +2,7 @@ package lattigo
 
 import (
 	"errors"
+	"runtime/debug"
 
 	"github.com/home-fhe/home/backend"
 )
@@ -80,6 +81,7 @@ func (e *engine) halves(w *scratch, from, to, unit int, f func(w *scratch, from,
 		half.coef, half.own, half.v, half.from, half.lanes = w.coef, w.own, w.v, w.from, w.lanes
 		done := make(chan error, 1)
 		go func() {
+			debug.SetPanicOnFault(true) // operands may lie in a medium that fails under a load
 			done <- backend.Guard(func() error { f(&half, mid, to); return nil })
 		}()
 		err := backend.Guard(func() error { f(w, from, mid); return nil })
