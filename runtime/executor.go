@@ -116,6 +116,7 @@ type Report struct {
 	Counts       plan.Counts  `json:"counts"`
 	PeakRSSBytes int64        `json:"peak_rss_bytes"`
 	ArenaPeak    int64        `json:"arena_peak_bytes"` // most bytes the arena held at once
+	ArenaHuge    int64        `json:"arena_huge_bytes"` // of those backed before the run, in huge pages; 0 where unknown
 	Tiers        []TierReport `json:"tiers"`
 }
 
@@ -149,6 +150,7 @@ type Executor struct {
 	o       Options
 	start   time.Time
 	arena   *store.Arena
+	huge    int64 // bytes of it in huge pages, as far as they were backed beforehand
 	actions []plan.Action
 	slabs   []int32
 	fixed   []*resident // keys and weights that stay in DRAM
@@ -232,6 +234,9 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	if o.Slow != nil {
 		if err := errors.Join(x.arena.Populate(p.Tier.PeakSlabs, o.Threads), x.readSeeds(ctx)); err != nil {
 			return nil, errors.Join(err, x.Close())
+		}
+		if huge, err := x.arena.HugeBytes(); err == nil {
+			x.huge = huge
 		}
 	}
 	x.setup = time.Since(began).Seconds()
@@ -574,6 +579,7 @@ func (x *Executor) execute(ctx context.Context, in Inputs, v *saving) (Outputs, 
 	rep.Seconds, rep.CPUSeconds = time.Since(began).Seconds(), CPUSeconds()-cpu0
 	rep.Counts = x.p.Count(func(i int) bool { return r.executed[i] })
 	rep.PeakRSSBytes = PeakRSS()
+	rep.ArenaHuge = x.huge
 	rep.ArenaPeak = int64(x.arena.Usage().Peak) * int64(x.e.SlabBytes())
 	rep.Tiers = []TierReport{{Name: "dram", Technology: "heap"}}
 	if x.o.Slow != nil {

@@ -279,6 +279,19 @@ func (a *Arena) Usage() Usage {
 	return a.use
 }
 
+// HugeBytes returns how much of what is mapped lies in huge pages. It asks the
+// operating system, which takes some milliseconds, and fails where that cannot tell.
+func (a *Arena) HugeBytes() (int64, error) {
+	a.mu.Lock()
+	var ranges [][2]uintptr
+	for _, c := range a.chunks {
+		at := address(c.mem)
+		ranges = append(ranges, [2]uintptr{at, at + uintptr(len(c.mem))})
+	}
+	a.mu.Unlock()
+	return hugeIn(ranges)
+}
+
 // OwnedBy returns how many slabs an owner holds.
 func (a *Arena) OwnedBy(o Owner) int {
 	a.mu.Lock()

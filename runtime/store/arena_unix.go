@@ -13,8 +13,14 @@ type chunk struct {
 }
 
 // mapChunk maps n bytes. Pieces of a huge page or more are aligned to it, and
-// the kernel is asked to use huge pages; it is free not to.
+// the kernel is asked to use huge pages; it is free not to. Where it never does by
+// itself, pages are taken from those that are set aside, while there are any.
 func mapChunk(n int) (chunk, error) {
+	if n >= hugeBytes {
+		if full := mapReserved(n); full != nil {
+			return chunk{mem: full[:n:n], full: full}, nil
+		}
+	}
 	extra := 0
 	if n >= hugeBytes {
 		extra = hugeBytes
