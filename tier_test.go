@@ -2,6 +2,7 @@ package home_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/home-fhe/home/ir/plan/plantest"
 	"github.com/home-fhe/home/passes"
 	"github.com/home-fhe/home/runtime"
+	"github.com/home-fhe/home/runtime/store"
 )
 
 // TestBootstrapTiers runs a plan that bootstraps from the slow tier, with weights
@@ -71,6 +73,53 @@ func TestBootstrapTiers(t *testing.T) {
 				t.Fatal(err)
 			}
 			least = p.Bytes.DRAMMin
+		}
+	}
+}
+
+// TestEncryptedResidency runs a plan that bootstraps under random tier plans: slabs of
+// keys, weights and matrices come and go one by one, read, made or used where they
+// lie, in every form of the slow tier. The result is that of a run that holds
+// everything in memory, bit for bit.
+func TestEncryptedResidency(t *testing.T) {
+	p := plantest.Deep(plantest.DeepConfig{LogN: 9, Layers: 2})
+	q := newParty(t, p, 2, lattigo.AllowInsecure())
+	_, inputs := q.encrypt(t, ir.ArrayOf([]float64{0.5}, 1), 1)
+	want, _, err := q.exec.Run(context.Background(), inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for seed, forms := range []plan.Forms{{}, {Compact: 2, Seeds: true}, {Compact: 1, Seeds: true, Twice: plan.TwiceReused}, {Compact: 3, Seeds: true, Twice: plan.TwiceAll}} {
+		for _, soft := range []int{0, 2000} {
+			maps := seed%2 == 1
+			tech := store.Technology(store.File{})
+			if maps {
+				tech = &store.Heap{}
+			}
+			made := 0
+			p.Tier, made = plantest.Tier(p, uint64(seed), forms, maps, soft)
+			if _, err := runtime.Install(context.Background(), p, q.e, keySource{q.keys}, dir, runtime.InstallOptions{Threads: 2, Technology: tech}); err != nil {
+				t.Fatal(err)
+			}
+			s, err := runtime.OpenStore(p, q.e, keySource{q.keys}.ID(), dir, tech)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, rep, err := runtime.Run(context.Background(), p, q.e, inputs, runtime.Options{Threads: 1 + seed%2, Slow: s})
+			if err := errors.Join(err, s.Close()); err != nil {
+				t.Fatalf("forms %+v: %v", forms, err)
+			}
+			for id := range want {
+				for i := range want[id] {
+					if !slices.Equal(got[id][i], want[id][i]) {
+						t.Fatalf("forms %+v, %d slabs: limb %d of object %d differs", forms, p.Tier.ArenaSlabs, i, id)
+					}
+				}
+			}
+			if slow := rep.Tiers[1]; slow.BytesRead+slow.BytesMapped != p.Tier.BytesRead || slow.Expanded != made || maps == (slow.BytesMapped == 0) {
+				t.Errorf("forms %+v: %+v, planned %d bytes and %d slabs to make", forms, slow, p.Tier.BytesRead, made)
+			}
 		}
 	}
 }

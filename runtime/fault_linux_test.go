@@ -32,7 +32,7 @@ func (m *fading) Map(obj plan.ObjectID, first, count int) ([][]byte, func() erro
 // the process.
 func TestMediumFailsUnderALoad(t *testing.T) {
 	p := plantest.Random(1, plantest.Config{LogN: 9})
-	p.Tier, _ = randomTier(p, 1, plan.Forms{}, true, 1<<20)
+	p.Tier, _ = plantest.Tier(p, 1, plan.Forms{}, true, 1<<20)
 	f, err := os.Create(filepath.Join(t.TempDir(), "slabs"))
 	if err != nil {
 		t.Fatal(err)
