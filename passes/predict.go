@@ -79,7 +79,10 @@ func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
 		case plan.ActMake:
 			ready := now
 			if p.Objects[a.Obj].Role == plan.RolePlain {
-				ready = arrival[base[a.Obj+1]-1]
+				source := base[a.Obj+1] - 1
+				if ready = arrival[source]; mapped[source] {
+					r.BytesMapped += int64(slab)
+				}
 			}
 			for i := from; i < to; i++ {
 				arrival[i], late[i], mapped[i] = ready, seconds(a.Obj), false

@@ -2,6 +2,7 @@ package passes
 
 import (
 	"container/heap"
+	"fmt"
 	"math"
 
 	"github.com/home-fhe/home/backend"
@@ -71,6 +72,7 @@ type predictedRun struct {
 	pins   []int32 // per object: nodes under way that use it
 	leaves []int32 // per object: slabs that are freed when the pins are gone
 	deps   []int32
+	direct []int32 // slabs that a node reads in the slow tier
 	done   []bool
 	head   []int32 // of the list of nodes that wait for a node
 	edges  []predictedEdge
@@ -141,7 +143,7 @@ func newPredictedRun(p *plan.Plan, t *plan.Tier, m *Machine, x *Execution) *pred
 	r := &predictedRun{p: p, t: t, m: m, x: x, slab: float64(p.Params.SlabBytes()), spare: -1, room: int32(t.ArenaSlabs),
 		out: &Prediction{Start: make([]float64, len(p.Steps)+1)}, base: make([]int32, len(p.Objects)+1),
 		writer: make([]int32, len(p.Objects)), reader: make([][]int32, len(p.Objects)), pins: make([]int32, len(p.Objects)), leaves: make([]int32, len(p.Objects)),
-		deps: make([]int32, nodes), done: make([]bool, nodes), head: make([]int32, nodes)}
+		deps: make([]int32, nodes), direct: make([]int32, nodes), done: make([]bool, nodes), head: make([]int32, nodes)}
 	for i := range p.Objects {
 		r.base[i+1] = r.base[i] + int32(p.Slabs(plan.ObjectID(i))) + 1
 		r.writer[i] = -1
@@ -270,7 +272,11 @@ func (r *predictedRun) act(i int) bool {
 	switch {
 	case a.Kind == plan.ActMake:
 		if role == plan.RolePlain {
-			r.after(n, r.source[r.base[a.Obj+1]-1])
+			source := r.base[a.Obj+1] - 1
+			r.after(n, r.source[source])
+			if r.mapped[source] {
+				r.direct[n]++
+			}
 		}
 	case !r.fixed(a.Obj): // after it was spilled
 		r.after(n, r.source[r.base[a.Obj]])
@@ -305,6 +311,9 @@ func (r *predictedRun) issueStep(s int32) bool {
 		r.spans = r.p.Touched(r.spans[:0], int(s), k)
 		for _, x := range r.spans {
 			for i := r.base[o] + x.First; i < r.base[o]+x.First+x.Count; i++ {
+				if r.mapped[i] {
+					r.direct[s]++
+				}
 				if r.source[i] != last {
 					last = r.source[i]
 					r.after(s, last)
@@ -348,19 +357,7 @@ func (r *predictedRun) begin(n int32) {
 		} else {
 			task.compute = seconds
 		}
-		for k, o := range st.Args {
-			if !r.fixed(o) {
-				continue
-			}
-			r.spans = r.p.Touched(r.spans[:0], int(n), k)
-			for _, x := range r.spans {
-				for i := r.base[o] + x.First; i < r.base[o]+x.First+x.Count; i++ {
-					if r.mapped[i] {
-						task.tier += r.slab
-					}
-				}
-			}
-		}
+		task.tier = float64(r.direct[n]) * r.slab
 		r.out.BytesMapped += int64(task.tier)
 		task.memory = max(0, task.memory-task.tier)
 		task.divisible = divisible(st.Op)
@@ -376,10 +373,8 @@ func (r *predictedRun) begin(n int32) {
 			task.compute = float64(a.Count) * r.m.MakeSeconds(a.Obj) / accelerate
 		}
 		r.out.MakeSeconds += task.compute
-		if r.p.Objects[a.Obj].Role == plan.RolePlain && r.mapped[r.base[a.Obj+1]-1] {
-			task.tier = r.slab
-			r.out.BytesMapped += int64(r.slab)
-		}
+		task.tier = float64(r.direct[n]) * r.slab
+		r.out.BytesMapped += int64(task.tier)
 		task.divisible = a.Count > 1
 		heap.Push(&r.ready, task)
 		return
@@ -524,4 +519,51 @@ func (r *predictedRun) finish(n int32) {
 		e = next
 	}
 	r.head[n] = -1
+}
+
+// Supposed is a machine to predict a run for.
+type Supposed struct {
+	DRAM       int64 // bytes of the whole process; 0: no bound
+	Profile    *backend.Profile
+	Cores      int     // 0 means 1
+	Accelerate float64 // how many times faster a core computes than that of the profile; 0 means 1
+	Refit      bool    // the forms of the slow tier are chosen for this machine
+}
+
+// Suppose plans the tiers of a plan for a machine and predicts the run. The plan
+// stays as it is. The error is a *BudgetError where the budget is too small.
+func Suppose(p *plan.Plan, s Supposed) (*plan.Tier, *Prediction, error) {
+	other := *p
+	if s.Refit {
+		other.Tier = nil
+	}
+	cores, accelerate := max(1, s.Cores), max(1, s.Accelerate)
+	reserve := TierReserve(&p.Params, cores)
+	if least := max(TierLeast(&other, reserve), InstallLeast(&other, reserve)); s.DRAM > 0 && s.DRAM < least {
+		return nil, nil, &BudgetError{Budget: s.DRAM, Least: least}
+	}
+	m := MachineOf(&other, s.Profile, cores)
+	fast, step, making := m, m.StepSeconds, m.MakeSeconds
+	fast.StepSeconds = func(i int) float64 { return step(i) / accelerate }
+	fast.MakeSeconds = func(o plan.ObjectID) float64 { return making(o) / accelerate }
+	t, err := Tiering(&other, TierOptions{DRAM: s.DRAM, Reserve: reserve, Profile: s.Profile.Digest(), Machine: fast})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := CheckTier(&other, t); err != nil {
+		return nil, nil, fmt.Errorf("BUG: the tier plan fails its check: %w", err)
+	}
+	x := ExecutionOf(&other, s.Profile)
+	x.Accelerate = accelerate
+	if measured := s.Profile.Cores(); cores > measured && x.CoreBps > 0 {
+		// More cores than were measured have the memory of a server.
+		for _, tech := range backend.Technologies() {
+			if tech.Name == "dram" {
+				x.TotalBps = max(x.TotalBps, min(float64(cores)*x.CoreBps, tech.ReadBps))
+			}
+		}
+	}
+	x.TotalBps *= accelerate
+	other.Tier = t
+	return t, PredictRun(&other, t, &m, &x), nil
 }

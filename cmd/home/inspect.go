@@ -1,38 +1,45 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 
-	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
-	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/passes"
 )
 
 type inspectCmd struct {
-	Model  string     `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
-	Format string     `enum:"text,json,dot,html" default:"text" short:"f" placeholder:"FORMAT" help:"text, json, dot or html. Default: text."`
-	Output string     `short:"o" placeholder:"FILE" help:"Write here instead of standard output."`
-	WhatIf []byteSize `name:"what-if" sep:"," placeholder:"SIZE" help:"Also predict the run under these DRAM budgets."`
+	Model  string   `arg:"" help:"Plan (.hplan), or ONNX model to be compiled in memory."`
+	Format string   `enum:"text,json,dot,html" default:"text" short:"f" placeholder:"FORMAT" help:"text, json, dot or html. Default: text."`
+	Output string   `short:"o" placeholder:"FILE" help:"Write here instead of standard output."`
+	WhatIf []string `name:"what-if" sep:"none" placeholder:"SPEC" help:"Also predict the run under other DRAM budgets, 1GiB,2GiB, or on another machine: dram=1GiB..16GiB,tier=optane-6dimm,cores=32,accel=10."`
 
 	compileFlags
 }
 
 func (*inspectCmd) Help() string {
 	return `The page of --format html is a single file that needs nothing else: the network, levels along the depth,
-time per layer, where memory goes, keys, parameters and security.
+time per layer, where memory goes, keys, parameters and security, and with --what-if the curves: run time
+against DRAM, the bandwidth that is asked for and where a technology becomes the limit. In --what-if a key takes
+one value, several with / between them, or a range of doublings a..b. Technologies: hbm, dram, optane-6dimm, cxl,
+optane-1dimm, nvme, disk, sata, by published figures, which --format json cites; all of them with tier=all.
+Times on hardware that is not there are predictions.
 
   home inspect model.hplan
   home inspect model.hplan --what-if 512MiB,1GiB,2GiB
+  home inspect model.hplan --what-if dram=1GiB..16GiB,tier=all -f html -o model.html
+  home inspect model.hplan --what-if dram=4GiB,tier=optane-6dimm/nvme,cores=1..32
   home inspect model.hplan --format html -o model.html
   home inspect model.hplan --format dot | dot -Tsvg > model.svg`
 }
 
 func (c *inspectCmd) Run(e *env) error {
 	if err := writable(c.Output, c.Model); err != nil {
+		return err
+	}
+	points, err := parseWhatIf(c.WhatIf)
+	if err != nil {
 		return err
 	}
 	s, err := c.open(e, c.Model, modeSimulate)
@@ -49,12 +56,24 @@ func (c *inspectCmd) Run(e *env) error {
 		}
 	}
 	r := reportPlan(s.plan)
-	for _, budget := range c.WhatIf {
-		w, err := whatIf(s.plan, int64(budget), prof)
-		if err != nil {
-			return err
+	if len(points) > 0 {
+		bar := e.bar("predicting runs", len(points))
+		for _, x := range points {
+			if err := e.ctx.Err(); err != nil {
+				return err
+			}
+			w, err := whatIf(s.plan, x, prof)
+			if err != nil {
+				bar.stop()
+				return err
+			}
+			r.WhatIf = append(r.WhatIf, w)
+			bar.add(1)
 		}
-		r.WhatIf = append(r.WhatIf, w)
+		bar.stop()
+	}
+	if len(points) > 0 || c.Format == "html" || c.Format == "json" {
+		r.Trace = passes.TraceOf(s.plan, func(i int) float64 { return passes.StepSeconds(s.plan, prof, i) })
 	}
 	switch c.Format {
 	case "json":
@@ -69,33 +88,6 @@ func (c *inspectCmd) Run(e *env) error {
 		return e.writeText(c.Output, func(w io.Writer) error { return ir.DOT(w, s.plan.Network) })
 	}
 	return e.writeText(c.Output, func(w io.Writer) error { return textReport(w, r) })
-}
-
-// whatIf plans the tiers for another budget and says what comes of it.
-func whatIf(p *plan.Plan, budget int64, prof *backend.Profile) (whatIfReport, error) {
-	other := *p
-	err := passes.Retier(&other, budget, prof, 1)
-	var small *passes.BudgetError
-	switch {
-	case errors.As(err, &small):
-		return whatIfReport{DRAM: budget, Least: small.Least}, nil
-	case err != nil:
-		return whatIfReport{}, err
-	}
-	t := other.Tier
-	return whatIfReport{
-		DRAM: budget, Fits: true, Least: other.Bytes.DRAMMin, Seconds: t.Seconds, StallSeconds: t.StallSeconds,
-		BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
-	}, nil
-}
-
-// words describes the outcome in the columns of a table.
-func (w *whatIfReport) words() []string {
-	dram := byteSize(w.DRAM).String()
-	if !w.Fits {
-		return []string{dram, "too small", "", "at least " + byteSize(w.Least).String(), ""}
-	}
-	return []string{dram, seconds(w.Seconds), seconds(w.StallSeconds), byteSize(w.BytesRead).String(), byteSize(w.BytesWritten).String()}
 }
 
 // textReport is inspect for a terminal.
@@ -154,10 +146,17 @@ func textReport(w io.Writer, r *planReport) error {
 	if err := t.write(b, "  "); err != nil {
 		return err
 	}
+	if t := r.Trace; t != nil {
+		fmt.Fprintln(b)
+		if err := traceText(t).write(b, "  "); err != nil {
+			return err
+		}
+	}
 	if len(r.WhatIf) > 0 {
 		fmt.Fprintln(b)
-		t = newTable(0, 1, 2, 3, 4)
-		t.row("DRAM", "time", "waiting", "read", "written")
+		fmt.Fprintln(b, "  predicted:")
+		t = newTable(1, 2, 3, 4, 5, 6, 7, 8)
+		t.row(whatIfColumns...)
 		for i := range r.WhatIf {
 			t.row(r.WhatIf[i].words()...)
 		}

@@ -43,6 +43,10 @@ type pageView struct {
 	Tier      *tierView
 	Client    []fact
 	WhatIf    [][]string
+	Columns   []string // of WhatIf
+	Sources   []fact   // of the technologies
+	Curves    []*chartView
+	Trace     []*chartView
 }
 
 type fact struct{ Name, Value, Note string }
@@ -161,9 +165,15 @@ func htmlPage(w io.Writer, r *planReport) error {
 	v.gauge(r)
 	v.tier(r)
 	v.client(r)
+	v.Columns = whatIfColumns
 	for i := range r.WhatIf {
-		v.WhatIf = append(v.WhatIf, r.WhatIf[i].words())
+		words := r.WhatIf[i].words()
+		v.WhatIf = append(v.WhatIf, append(words, make([]string, len(whatIfColumns)-len(words))...))
 	}
+	for _, t := range groups(r.WhatIf, func(w *whatIfReport) [3]string { return [3]string{w.Tier, rate(w.Bandwidth), w.Source} }) {
+		v.Sources = append(v.Sources, fact{t[0], t[1], t[2]})
+	}
+	v.Curves, v.Trace = whatIfCharts(r.WhatIf), traceCharts(r)
 	return page.Execute(w, v)
 }
 

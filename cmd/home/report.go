@@ -6,6 +6,7 @@ import (
 
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
 )
 
 // planReport is what inspect shows, in the form that its JSON promises. Fields
@@ -35,16 +36,25 @@ type planReport struct {
 	Warnings    []string         `json:"warnings"`
 	Notes       []string         `json:"notes"`
 	WhatIf      []whatIfReport   `json:"what_if,omitempty"`
+	Trace       *passes.Trace    `json:"trace,omitempty"`
 }
 
-// whatIfReport is the prediction for another DRAM budget.
+// whatIfReport is the prediction for another machine.
 type whatIfReport struct {
-	DRAM         int64   `json:"dram"`
+	DRAM         int64   `json:"dram"` // 0: no bound
+	Tier         string  `json:"tier"` // the slow tier
+	Source       string  `json:"source"`
+	Bandwidth    float64 `json:"read_bytes_per_second"`
+	Cores        int     `json:"cores"`
+	Accelerator  float64 `json:"accelerator"`
 	Fits         bool    `json:"fits"`
-	Least        int64   `json:"least"` // smallest budget that works
-	Seconds      float64 `json:"seconds"`
+	Least        int64   `json:"least"`   // smallest budget that works
+	Seconds      float64 `json:"seconds"` // predicted, as all that follows
 	StallSeconds float64 `json:"stall_seconds"`
-	BytesRead    int64   `json:"bytes_read"`
+	CPUSeconds   float64 `json:"cpu_seconds"` // of steps and makes, all cores together
+	MakeSeconds  float64 `json:"make_seconds"`
+	BytesRead    int64   `json:"bytes_read"` // fetched, and read in place
+	BytesMapped  int64   `json:"bytes_mapped"`
 	BytesWritten int64   `json:"bytes_written"`
 	BytesLower   int64   `json:"bytes_lower"`
 }

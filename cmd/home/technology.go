@@ -41,7 +41,13 @@ func (f *tierFlags) imitation() (*store.Imitation, error) {
 }
 
 // imitations are the technologies that --imitate knows by name.
-func imitations() map[string]store.Imitation { return nil }
+func imitations() map[string]store.Imitation {
+	named := map[string]store.Imitation{}
+	for _, t := range backend.Technologies() {
+		named[t.Name] = imitationOf(t)
+	}
+	return named
+}
 
 // imitationOf makes an imitation out of what a profile says of a tier.
 func imitationOf(t backend.TierProfile) store.Imitation {
