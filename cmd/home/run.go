@@ -301,6 +301,7 @@ func (r *runReport) add(one *runtime.Report) {
 	r.CPUSeconds += one.CPUSeconds
 	r.PeakRSSBytes = max(r.PeakRSSBytes, one.PeakRSSBytes)
 	r.ArenaPeak = max(r.ArenaPeak, one.ArenaPeak)
+	r.ArenaHuge = max(r.ArenaHuge, one.ArenaHuge)
 	r.Counts = one.Counts
 	for i, t := range one.Tiers {
 		if i == len(r.Tiers) {

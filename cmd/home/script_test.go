@@ -51,6 +51,9 @@ var fixture = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+// withFixture are tests that share the fixture.
+var withFixture = map[string]func(*testing.T){"claimed precision": testClaimedPrecision}
+
 func TestScripts(t *testing.T) {
 	t.Cleanup(func() {
 		if dir, _ := fixture(); dir != "" {
@@ -61,7 +64,9 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("claimed precision", testClaimedPrecision) // shares the fixture
+	for name, f := range withFixture {
+		t.Run(name, f)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {

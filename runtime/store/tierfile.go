@@ -120,6 +120,9 @@ func openTier(t Technology, path string, h Header, write bool) (*TierFile, error
 	}
 	f := &TierFile{path: path, header: h, m: m, write: write, index: map[Addr]extent{}}
 	if err := f.load(); err != nil {
+		if isFull(err) {
+			err = fmt.Errorf("%w: %d more bytes are needed; free some and install again, it goes on from here", err, PageBytes)
+		}
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), m.Close())
 	}
 	return f, nil
