@@ -186,8 +186,18 @@ func MachineOf(p *plan.Plan, prof *backend.Profile, cores int) Machine {
 			}
 			return prof.ExpandSeconds(&p.Params, points)
 		},
-		Tier: prof.Slow(),
+		Tier:      prof.Slow(),
+		MemoryBps: memoryBps(prof),
 	}
+}
+
+// memoryBps is the bandwidth of DRAM that a profile gives one core; 0 where it does
+// not say.
+func memoryBps(prof *backend.Profile) float64 {
+	if prof.Memory == 0 {
+		return 0
+	}
+	return 8e9 / prof.Memory
 }
 
 // InstallLeast is the least budget that keys and weights can be installed with:

@@ -11,6 +11,7 @@ type Machine struct {
 	StepSeconds func(step int) float64          // on one core, operands in DRAM
 	MakeSeconds func(obj plan.ObjectID) float64 // ActMake of one slab, on one core
 	Tier        backend.TierProfile             // the slow tier
+	MemoryBps   float64                         // of the time of a step, bytes per second that a core moves to and from DRAM; 0: none of it
 }
 
 // Prediction is what one run is predicted to take and to move.
@@ -138,7 +139,12 @@ func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
 			d = m.StepSeconds(s)
 			r.StepSeconds += d
 		}
-		d = max(d/cores, direct/m.Tier.ReadBps) // the memory of mapped slabs is shared
+		// What lies in the slow tier takes its time there instead of that in DRAM.
+		extra := direct / m.Tier.ReadBps
+		if m.MemoryBps > 0 {
+			extra = max(0, extra-direct/m.MemoryBps)
+		}
+		d = d/cores + extra
 		r.BytesMapped += int64(direct)
 		now += d
 		out := p.Steps[s].Out

@@ -396,8 +396,7 @@ func (r *predictedRun) begin(n int32) {
 // describes.
 func ExecutionOf(p *plan.Plan, prof *backend.Profile) Execution {
 	x := Execution{Split: prof.Split, StepBytes: func(i int) float64 { return backend.MemoryBytes(&p.Params, p.Steps[i].Op, StepLevel(p, i)) }}
-	if prof.Memory > 0 {
-		x.CoreBps = 8e9 / prof.Memory
+	if x.CoreBps = memoryBps(prof); x.CoreBps > 0 {
 		x.TotalBps = max(x.CoreBps, prof.Tiers[0].ReadBps)
 	}
 	return x

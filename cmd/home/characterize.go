@@ -25,6 +25,8 @@ import (
 type characterizeCmd struct {
 	Output string `short:"o" placeholder:"FILE" help:"Write the profile here. Default: standard output."`
 	PMem   string `name:"pmem" placeholder:"DIR" help:"Folder of the slow tier to measure. Default: the current folder."`
+
+	validateFlags
 }
 
 func (*characterizeCmd) Help() string {
@@ -34,10 +36,18 @@ while nothing else runs there. It takes a minute or two and 2 GiB of memory, and
 of the slow tier, which it removes again. HOME_KERNELS chooses the arithmetic that is timed.
 
   home characterize --pmem /mnt/pmem -o profile.json
-  home compile model.onnx -o model.hplan --profile profile.json`
+  home compile model.onnx -o model.hplan --profile profile.json
+
+With --validate it measures nothing, but runs a plan under several budgets while the slow tier imitates several
+bandwidths, and compares the times with what the profile predicts.
+
+  home characterize --validate model.hplan --keys keys/eval.hevk --input x.hct --pmem pmem --dram 4GiB,2GiB,1GiB,512MiB`
 }
 
 func (c *characterizeCmd) Run(e *env) error {
+	if c.Validate != "" {
+		return c.validate(e)
+	}
 	if err := writable(c.Output); err != nil {
 		return err
 	}
