@@ -3,6 +3,7 @@ package lattigo
 import (
 	"math/big"
 	"math/bits"
+	"unsafe"
 
 	"github.com/home-fhe/home/backend/kernels"
 	"github.com/tuneinsight/lattigo/v5/ring"
@@ -60,13 +61,7 @@ func (m *modulus) mred(x, y uint64) uint64 { return m.mul64(x, y<<m.shift) }
 
 // mul64 returns x*y/2^64 mod q, for x*y < q*2^64.
 func (m *modulus) mul64(x, y uint64) uint64 {
-	hi, lo := bits.Mul64(x, y)
-	h, _ := bits.Mul64(lo*m.inv, m.q)
-	r := hi - h
-	if hi < h {
-		r += m.q
-	}
-	return r
+	return mont(x, y, m.q, m.inv)
 }
 
 // reduce returns x mod q for any x.
@@ -118,6 +113,10 @@ func (m *modulus) bigMod(x *big.Int) uint64 {
 	return new(big.Int).Mod(x, new(big.Int).SetUint64(m.q)).Uint64()
 }
 
+// eight returns residues i..i+7 of a row, whose length is a multiple of eight: with one
+// comparison instead of eight, or of the arithmetic of a slice.
+func eight(x []uint64, i int) *[8]uint64 { return (*[8]uint64)(unsafe.Pointer(&x[i])) }
+
 // The row kernels below work on limbs: slices of N residues, N a multiple of 8.
 // Every result is fully reduced, so results do not depend on which kernel ran.
 
@@ -129,12 +128,16 @@ func (m *modulus) addRow(z, x, y []uint64) {
 	}
 	q := m.q
 	x, y = x[:len(z)], y[:len(z)]
-	for i := range z {
-		r := x[i] + y[i]
-		if r >= q {
-			r -= q
-		}
-		z[i] = r
+	for i := 0; i < len(z); i += 8 {
+		z, x, y := eight(z, i), eight(x, i), eight(y, i)
+		z[0] = below(x[0]+y[0], q)
+		z[1] = below(x[1]+y[1], q)
+		z[2] = below(x[2]+y[2], q)
+		z[3] = below(x[3]+y[3], q)
+		z[4] = below(x[4]+y[4], q)
+		z[5] = below(x[5]+y[5], q)
+		z[6] = below(x[6]+y[6], q)
+		z[7] = below(x[7]+y[7], q)
 	}
 }
 
@@ -146,12 +149,16 @@ func (m *modulus) subRow(z, x, y []uint64) {
 	}
 	q := m.q
 	x, y = x[:len(z)], y[:len(z)]
-	for i := range z {
-		r := x[i] - y[i]
-		if x[i] < y[i] {
-			r += q
-		}
-		z[i] = r
+	for i := 0; i < len(z); i += 8 {
+		z, x, y := eight(z, i), eight(x, i), eight(y, i)
+		z[0] = below(x[0]+q-y[0], q)
+		z[1] = below(x[1]+q-y[1], q)
+		z[2] = below(x[2]+q-y[2], q)
+		z[3] = below(x[3]+q-y[3], q)
+		z[4] = below(x[4]+q-y[4], q)
+		z[5] = below(x[5]+q-y[5], q)
+		z[6] = below(x[6]+q-y[6], q)
+		z[7] = below(x[7]+q-y[7], q)
 	}
 }
 
@@ -179,9 +186,19 @@ func (m *modulus) mulScalarRow(z, x []uint64, c uint64) {
 		m.wide.MulConst(z, x, m.mred(c, 1))
 		return
 	}
+	q, inv := m.q, m.inv
+	c <<= m.shift
 	x = x[:len(z)]
-	for i := range z {
-		z[i] = m.mred(x[i], c)
+	for i := 0; i < len(z); i += 8 {
+		z, x := eight(z, i), eight(x, i)
+		z[0] = mont(x[0], c, q, inv)
+		z[1] = mont(x[1], c, q, inv)
+		z[2] = mont(x[2], c, q, inv)
+		z[3] = mont(x[3], c, q, inv)
+		z[4] = mont(x[4], c, q, inv)
+		z[5] = mont(x[5], c, q, inv)
+		z[6] = mont(x[6], c, q, inv)
+		z[7] = mont(x[7], c, q, inv)
 	}
 }
 
@@ -196,14 +213,19 @@ func (m *modulus) macScalarRow(z, a, x []uint64, c uint64) {
 		m.wide.MacConst(z, a, x, m.mred(c, 1))
 		return
 	}
-	q := m.q
+	q, inv := m.q, m.inv
+	c <<= m.shift
 	a, x = a[:len(z)], x[:len(z)]
-	for i := range z {
-		r := a[i] + m.mred(x[i], c)
-		if r >= q {
-			r -= q
-		}
-		z[i] = r
+	for i := 0; i < len(z); i += 8 {
+		z, a, x := eight(z, i), eight(a, i), eight(x, i)
+		z[0] = below(a[0]+mont(x[0], c, q, inv), q)
+		z[1] = below(a[1]+mont(x[1], c, q, inv), q)
+		z[2] = below(a[2]+mont(x[2], c, q, inv), q)
+		z[3] = below(a[3]+mont(x[3], c, q, inv), q)
+		z[4] = below(a[4]+mont(x[4], c, q, inv), q)
+		z[5] = below(a[5]+mont(x[5], c, q, inv), q)
+		z[6] = below(a[6]+mont(x[6], c, q, inv), q)
+		z[7] = below(a[7]+mont(x[7], c, q, inv), q)
 	}
 }
 
@@ -217,9 +239,18 @@ func (m *modulus) mulRow(z, x, y []uint64) {
 		m.wide.Mul(z, x, y)
 		return
 	}
+	q, inv, shift := m.q, m.inv, m.shift&63
 	x, y = x[:len(z)], y[:len(z)]
-	for i := range z {
-		z[i] = m.mred(x[i], y[i])
+	for i := 0; i < len(z); i += 8 {
+		z, x, y := eight(z, i), eight(x, i), eight(y, i)
+		z[0] = mont(x[0], y[0]<<shift, q, inv)
+		z[1] = mont(x[1], y[1]<<shift, q, inv)
+		z[2] = mont(x[2], y[2]<<shift, q, inv)
+		z[3] = mont(x[3], y[3]<<shift, q, inv)
+		z[4] = mont(x[4], y[4]<<shift, q, inv)
+		z[5] = mont(x[5], y[5]<<shift, q, inv)
+		z[6] = mont(x[6], y[6]<<shift, q, inv)
+		z[7] = mont(x[7], y[7]<<shift, q, inv)
 	}
 }
 
@@ -233,14 +264,18 @@ func (m *modulus) macRow(z, a, x, y []uint64) {
 		m.wide.Mac(z, a, x, y)
 		return
 	}
-	q := m.q
+	q, inv, shift := m.q, m.inv, m.shift&63
 	a, x, y = a[:len(z)], x[:len(z)], y[:len(z)]
-	for i := range z {
-		r := a[i] + m.mred(x[i], y[i])
-		if r >= q {
-			r -= q
-		}
-		z[i] = r
+	for i := 0; i < len(z); i += 8 {
+		z, a, x, y := eight(z, i), eight(a, i), eight(x, i), eight(y, i)
+		z[0] = below(a[0]+mont(x[0], y[0]<<shift, q, inv), q)
+		z[1] = below(a[1]+mont(x[1], y[1]<<shift, q, inv), q)
+		z[2] = below(a[2]+mont(x[2], y[2]<<shift, q, inv), q)
+		z[3] = below(a[3]+mont(x[3], y[3]<<shift, q, inv), q)
+		z[4] = below(a[4]+mont(x[4], y[4]<<shift, q, inv), q)
+		z[5] = below(a[5]+mont(x[5], y[5]<<shift, q, inv), q)
+		z[6] = below(a[6]+mont(x[6], y[6]<<shift, q, inv), q)
+		z[7] = below(a[7]+mont(x[7], y[7]<<shift, q, inv), q)
 	}
 }
 
@@ -256,15 +291,17 @@ func (m *modulus) tensorRow(d0, d1, d2, a0, a1, b0, b1 []uint64) {
 	}
 	n := len(d0)
 	d1, d2, a0, a1, b0, b1 = d1[:n], d2[:n], a0[:n], a1[:n], b0[:n], b1[:n]
-	r2 := m.r2
+	q, inv, shift := m.q, m.inv, m.shift&63
+	r2 := m.r2 << shift
 	for i := range d0 {
-		x0, x1 := m.mred(a0[i], r2), m.mred(a1[i], r2) // to Montgomery form
-		d0[i] = m.mred(x0, b0[i])
-		d2[i] = m.mred(x1, b1[i])
+		x0, x1 := mont(a0[i], r2, q, inv)<<shift, mont(a1[i], r2, q, inv)<<shift // to Montgomery form
+		y0, y1 := b0[i], b1[i]
+		d0[i] = mont(x0, y0, q, inv)
+		d2[i] = mont(x1, y1, q, inv)
 		var s sum128
-		s.mul(x0<<m.shift, b1[i])
-		s.mac(x1<<m.shift, b0[i])
-		d1[i] = s.reduced(m) // the high word is below 2*q*q/2^64*2^12 < q
+		s.mul(x0, y1)
+		s.mac(x1, y0)
+		d1[i] = reduced(s.hi, s.lo, q, inv) // the high word is below 2*q*q/2^64*2^12 < q
 	}
 }
 
@@ -280,16 +317,14 @@ func (m *modulus) squareRow(d0, d1, d2, a0, a1 []uint64) {
 	}
 	n := len(d0)
 	d1, d2, a0, a1 = d1[:n], d2[:n], a0[:n], a1[:n]
-	r2 := m.r2
+	q, inv, shift := m.q, m.inv, m.shift&63
+	r2 := m.r2 << shift
 	for i := range d0 {
-		x0, x1 := m.mred(a0[i], r2), m.mred(a1[i], r2)
-		d0[i] = m.mred(x0, a0[i])
-		d2[i] = m.mred(x1, a1[i])
-		r := 2 * m.mred(x0, a1[i])
-		if r >= m.q {
-			r -= m.q
-		}
-		d1[i] = r
+		y0, y1 := a0[i], a1[i]
+		x0, x1 := mont(y0, r2, q, inv)<<shift, mont(y1, r2, q, inv)<<shift
+		d0[i] = mont(x0, y0, q, inv)
+		d2[i] = mont(x1, y1, q, inv)
+		d1[i] = below(2*mont(x0, y1, q, inv), q)
 	}
 }
 
@@ -304,10 +339,19 @@ func (m *modulus) subMulRow(z, x, t []uint64, c uint64) {
 		m.wide.SubMul(z, x, t, m.mred(c, 1))
 		return
 	}
-	q := m.q
+	q, inv := m.q, m.inv
+	c <<= m.shift
 	x, t = x[:len(z)], t[:len(z)]
-	for i := range z {
-		z[i] = m.mred(x[i]+q-t[i], c)
+	for i := 0; i < len(z); i += 8 {
+		z, x, t := eight(z, i), eight(x, i), eight(t, i)
+		z[0] = mont(x[0]+q-t[0], c, q, inv)
+		z[1] = mont(x[1]+q-t[1], c, q, inv)
+		z[2] = mont(x[2]+q-t[2], c, q, inv)
+		z[3] = mont(x[3]+q-t[3], c, q, inv)
+		z[4] = mont(x[4]+q-t[4], c, q, inv)
+		z[5] = mont(x[5]+q-t[5], c, q, inv)
+		z[6] = mont(x[6]+q-t[6], c, q, inv)
+		z[7] = mont(x[7]+q-t[7], c, q, inv)
 	}
 }
 
@@ -331,35 +375,71 @@ func (m *modulus) dotRows(z0, z1 []uint64, x, y0, y1 [][]uint64) {
 }
 
 func (m *modulus) dotRow(z []uint64, x, y [][]uint64) {
-	var hi, lo [dotBlock]uint64
-	shift := m.shift & 63
+	var s sums
+	q, inv, shift := m.q, m.inv, m.shift&63
 	many := bits.Len(uint(len(x)))+bits.Len64(m.q)+int(shift) > 64 // sums may reach q*2^64
 	for base := 0; base < len(z); base += dotBlock {
 		out := z[base:min(base+dotBlock, len(z))]
-		for d := range x {
-			xs, ys := x[d][base:base+len(out)], y[d][base:base+len(out)]
-			if d == 0 {
-				for i := range xs {
-					hi[i&(dotBlock-1)], lo[i&(dotBlock-1)] = bits.Mul64(xs[i], ys[i]<<shift)
-				}
-				continue
-			}
-			for i := range xs {
-				k := i & (dotBlock - 1)
-				h, l := bits.Mul64(xs[i], ys[i]<<shift)
-				s, c := bits.Add64(lo[k], l, 0)
-				lo[k] = s
-				hi[k] += h + c
+		row := func(x []uint64) []uint64 { return x[base : base+len(out)] }
+		d := 2 - len(x)&1
+		if d == 1 {
+			s.set(row(x[0]), row(y[0]), shift)
+		} else {
+			s.set2(row(x[0]), row(y[0]), row(x[1]), row(y[1]), shift)
+		}
+		for ; d < len(x); d += 2 {
+			s.add2(row(x[d]), row(y[d]), row(x[d+1]), row(y[d+1]), shift)
+		}
+		if many {
+			for i := range out {
+				s.hi[i&(dotBlock-1)] = m.reduce(s.hi[i&(dotBlock-1)])
 			}
 		}
 		for i := range out {
-			k := i & (dotBlock - 1)
-			s := sum128{hi[k], lo[k]}
-			if many {
-				s.hi = m.reduce(s.hi)
-			}
-			out[i] = s.reduced(m)
+			out[i] = reduced(s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)], q, inv)
 		}
+	}
+}
+
+// sums is a block of sums of products in 128 bits.
+type sums struct{ hi, lo [dotBlock]uint64 }
+
+// set makes the sums x*y<<shift.
+func (s *sums) set(x, y []uint64, shift uint) {
+	shift &= 63
+	y = y[:len(x)]
+	for i := range x {
+		k := i & (dotBlock - 1)
+		s.hi[k], s.lo[k] = bits.Mul64(x[i], y[i]<<shift)
+	}
+}
+
+// set2 makes the sums of two products.
+func (s *sums) set2(x0, y0, x1, y1 []uint64, shift uint) {
+	shift &= 63
+	y0, x1, y1 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)]
+	for i := range x0 {
+		k := i & (dotBlock - 1)
+		h0, l0 := bits.Mul64(x0[i], y0[i]<<shift)
+		h1, l1 := bits.Mul64(x1[i], y1[i]<<shift)
+		l, c := bits.Add64(l0, l1, 0)
+		s.lo[k] = l
+		s.hi[k], _ = bits.Add64(h0, h1, c)
+	}
+}
+
+// add2 adds two products to each, so that the sums are read and written once.
+func (s *sums) add2(x0, y0, x1, y1 []uint64, shift uint) {
+	shift &= 63
+	y0, x1, y1 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)]
+	for i := range x0 {
+		k := i & (dotBlock - 1)
+		h0, l0 := bits.Mul64(x0[i], y0[i]<<shift)
+		h1, l1 := bits.Mul64(x1[i], y1[i]<<shift)
+		l, c := bits.Add64(l0, l1, 0)
+		h, _ := bits.Add64(h0, h1, c)
+		s.lo[k], c = bits.Add64(s.lo[k], l, 0)
+		s.hi[k], _ = bits.Add64(s.hi[k], h, c)
 	}
 }
 
@@ -414,13 +494,19 @@ func (s *sum128) lazy(m *modulus) uint64 {
 	return s.hi - h + m.q
 }
 
-// reduced returns the reduction of the sum over 2^64, fully reduced, for a high
-// word below q.
-func (s *sum128) reduced(m *modulus) uint64 {
-	h, _ := bits.Mul64(s.lo*m.inv, m.q)
-	r := s.hi - h
-	if s.hi < h {
-		r += m.q
-	}
-	return r
+// reduced returns the reduction of a sum over 2^64, fully reduced, for a high word
+// below q.
+func reduced(hi, lo, q, inv uint64) uint64 {
+	h, _ := bits.Mul64(lo*inv, q)
+	r, borrow := bits.Sub64(hi, h, 0)
+	return r + q&-borrow
 }
+
+// mont returns x*y/2^64 mod q, for x*y < q*2^64 and inv = 1/q mod 2^64.
+func mont(x, y, q, inv uint64) uint64 {
+	hi, lo := bits.Mul64(x, y)
+	return reduced(hi, lo, q, inv)
+}
+
+// below returns x mod q for x < 2q.
+func below(x, q uint64) uint64 { return min(x, x-q) }

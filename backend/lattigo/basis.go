@@ -86,16 +86,18 @@ func (b *basis) prepare(rows [][]uint64, v []uint8) {
 				}
 				continue
 			}
+			q, inv := m.q, m.inv
+			c <<= m.shift
 			if j == 0 {
-				for i := range x {
-					y := m.mred(x[i], c)
+				for i, u := range x {
+					y := mont(u, c, q, inv)
 					x[i] = y
 					sum[i&(block-1)] = 0.5 + float64(int64(y))*f
 				}
 				continue
 			}
-			for i := range x {
-				y := m.mred(x[i], c)
+			for i, u := range x {
+				y := mont(u, c, q, inv)
 				x[i] = y
 				sum[i&(block-1)] += float64(int64(y)) * f
 			}
@@ -122,14 +124,25 @@ func (m *modulus) centredRow(z, x []uint64, s uint64) {
 	if s < 2*m.q {
 		bar = 0
 	}
+	q := m.q
 	x = x[:len(z)]
-	for i := range z {
-		a := add
-		if x[i] <= half {
-			a = 0
-		}
-		z[i] = x[i] - mulHi(x[i], bar)*m.q + a
+	for i := 0; i < len(z); i += 8 {
+		z, x := eight(z, i), eight(x, i)
+		z[0] = centred1(x[0], half, add, bar, q)
+		z[1] = centred1(x[1], half, add, bar, q)
+		z[2] = centred1(x[2], half, add, bar, q)
+		z[3] = centred1(x[3], half, add, bar, q)
+		z[4] = centred1(x[4], half, add, bar, q)
+		z[5] = centred1(x[5], half, add, bar, q)
+		z[6] = centred1(x[6], half, add, bar, q)
+		z[7] = centred1(x[7], half, add, bar, q)
 	}
+}
+
+// centred1 returns x mod q, below 2q, plus add where x is above half.
+func centred1(x, half, add, bar, q uint64) uint64 {
+	_, above := bits.Sub64(half, x, 0)
+	return x - mulHi(x, bar)*q + add&-above
 }
 
 // centredFormRow is centredRow followed by a product with c < q, in plain form, in
@@ -190,14 +203,47 @@ func (b *basis) convert(z []uint64, t int, m *modulus, rows [][]uint64, v []uint
 			z[i] = s.lazy(m)
 		}
 	default:
-		w, neg := b.w[t], b.neg[t]
-		for i := range z {
-			var s sum128
-			s.mul(uint64(v[i]), neg)
-			for j, r := range rows {
-				s.mac(r[i], w[j])
+		m.convertRow(z, rows, b.w[t], v, b.neg[t])
+	}
+}
+
+// convertRow sets z, below 4q, to (sum rows_k*w_k + v*neg)/2^64, two rows at a time.
+func (m *modulus) convertRow(z []uint64, rows [][]uint64, w []uint64, v []uint8, neg uint64) {
+	var s sums
+	q, inv := m.q, m.inv
+	for base := 0; base < len(z); base += dotBlock {
+		out := z[base:min(base+dotBlock, len(z))]
+		row := func(k int) []uint64 { return rows[k][base : base+len(out)] }
+		for i, v := range v[base : base+len(out)] {
+			s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)] = bits.Mul64(uint64(v), neg)
+		}
+		k := 0
+		for ; k+1 < len(rows); k += 2 {
+			x0, x1 := row(k), row(k+1)
+			w0, w1 := w[k], w[k+1]
+			for i := range x0 {
+				h0, l0 := bits.Mul64(x0[i], w0)
+				h1, l1 := bits.Mul64(x1[i], w1)
+				l, c := bits.Add64(l0, l1, 0)
+				h, _ := bits.Add64(h0, h1, c)
+				j := i & (dotBlock - 1)
+				s.lo[j], c = bits.Add64(s.lo[j], l, 0)
+				s.hi[j], _ = bits.Add64(s.hi[j], h, c)
 			}
-			z[i] = s.lazy(m)
+		}
+		if k < len(rows) {
+			w := w[k]
+			for i, x := range row(k) {
+				h, l := bits.Mul64(x, w)
+				var c uint64
+				j := i & (dotBlock - 1)
+				s.lo[j], c = bits.Add64(s.lo[j], l, 0)
+				s.hi[j], _ = bits.Add64(s.hi[j], h, c)
+			}
+		}
+		for i := range out {
+			h, _ := bits.Mul64(s.lo[i&(dotBlock-1)]*inv, q)
+			out[i] = s.hi[i&(dotBlock-1)] - h + q
 		}
 	}
 }
