@@ -205,13 +205,17 @@ func Install(ctx context.Context, p *plan.Plan, e backend.Engine, keys KeySource
 		return rep, err
 	}
 	rep.KeyFile, rep.WeightFile = l.path[store.KeyFile], l.path[store.WeightFile]
-	largest := 0
+	largest, twice := 0, 0
 	for _, pl := range l.place {
 		largest = max(largest, pl.slabs)
+		if pl.form == plan.Both {
+			pl.slabs-- // the source is made of what the rest is made of
+		}
+		twice = max(twice, 2*pl.slabs)
 	}
 	threads := max(o.Threads, 1)
 	// An object, and what a key source reads and unpacks to make it.
-	if one := 2 * int64(largest) * int64(e.SlabBytes()); o.Budget > 0 && one > 0 {
+	if one := int64(twice) * int64(e.SlabBytes()); o.Budget > 0 && one > 0 {
 		held := o.Reserve + p.PlainBytes()
 		if held+one > o.Budget {
 			return rep, &plan.BudgetError{Budget: o.Budget, Least: held + one}

@@ -620,4 +620,10 @@ func TestInstallBudget(t *testing.T) {
 	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 8, Budget: be.Least, Reserve: reserve}); err != nil {
 		t.Fatal(err)
 	}
+	// With what computes them as well, objects take one slab more, and no more memory
+	// is asked for than without.
+	p.Tier = &plan.Tier{Forms: plan.Forms{Compact: 1, Seeds: true, Twice: plan.TwiceAll}}
+	if _, err := Install(t.Context(), p, &compactEngine{fakeEngine: e}, fakeKeys{}, t.TempDir(), InstallOptions{Threads: 8, Budget: be.Least, Reserve: reserve}); err != nil {
+		t.Fatal(err)
+	}
 }
