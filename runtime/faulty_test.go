@@ -178,3 +178,41 @@ func TestDiskRefuses(t *testing.T) {
 		t.Errorf("after another plan was installed: another result, or %v", err)
 	}
 }
+
+// Plans run on a device of persistent memory, with copies and in place, and on what
+// a killed process left there.
+func TestResidencyOnDevice(t *testing.T) {
+	const device = "/dev/dax0.0"
+	residencies(t, 2, func(t *testing.T, name string, p *plan.Plan, maps bool, _ int) {
+		mem := badmem.NewMemory(make([]byte, 8<<20))
+		var opened []store.Device
+		tech := store.DevDAX{Attach: func(path string, write bool) (store.Device, error) {
+			d, err := mem.Attach(path, write)
+			opened = append(opened, d)
+			return d, err
+		}}
+		e := &compactEngine{fakeEngine: &fakeEngine{params: &p.Params}}
+		for round := range 2 {
+			rep, err := Install(t.Context(), p, e, fakeKeys{}, device, InstallOptions{Technology: tech})
+			if err != nil || (rep.BytesWritten > 0) != (round == 0) {
+				t.Fatalf("%s, round %d: %+v, %v", name, round, rep, err)
+			}
+			s, err := OpenStore(p, e, fakeKeys{}.ID(), device, tech)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			got, run, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: s})
+			if err != nil || !sameOutputs(got, reference(t, p)) {
+				t.Fatalf("%s: another result, or %v", name, err)
+			}
+			if slow := run.Tiers[1]; slow.BytesRead+slow.BytesMapped != p.Tier.BytesRead || maps == (slow.BytesMapped == 0) {
+				t.Errorf("%s: %+v where %d bytes are planned", name, slow, p.Tier.BytesRead)
+			}
+			for _, d := range opened { // in place of closing: the process is gone
+				if err := d.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+}

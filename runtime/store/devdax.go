@@ -442,7 +442,7 @@ func (m *devMedium) room(d *devDir, own *devFile, need int64) (int64, error) {
 		at = p.off + p.n
 	}
 	if first < 0 {
-		return 0, fmt.Errorf("%w on the device: %d bytes are free, not %d in one piece", syscall.ENOSPC, free, need)
+		return 0, fmt.Errorf("%w: %d bytes are free, and no piece of %d", syscall.ENOSPC, free, need)
 	}
 	return first, nil
 }
