@@ -277,6 +277,7 @@ func (v *tierVariant) same(x *tierVariant) bool {
 type tierTried struct {
 	v         tierVariant
 	tier      *plan.Tier
+	start     []float64  // when each step starts
 	load      []tierLoad // of the channel at each step
 	evictions int
 }
@@ -430,7 +431,10 @@ func (s *tierSearch) prices(v tierVariant) *tierPrices {
 				case tierMake:
 					costs[l] = cost
 				case tierEither:
-					costs[l] = min(r, cost)
+					costs[l] = cost
+					if v.lead > 0 {
+						costs[l] = min(r, cost)
+					}
 				case tierCaller:
 					costs[l] = read * 1e-4
 				case tierStep:
@@ -470,14 +474,21 @@ func (s *tierSearch) try(v tierVariant) {
 	w := s.t.belady(soft, s.room, pr)
 	f := s.t.flow(w, pr, s.room, v.mapped)
 	f.prefetch()
-	p := s.predict(f)
-	if v.lead > 0 {
-		f.exchange(p.Start, &s.o.Machine, v.lead)
-		p = s.predict(f)
+	// When steps start: as in the best plan so far, which is closer to the outcome
+	// than this one before fetches are put off.
+	var when []float64
+	if len(s.tried) > 0 {
+		when = s.best().start
+	} else {
+		when = s.predict(f).Start
 	}
-	f.postpone(p.Start, &s.o.Machine)
+	if v.lead > 0 {
+		f.exchange(when, &s.o.Machine, v.lead)
+	}
+	f.postpone(when, &s.o.Machine)
 	f.linger()
-	x := tierTried{v: v, tier: s.tier(f), evictions: w.evictions}
+	x := tierTried{v: v, evictions: w.evictions}
+	x.tier, x.start = s.tier(f)
 	// Time without waiting: that of the steps, with what is made spread over them.
 	start := slices.Clone(s.at[:s.t.n+1])
 	for i := range start {
@@ -488,12 +499,12 @@ func (s *tierSearch) try(v tierVariant) {
 }
 
 // tier returns the tier plan for what stays and comes, with its prediction.
-func (s *tierSearch) tier(f *tierFlow) *plan.Tier {
+func (s *tierSearch) tier(f *tierFlow) (*plan.Tier, []float64) {
 	t := &plan.Tier{Budget: s.o.DRAM, Reserve: s.o.Reserve, ArenaSlabs: int(s.room), PeakSlabs: f.peak(), Profile: s.o.Profile, Forms: s.forms, Actions: f.actions()}
 	p := Predict(s.t.p, t, &s.o.Machine)
 	t.Seconds, t.StallSeconds, t.MakeSeconds = p.Seconds, p.StallSeconds, p.MakeSeconds
 	t.BytesRead, t.BytesWritten = tierMoved(s.t.p, t)
-	return t
+	return t, p.Start
 }
 
 // tierMoved returns the bytes that a tier plan made here reads and writes. What it
