@@ -17,7 +17,7 @@ import (
 )
 
 type benchCmd struct {
-	Models  []string `arg:"" optional:"" help:"Reference networks by name. Default: those for digits."`
+	Models  []string `arg:"" optional:"" help:"Reference networks by name; with --tiers one, or a plan (.hplan). Default: those for digits; with --tiers LeNet-5."`
 	Runs    int      `default:"5" placeholder:"N" help:"Runs per network, each on other inputs. Default: ${default}."`
 	Batch   int      `default:"1" placeholder:"N" help:"Samples that come together, as for compile. Default: ${default}."`
 	Threads int      `short:"t" default:"1" placeholder:"N" help:"Cores to use. Default: ${default}."`
@@ -25,12 +25,22 @@ type benchCmd struct {
 	Kernels bool     `help:"Compare the kernels with stock Lattigo instead."`
 	Unit    bool     `help:"Time one bootstrap of stock Lattigo instead, the unit of published figures: minutes, and 12 GiB of memory."`
 	JSON    bool     `help:"Print JSON."`
+
+	compareFlags
 }
 
 func (*benchCmd) Help() string {
 	return `Compiles the reference networks that come with HomE, runs each encrypted on drawings of digits, and prints
 what it took: set-up (keys and encoded weights) apart from the runs themselves. Errors are against the same
-network with the plan's polynomials in double precision.`
+network with the plan's polynomials in double precision.
+
+With --tiers one network runs under several budgets of DRAM, as planned and as others do it, each run a process
+of its own, by turns:
+
+  home bench --tiers
+  home bench --tiers model.hplan --keys keys/eval.hevk --input x.hct --pmem /mnt/disk --dram 33%,15%,4GiB --runs 3
+
+mmap and swap need control groups (root), swap needs swap space. What cannot run is named and left out.`
 }
 
 // benchRow is a line of the table. Seconds are those of single runs.
@@ -79,6 +89,12 @@ func (c *benchCmd) Run(e *env) error {
 	}
 	if c.Runs < 1 || c.Threads < 1 || c.Batch < 1 {
 		return misuse("--runs, --threads and --batch must be positive")
+	}
+	if c.Tiers {
+		if c.Kernels || c.Unit || c.Batch != 1 {
+			return misuse("--tiers goes without --kernels, --unit and --batch")
+		}
+		return c.tiers(e)
 	}
 	var chosen []models.Model
 	for _, name := range c.Models {

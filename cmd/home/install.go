@@ -59,6 +59,9 @@ func (c *installCmd) Run(e *env) error {
 	defer watch.stop()
 	reserve := passes.TierReserve(&p.Params, threads)
 	if c.DRAM > 0 {
+		if passes.InstallLeast(p, reserve) > int64(c.DRAM) { // each thread wants scratch memory of its own
+			threads, reserve = 1, passes.TierReserve(&p.Params, 1)
+		}
 		runtime.LimitHeap(reserve + p.PlainBytes()*4/3) // of which it takes three quarters
 	}
 	tech, slow, err := c.technology(c.PMem)

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -133,6 +134,10 @@ func interrupted(e *env) {
 		signal.Notify(c, syscall.SIGHUP)
 	}
 	<-c
+	atInterrupt.Lock() // for good: whoever waits for it does not go on
+	for _, f := range atInterrupt.m {
+		f()
+	}
 	plan.RemoveTemps()
 	fmt.Fprintln(e.err, "\nhome: interrupted; temporary files are removed")
 	if f := e.advice.Load(); f != nil {
@@ -141,6 +146,32 @@ func interrupted(e *env) {
 		}
 	}
 	os.Exit(exitInterrupted)
+}
+
+// atInterrupt holds what an interrupt ends besides temporary files: processes that
+// this one has started.
+var atInterrupt struct {
+	sync.Mutex
+	m    map[int]func()
+	next int
+}
+
+// atEnd has f called when the process is interrupted, until release is
+// called. After an interrupt release does not return.
+func atEnd(f func()) (release func()) {
+	atInterrupt.Lock()
+	defer atInterrupt.Unlock()
+	if atInterrupt.m == nil {
+		atInterrupt.m = map[int]func(){}
+	}
+	id := atInterrupt.next
+	atInterrupt.next++
+	atInterrupt.m[id] = f
+	return func() {
+		atInterrupt.Lock()
+		defer atInterrupt.Unlock()
+		delete(atInterrupt.m, id)
+	}
 }
 
 // usage reports a command line that makes no sense.

@@ -15,6 +15,7 @@ import (
 	"github.com/home-fhe/home/backend/sim"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
 	"github.com/home-fhe/home/runtime"
 	"github.com/home-fhe/home/runtime/store"
 )
@@ -185,6 +186,8 @@ func (c *runCmd) serve(e *env) error {
 		return misuse("--json and --output - both want standard output")
 	case len(c.Input) != 1:
 		return misuse("--input is given %d times: one file holds the ciphertexts", len(c.Input))
+	case c.Policy == policyMemory && (c.DRAM > 0 || c.PMem != ""):
+		return misuse("--policy %s holds everything in DRAM: without --dram and --pmem", c.Policy)
 	}
 	if err := c.outputs(); err != nil {
 		return err
@@ -222,18 +225,25 @@ func (c *runCmd) serve(e *env) error {
 	}
 	o := serverOptions{
 		keys: c.Keys, budget: int64(c.DRAM), pmem: c.PMem, tier: c.tierFlags, threads: threads, profile: prof, insecure: c.Insecure, events: events,
-		reuse: ct.Samples > batch, held: held,
+		reuse: ct.Samples > batch && c.Policy == string(passes.PolicyPlanned), held: held, policy: c.Policy,
+	}
+	if c.Policy != policyMemory {
+		o.fit(e, s.plan)
 	}
 	if o.durable, err = c.durable(e, c.Output, ct); err != nil {
 		return errors.Join(err, finish())
 	}
-	o.fit(e, s.plan)
 	srv, err := newServer(e.ctx, s.plan, o)
 	if err != nil {
 		return errors.Join(err, finish())
 	}
 	e.onInterrupt(c.saved)
-	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples, Kernels: kernelsInUse(), Report: runtime.Report{Tiers: []runtime.TierReport{}}}
+	rep := runReport{Schema: 1, Model: s.plan.Model, Mode: modeEncrypted, Samples: ct.Samples, Kernels: kernelsInUse(), Policy: c.Policy, Report: runtime.Report{Tiers: []runtime.TierReport{}}}
+	if srv.store != nil && c.JSON {
+		if rep.Planned, err = plannedBy(s.plan); err != nil {
+			return errors.Join(err, finish(), srv.Close())
+		}
+	}
 	if err = srv.check(ct); err != nil {
 		err = fmt.Errorf("%s: %w", c.Input[0], err)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
 	"github.com/home-fhe/home/runtime"
 	"github.com/home-fhe/home/runtime/dataset"
 )
@@ -26,6 +28,7 @@ type runCmd struct {
 	Expect string   `placeholder:"FILE" help:"Compare the outputs with this .npy; exit code 2 where they differ."`
 	Atol   float64  `default:"1e-4" placeholder:"T" help:"Largest absolute difference that --expect allows. Default: ${default}."`
 	Top    int      `default:"3" placeholder:"K" help:"Classes to print for every sample. Default: ${default}."`
+	Policy string   `enum:"planned,memory,layers,lru,demand,mapped" default:"planned" placeholder:"NAME" help:"Who decides what is in DRAM: planned, or to compare with: memory (everything, all the time), layers (load a layer, use it, drop it), lru (least recently used), demand (Belady's rule without prefetching), mapped (read in place)."`
 	JSON   bool     `help:"Print JSON."`
 
 	checkpointFlags
@@ -70,7 +73,37 @@ type runReport struct {
 	RangeViolations *int                      `json:"range_violations,omitempty"` // an encrypted run cannot see them
 	Kernels         string                    `json:"kernels,omitempty"`          // arithmetic of an encrypted run
 	Checkpoint      *runtime.CheckpointReport `json:"checkpoint,omitempty"`
+	Policy          string                    `json:"policy,omitempty"`
+	Planned         *planned                  `json:"planned,omitempty"` // of one run, where there is a slow tier
 	runtime.Report
+}
+
+// planned is what a tier plan says of one run, and the lower bounds on what it can
+// read.
+type planned struct {
+	DRAM         int64   `json:"dram_bytes"` // 0 for no bound
+	Reserve      int64   `json:"reserve_bytes"`
+	Arena        int64   `json:"arena_bytes"`
+	BytesRead    int64   `json:"bytes_read"`
+	BytesWritten int64   `json:"bytes_written"`
+	BytesBound   int64   `json:"bytes_bound"`     // keys and weights, as if they had the arena to themselves
+	BytesAll     int64   `json:"bytes_bound_all"` // all that is read, ciphertexts that come back included
+	Seconds      float64 `json:"seconds,omitempty"`
+	StallSeconds float64 `json:"stall_seconds,omitempty"`
+	MakeSeconds  float64 `json:"make_seconds,omitempty"` // CPU time
+}
+
+func plannedBy(p *plan.Plan) (*planned, error) {
+	t := p.Tier
+	bound, err := passes.TierBound(p, t)
+	if err != nil {
+		return nil, err
+	}
+	return &planned{
+		DRAM: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()),
+		BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesBound: bound.Belady, BytesAll: bound.All,
+		Seconds: t.Seconds, StallSeconds: t.StallSeconds, MakeSeconds: t.MakeSeconds,
+	}, nil
 }
 
 func (c *runCmd) Run(e *env) error {
@@ -79,8 +112,8 @@ func (c *runCmd) Run(e *env) error {
 		return misuse("give --keys for a run on ciphertexts, or --mode clear, simulate or encrypted")
 	case c.Mode == "":
 		return c.serve(e)
-	case c.Keys != "" || c.Trace != "" || c.Log != "":
-		return misuse("--keys, --trace and --log are for runs on ciphertexts; --mode makes keys of its own")
+	case c.Keys != "" || c.Trace != "" || c.Log != "" || c.Policy != string(passes.PolicyPlanned):
+		return misuse("--keys, --trace, --log and --policy are for runs on ciphertexts; --mode makes keys of its own")
 	case c.checkpointFlags.given():
 		return misuse("--checkpoint and --resume are for runs on ciphertexts: the keys of --mode do not outlive it")
 	}

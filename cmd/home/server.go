@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/home-fhe/home/backend"
@@ -76,6 +77,16 @@ type serverOptions struct {
 	held     int64                   // bytes of ciphertexts that wait in memory before and after their run
 	reuse    bool                    // several runs: keep in memory between them what fits
 	durable  *runtime.DurableOptions // save runs on their way; the server fills in plan and keys
+	policy   string
+}
+
+// policyMemory holds everything in DRAM and has no slow tier.
+const policyMemory = "memory"
+
+// baseline returns the policy of a run that serves to compare with.
+func (o *serverOptions) baseline() (passes.Policy, bool) {
+	p := passes.Policy(o.policy)
+	return p, slices.Contains(passes.Baselines(), p)
 }
 
 // fit chooses a budget where the user and the plan give none and the plan does
@@ -138,6 +149,7 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 		s.closers = append(s.closers, s.durable.Close)
 	}
 	ro := runtime.Options{Threads: o.threads, Keys: keySource{s.keys}, Events: o.events, Reuse: o.reuse}
+	_, ro.Synchronous = o.baseline()
 	if o.pmem != "" {
 		tech, slow, err := o.tier.technology(o.pmem)
 		if err != nil {
@@ -200,6 +212,20 @@ func (s *server) residency(o *serverOptions) error {
 	}
 	if err != nil {
 		return err
+	}
+	if policy, ok := o.baseline(); ok {
+		forms := s.p.Tier.Forms
+		if policy == passes.PolicyMapped {
+			forms = plan.Forms{} // what is read in place has to lie there
+		}
+		t, err := passes.Baseline(s.p, policy, forms, budget, s.p.Tier.Reserve)
+		if err != nil {
+			return err
+		}
+		if err := passes.CheckTier(s.p, t); err != nil {
+			return fmt.Errorf("BUG: the tier plan fails its check: %w", err)
+		}
+		s.p.Tier = t
 	}
 	s.limitHeap(o)
 	return nil
