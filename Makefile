@@ -6,7 +6,7 @@ STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME    ?= 30s
 
 # Packages in which several goroutines work on shared memory.
-CONCURRENT = ./runtime/... ./backend/lattigo/... ./backend/clear/...
+CONCURRENT = ./runtime/... ./backend/lattigo/... ./backend/kernels/... ./backend/clear/...
 
 .PHONY: all demo build test test-long lint bench fuzz generate clean
 
@@ -20,10 +20,12 @@ demo:
 build:
 	$(GO) build -o bin/home ./cmd/home
 
-# test: all packages once, the concurrent ones again under the race detector.
+# test: all packages once, the arithmetic again without vector kernels, the concurrent
+# packages and the kernels again under the race detector, which checks pointers too.
 test:
 	$(GO) build ./...
 	$(GO) test -timeout 20m ./...
+	HOME_KERNELS=portable $(GO) test -timeout 20m -short ./backend/lattigo/...
 	$(GO) test -timeout 20m -race -short $(CONCURRENT)
 
 # test-long: more samples, larger networks, whole data sets.
