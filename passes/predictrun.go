@@ -526,14 +526,20 @@ type Supposed struct {
 	Profile    *backend.Profile
 	Cores      int     // 0 means 1
 	Accelerate float64 // how many times faster a core computes than that of the profile; 0 means 1
-	Refit      bool    // the forms of the slow tier are chosen for this machine
+	// Forms of the slow tier; nil: those of the plan, or with Refit what suits this
+	// machine.
+	Forms *plan.Forms
+	Refit bool
 }
 
 // Suppose plans the tiers of a plan for a machine and predicts the run. The plan
 // stays as it is. The error is a *BudgetError where the budget is too small.
 func Suppose(p *plan.Plan, s Supposed) (*plan.Tier, *Prediction, error) {
 	other := *p
-	if s.Refit {
+	switch {
+	case s.Forms != nil:
+		other.Tier = &plan.Tier{Forms: *s.Forms}
+	case s.Refit:
 		other.Tier = nil
 	}
 	cores, accelerate := max(1, s.Cores), max(1, s.Accelerate)

@@ -57,20 +57,9 @@ func (c *inspectCmd) Run(e *env) error {
 	}
 	r := reportPlan(s.plan)
 	if len(points) > 0 {
-		bar := e.bar("predicting runs", len(points))
-		for _, x := range points {
-			if err := e.ctx.Err(); err != nil {
-				return err
-			}
-			w, err := whatIf(s.plan, x, prof)
-			if err != nil {
-				bar.stop()
-				return err
-			}
-			r.WhatIf = append(r.WhatIf, w)
-			bar.add(1)
+		if r.WhatIf, err = whatIfs(e, s.plan, points, prof); err != nil {
+			return err
 		}
-		bar.stop()
 	}
 	if len(points) > 0 || c.Format == "html" || c.Format == "json" {
 		r.Trace = passes.TraceOf(s.plan, func(i int) float64 { return passes.StepSeconds(s.plan, prof, i) })

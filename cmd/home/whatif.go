@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir/plan"
@@ -169,9 +172,64 @@ func parseTechnologies(value string) ([]*backend.TierProfile, error) {
 	return out, nil
 }
 
-// whatIf plans the tiers for another machine and says what comes of it.
-func whatIf(p *plan.Plan, x whatIfPoint, prof *backend.Profile) (whatIfReport, error) {
-	s := passes.Supposed{DRAM: int64(x.dram), Profile: prof, Cores: x.cores, Accelerate: x.accel}
+// whatIfs predicts all points, several at once. What the slow tier of a machine
+// holds is chosen for the smallest budget that fits, where it matters most, and
+// serves the others.
+func whatIfs(e *env, p *plan.Plan, points []whatIfPoint, prof *backend.Profile) ([]whatIfReport, error) {
+	type machine struct {
+		tier  *backend.TierProfile
+		cores int
+		accel float64
+	}
+	of := map[machine][]int{}
+	var order []machine
+	for i, x := range points {
+		m := machine{x.tier, x.cores, x.accel}
+		if of[m] == nil {
+			order = append(order, m)
+		}
+		of[m] = append(of[m], i)
+	}
+	bar := e.bar("predicting runs", len(points))
+	defer bar.stop()
+	out := make([]whatIfReport, len(points))
+	errs := make([]error, len(order))
+	next := make(chan int, len(order))
+	for i := range order {
+		next <- i
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range min(goruntime.NumCPU(), len(order)) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for k := range next {
+				ids := of[order[k]]
+				slices.SortStableFunc(ids, func(a, b int) int { // from small to large, no bound last
+					return cmp.Compare(uint64(points[a].dram)-1, uint64(points[b].dram)-1)
+				})
+				var forms *plan.Forms
+				for _, i := range ids {
+					if errs[k] = e.ctx.Err(); errs[k] != nil {
+						return
+					}
+					if out[i], forms, errs[k] = whatIf(p, points[i], prof, forms); errs[k] != nil {
+						return
+					}
+					bar.add(1)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	return out, errors.Join(errs...)
+}
+
+// whatIf plans the tiers for another machine and says what comes of it. It returns
+// the forms that the slow tier has.
+func whatIf(p *plan.Plan, x whatIfPoint, prof *backend.Profile, forms *plan.Forms) (whatIfReport, *plan.Forms, error) {
+	s := passes.Supposed{DRAM: int64(x.dram), Profile: prof, Cores: x.cores, Accelerate: x.accel, Forms: forms}
 	if x.tier != nil {
 		s.Profile, s.Refit = prof.With(*x.tier), true
 	}
@@ -182,15 +240,15 @@ func whatIf(p *plan.Plan, x whatIfPoint, prof *backend.Profile) (whatIfReport, e
 	switch {
 	case errors.As(err, &small):
 		r.Least = small.Least
-		return r, nil
+		return r, forms, nil
 	case err != nil:
-		return r, err
+		return r, forms, err
 	}
-	r.Fits, r.Least = true, min(p.Bytes.DRAMMin, max(r.DRAM, p.Bytes.DRAMMin))
+	r.Fits, r.Least = true, p.Bytes.DRAMMin
 	r.Seconds, r.StallSeconds, r.CPUSeconds = run.Seconds, run.StallSeconds, run.StepSeconds+run.MakeSeconds
 	r.MakeSeconds = run.MakeSeconds
 	r.BytesRead, r.BytesMapped, r.BytesWritten, r.BytesLower = run.BytesRead+run.BytesMapped, run.BytesMapped, t.BytesWritten, t.BytesBound
-	return r, nil
+	return r, &t.Forms, nil
 }
 
 // words describes the outcome in the columns of a table.
