@@ -56,7 +56,10 @@ func (a *axis) at(x float64) float64 {
 // 2 and 5, powers of ten only where there are many.
 func (a *axis) ticks(n int, name func(float64) string) []tick {
 	var out []tick
-	if !a.log {
+	if !a.log || a.hi < 6*a.lo { // a short range has few powers of ten
+		if a.log {
+			n = min(n, 5)
+		}
 		step := niceStep(a.hi-a.lo, n)
 		for x := math.Ceil(a.lo/step) * step; x <= a.hi*(1+1e-9); x += step {
 			out = append(out, tick{a.at(x), name(x)})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/passes"
 )
 
 var writePage = flag.String("write-page", "", "write the sample HTML page of inspect to this file, to look at it")
@@ -55,6 +57,80 @@ func sampleReport() *planReport {
 		r.Keys = append(r.Keys, keyReport{"rotation", rot, 2 + i%13, int64(4+3*(i%13)) << 20, 1 + i%9})
 	}
 	return r
+}
+
+// sampleWhatIf is what a sweep over budgets, technologies and speeds may give.
+func sampleWhatIf() (out []whatIfReport) {
+	for _, tier := range []struct {
+		name string
+		bps  float64
+	}{{"cxl", 1.8e10}, {"sata", 5.5e8}} {
+		for _, cores := range []int{1, 8, 32} {
+			for _, dram := range []int64{1 << 30, 2 << 30, 4 << 30} {
+				read := int64(1<<34) / (dram >> 28)
+				out = append(out, whatIfReport{DRAM: dram, Tier: tier.name, Source: "a <paper>", Bandwidth: tier.bps, Cores: cores, Accelerator: 1, Fits: true, Least: 1 << 29,
+					Seconds: math.Max(20/float64(cores), float64(read)/tier.bps), CPUSeconds: 20, BytesRead: read, BytesLower: read / 2})
+			}
+		}
+	}
+	return append(out, whatIfReport{DRAM: 1 << 20, Tier: "sata", Cores: 1, Accelerator: 1, Least: 1 << 29})
+}
+
+// Pictures stay inside their frames, and labels of an axis do not run into each
+// other.
+func TestCharts(t *testing.T) {
+	r := sampleReport()
+	r.WhatIf = sampleWhatIf()
+	r.Trace = &passes.Trace{Touches: 9, Seconds: []float64{0, 1, 2}, Demand: []float64{3e9, 1e9}, First: []float64{1e9, 0}, Reuse: []int64{0, 5, 0, 70000}, Never: 12}
+	for k := range r.Trace.Live {
+		r.Trace.Live[k] = []int64{1 << 20, int64(k) << 30, 0}
+	}
+	charts := append(traceCharts(r), whatIfCharts(r.WhatIf)...)
+	if len(charts) != 3+3+1+1 {
+		t.Errorf("%d charts", len(charts))
+	}
+	for _, c := range charts {
+		inside := func(what string, x, y float64) {
+			if !(x >= c.Left-1e-6 && x <= c.Right+1e-6 && y >= c.Top-1e-6 && y <= c.Bottom+1e-6) {
+				t.Errorf("%s: %s at %v, %v is outside", c.Title, what, x, y)
+			}
+		}
+		for _, d := range c.Dots {
+			inside(d.Label, d.X, d.Y)
+		}
+		for _, b := range c.Bars {
+			inside(b.Label, b.X, b.Y)
+			inside(b.Label, b.X+b.W, b.Y+b.H)
+		}
+		end := -100.0
+		for _, x := range c.X {
+			half := 3.6 * float64(len([]rune(x.Label)))
+			if x.Pos-half < end {
+				t.Errorf("%s: label %q overlaps the one before", c.Title, x.Label)
+			}
+			end = x.Pos + half
+		}
+		for i := 1; i < len(c.Y); i++ {
+			if math.Abs(c.Y[i].Pos-c.Y[i-1].Pos) < 14 {
+				t.Errorf("%s: labels %q and %q overlap", c.Title, c.Y[i-1].Label, c.Y[i].Label)
+			}
+		}
+		if len(c.X) < 2 || len(c.Y) < 2 || len(c.Legend) == 0 {
+			t.Errorf("%s: %d and %d ticks, %d entries of the legend", c.Title, len(c.X), len(c.Y), len(c.Legend))
+		}
+	}
+	var b bytes.Buffer
+	if err := htmlPage(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	if *writePage != "" {
+		if err := os.WriteFile(*writePage, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := regexp.MustCompile(`(?i)<script|<link|<img|@import|url\(|https?://|NaN|Inf\b|%!`).FindString(b.String()); m != "" {
+		t.Errorf("the page contains %q", m)
+	}
 }
 
 func TestPage(t *testing.T) {
