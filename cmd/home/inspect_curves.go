@@ -189,11 +189,10 @@ func dramChart(fit []whatIfReport, tiers []string, m whatIfMachine) *chartView {
 		return nil
 	}
 	c := newChart("Run time against DRAM", fmt.Sprintf("Predicted for %s, by the technology of the slow tier. Where a curve is flat, the tier is no limit.", m), "DRAM of the whole process", "run time")
-	x, y := &axis{log: true}, &axis{log: true}
+	x, y := &axis{log: true}, &axis{hi: slices.Max(ys) * 1.06}
 	x.lo, x.hi = bounds(xs, 0.93)
-	y.lo, y.hi = bounds(ys, 0.85)
 	c.axes(x, y)
-	c.X, c.Y = x.doublings(12, func(v float64) string { return byteSize(v).String() }), y.ticks(9, seconds)
+	c.X, c.Y = x.doublings(12, func(v float64) string { return byteSize(v).String() }), y.ticks(6, fromZero(seconds))
 	for k, tier := range tiers {
 		var points [][2]float64
 		var labels []string
@@ -343,7 +342,7 @@ func roofline(fit []whatIfReport, tiers []string) *chartView {
 				if w := &fit[i]; w.Tier == t && w.DRAM == d && w.speed() < slowest {
 					slowest = w.speed()
 					if cell = "any"; !math.IsInf(w.crossover(), 1) {
-						cell = strconv.FormatFloat(w.crossover(), 'g', 3, 64)
+						cell = speedText(w.crossover())
 					}
 				}
 			}
@@ -352,6 +351,24 @@ func roofline(fit []whatIfReport, tiers []string) *chartView {
 		c.Rows = append(c.Rows, row)
 	}
 	return c
+}
+
+// fromZero names 0 without a unit.
+func fromZero(name func(float64) string) func(float64) string {
+	return func(v float64) string {
+		if v == 0 {
+			return "0"
+		}
+		return name(v)
+	}
+}
+
+// speedText is a speed to about three digits.
+func speedText(v float64) string {
+	if v >= 1000 {
+		return count(int(math.Round(v/10)) * 10)
+	}
+	return strconv.FormatFloat(v, 'g', 3, 64)
 }
 
 // rate is a bandwidth in powers of ten, as technologies are rated.

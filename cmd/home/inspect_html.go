@@ -494,7 +494,7 @@ func (v *pageView) tier(r *planReport) {
 	}
 	tv := &tierView{Facts: []fact{
 		{"DRAM budget", budget, fmt.Sprintf("%s of it for the runtime itself", byteSize(t.Reserve))},
-		{"arena", byteSize(t.Arena).String(), "for keys, weights and ciphertexts"},
+		{"arena", byteSize(t.taken()).String(), "at most, for keys, weights and ciphertexts"},
 		{"loads", count(t.Fetches), byteSize(t.BytesRead).String() + " from the slow tier" + transformText(t)},
 		{"spills", count(t.Spills), byteSize(t.BytesWritten).String() + " to the slow tier"},
 	}}
@@ -509,6 +509,15 @@ func (v *pageView) tier(r *planReport) {
 	}
 	tv.NeedText, tv.ExtraText = byteSize(t.BytesLower).String(), byteSize(max(0, t.BytesRead-t.BytesLower)).String()
 	v.Tier = tv
+}
+
+// taken is what objects take of the arena at most; of plans of older versions only
+// the size of the arena is known.
+func (t *tierReport) taken() int64 {
+	if t.Peak > 0 {
+		return t.Peak
+	}
+	return t.Arena
 }
 
 // transformText says how many loads are of compact forms.

@@ -114,6 +114,7 @@ type tierReport struct {
 	Budget       int64   `json:"budget"`
 	Reserve      int64   `json:"reserve"`
 	Arena        int64   `json:"arena"`
+	Peak         int64   `json:"peak"` // of the arena, what objects take at most
 	Seconds      float64 `json:"seconds"`
 	StallSeconds float64 `json:"stall_seconds"`
 	BytesRead    int64   `json:"bytes_read"`
@@ -142,7 +143,7 @@ func reportPlan(p *plan.Plan) *planReport {
 	}
 	if t := p.Tier; t != nil {
 		tr := &tierReport{
-			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
+			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Peak: int64(t.PeakSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
 			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
 		}
 		for _, a := range t.Actions {
