@@ -439,7 +439,8 @@ func (v *saving) spilled(r *run, n *node) {
 }
 
 // checkpoint puts a snapshot of what is alive before a step on the scoreboard, if
-// it is time for one, or of the results of the runs before. It happens before the actions of the step.
+// it is time for one, or of the results of the runs before. It happens before the
+// actions of the step.
 func (r *run) checkpoint(step int32) {
 	v := r.saving
 	if v == nil || !v.wants(step) {
@@ -447,6 +448,9 @@ func (r *run) checkpoint(step int32) {
 	}
 	for v.busy && r.err == nil { // in tests only
 		r.progress.Wait()
+	}
+	if r.err != nil { // what is being written still reads v
+		return
 	}
 	n := &node{kind: saveNode, step: step, obj: plan.NoObject}
 	v.busy = true
