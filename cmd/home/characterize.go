@@ -203,7 +203,7 @@ func timeSteps(e *env, p *ir.Params, levels []int) ([]timing, error) {
 			t = append(t, made...)
 		}
 		if err = errors.Join(err, o.close()); err != nil {
-			return nil, fmt.Errorf("N = 2^%d, level %d: %w", p.LogN, level, err)
+			return nil, fmt.Errorf("at N = 2^%d, level %d: %w", p.LogN, level, err)
 		}
 		out = append(out, t...)
 	}

@@ -26,7 +26,7 @@ func TestBudgetHardLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	run := func(limit int64, args ...string) (out []byte, msg string, err error, u groupUsage) {
+	run := func(limit int64, args ...string) (out []byte, msg string, u groupUsage, err error) {
 		t.Helper()
 		line := append([]string{"home"}, args...)
 		var g *memoryGroup
@@ -52,7 +52,7 @@ func TestBudgetHardLimit(t *testing.T) {
 				t.Fatal(bad)
 			}
 		}
-		return stdout.Bytes(), stderr.String(), err, u
+		return stdout.Bytes(), stderr.String(), u, err
 	}
 	// must runs within a limit that the process is told, or none.
 	must := func(limit int64, args ...string) []byte {
@@ -60,7 +60,7 @@ func TestBudgetHardLimit(t *testing.T) {
 		if limit > 0 {
 			args = append(args, "--dram", strconv.FormatInt(limit, 10))
 		}
-		out, msg, err, u := run(limit, args...)
+		out, msg, u, err := run(limit, args...)
 		if err != nil {
 			t.Fatalf("home %v: %v, %d killed\n%s", args, err, u.Kills, msg)
 		}
@@ -92,7 +92,7 @@ func TestBudgetHardLimit(t *testing.T) {
 	on := func(out string, more ...string) []string {
 		return append([]string{"run", "l.hplan", "--keys", "keys/eval.hevk", "--input", "x.hct", "-o", out}, more...)
 	}
-	_, msg, err, _ := run(0, on("y.hct", "--pmem", "none", "--dram", "64MiB")...)
+	_, msg, _, err := run(0, on("y.hct", "--pmem", "none", "--dram", "64MiB")...)
 	m := regexp.MustCompile(`--dram (\d+)`).FindStringSubmatch(msg)
 	if err == nil || m == nil {
 		t.Fatalf("64 MiB: %v\n%s", err, msg)
@@ -119,7 +119,7 @@ func TestBudgetHardLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err, u := run(info.Bytes.Footprint/3, on("z.hct", "--policy", policyMemory)...); err == nil || u.Kills == 0 {
+	if _, _, u, err := run(info.Bytes.Footprint/3, on("z.hct", "--policy", policyMemory)...); err == nil || u.Kills == 0 {
 		t.Errorf("a run that holds everything fits into a third of it: %v, %d killed", err, u.Kills)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "z.hct")); err == nil {

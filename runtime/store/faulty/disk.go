@@ -604,7 +604,7 @@ func outcomes(sizes []int, limit int, rng *rand.Rand, yield func(pick []int) boo
 type memory[T any] interface {
 	CutAt(n int)
 	AfterPowerFailure(limit int, rng *rand.Rand) iter.Seq[T]
-	copy() T
+	Copy() T
 }
 
 // PowerCuts runs work on copies of a disk or of memory, whose power fails before the first
@@ -615,7 +615,7 @@ type memory[T any] interface {
 // number of the operation; and how many were checked.
 func PowerCuts[T memory[T]](start T, limit int, rng *rand.Rand, work func(T) error, check func(left T, done bool) error) (checked int, err error) {
 	for n := 0; ; n++ {
-		d := start.copy()
+		d := start.Copy()
 		d.CutAt(n)
 		err := work(d)
 		if err != nil && !errors.Is(err, ErrPower) {
@@ -633,8 +633,8 @@ func PowerCuts[T memory[T]](start T, limit int, rng *rand.Rand, work func(T) err
 	}
 }
 
-// copy returns a disk with the same files, all durable.
-func (d *Disk) copy() *Disk {
+// Copy returns a disk with the same files, all durable.
+func (d *Disk) Copy() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := &Disk{Unit: d.Unit, Capacity: d.Capacity, ReadOnly: d.ReadOnly, Before: d.Before}

@@ -86,7 +86,8 @@ func (m *Memory) AfterPowerFailure(limit int, rng *rand.Rand) iter.Seq[*Memory] 
 	}
 }
 
-func (m *Memory) copy() *Memory {
+// Copy returns memory with the same content, all persistent.
+func (m *Memory) Copy() *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return NewMemory(m.now)
