@@ -37,6 +37,7 @@ type compareFlags struct {
 	DRAM     []budgetSize  `name:"dram" default:"33%,15%,10%" placeholder:"SIZE,..." help:"With --tiers: budgets, as sizes or shares of the plan's footprint. Default: ${default}."`
 	Policies []tierPolicy  `default:"planned,layers,lru,demand,mmap,swap" placeholder:"NAME,..." help:"With --tiers: planned, layers, lru, demand, mapped (in place), mmap (through the page cache, under a memory limit), swap (all in memory, under a memory limit). Default: ${default}."`
 	Largest  byteSize      `placeholder:"SIZE" help:"With --tiers: the largest budget, which others are measured against where not everything fits in DRAM. Default: three quarters of the memory."`
+	Profile  string        `placeholder:"FILE" help:"With --tiers: the cost profile to plan with. Default: the one shipped."`
 	Imitate  string        `placeholder:"SPEC" help:"With --tiers: slow the slow tier down to the figures of another technology, as for run."`
 	Patience time.Duration `default:"15m" placeholder:"TIME" help:"With --tiers: stop a baseline after this time, set-up included, and say so. Default: ${default}."`
 }
@@ -284,6 +285,9 @@ func (b *tierBench) rows() error {
 	most := runtime.Memory() / 4 * 3
 	largest := cmp.Or(int64(b.c.Largest), most)
 	run := func(policy string, more ...string) []string {
+		if b.c.Profile != "" {
+			more = append(more, "--profile", b.c.Profile)
+		}
 		return append([]string{"run", b.plan, "--keys", b.keys, "--input", b.in, "-o", filepath.Join(b.dir, "y.hct"), "--json",
 			"--threads", strconv.Itoa(b.c.Threads), "--policy", policy}, more...)
 	}
