@@ -649,9 +649,4 @@ func (h baseHeap) Less(i, j int) bool {
 }
 func (h baseHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 func (h *baseHeap) Push(x any)   { *h = append(*h, x.(baseTouch)) }
-func (h *baseHeap) Pop() any {
-	old := *h
-	t := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return t
-}
+func (h *baseHeap) Pop() any     { return popLast((*[]baseTouch)(h)) }

@@ -132,12 +132,6 @@ func stepsDigest(p *plan.Plan) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }
 
-// Empty reports whether there is nothing to go on from.
-func (d *Durable) Empty() (bool, error) {
-	p, err := d.s.Places()
-	return len(p) == 0, err
-}
-
 // Report returns what was saved until now.
 func (d *Durable) Report() CheckpointReport {
 	d.mu.Lock()

@@ -278,9 +278,6 @@ func (x *Executor) give(obj plan.ObjectID, rows [][]byte) {
 	x.arena.Give(rows, purpose(x.p.Objects[obj].Role), owner)
 }
 
-// SetupSeconds returns how long NewExecutor took.
-func (x *Executor) SetupSeconds() float64 { return x.setup }
-
 // Close frees everything the executor holds. No run may be in progress.
 func (x *Executor) Close() error {
 	for i, r := range x.fixed {

@@ -71,6 +71,23 @@ func (s *saver) run(more ...string) *exec.Cmd {
 	return s.home(append([]string{"run", "m.hplan", "-k", "keys/eval.hevk", "-i", "x.hct", "-o", "y.hct", "--checkpoint-share", "100%"}, more...)...)
 }
 
+// start starts a run. What it says may be read once ended is closed, when the
+// process has ended.
+func (s *saver) start(t *testing.T, more ...string) (cmd *exec.Cmd, msg *bytes.Buffer, ended <-chan error) {
+	t.Helper()
+	cmd, msg = s.run(more...), new(bytes.Buffer)
+	cmd.Stderr = msg
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan error)
+	go func() {
+		cmd.Wait()
+		close(end)
+	}()
+	return cmd, msg, end
+}
+
 // appears waits until a file is in the folder of checkpoints that was not there
 // before, and returns false where the process ends first.
 func (s *saver) appears(kind func(name string) bool, ended <-chan error) bool {
@@ -131,17 +148,7 @@ func TestKilledRunGoesOn(t *testing.T) {
 	killed, ends, done, inside := 0, 0, 0, 0
 	for ends == 0 || killed < kills {
 		way := ways[rng.IntN(len(ways))]
-		cmd := s.run(append([]string{"--resume"}, way...)...)
-		var msg bytes.Buffer
-		cmd.Stderr = &msg
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() {
-			cmd.Wait()
-			close(ended)
-		}()
+		cmd, msg, ended := s.start(t, append([]string{"--resume"}, way...)...)
 		if killed < kills {
 			delay := rng.Float64() * 1.2 * float64(s.took)
 			switch rng.IntN(3) {
@@ -186,17 +193,7 @@ func TestCheckpointCommand(t *testing.T) {
 	s := newSaver(t)
 	interrupted := false
 	for range 10 {
-		cmd := s.run("--resume")
-		var msg bytes.Buffer
-		cmd.Stderr = &msg
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() {
-			cmd.Wait()
-			close(ended)
-		}()
+		cmd, msg, ended := s.start(t, "--resume")
 		if s.appears(anywhere, ended) {
 			cmd.Process.Signal(os.Interrupt)
 		}

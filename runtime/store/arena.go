@@ -104,9 +104,6 @@ func NewArena(slabBytes, limit int, admission Admission) (*Arena, error) {
 	return &Arena{slab: slabBytes, admission: admission, use: Usage{Limit: limit}, owners: map[Owner]int{}, out: map[*byte]bool{}}, nil
 }
 
-// SlabBytes returns the size of one slab.
-func (a *Arena) SlabBytes() int { return a.slab }
-
 // Alloc hands out n slabs or none. It fails with ErrFull where they are not
 // free at the moment; the content of fresh slabs is undefined.
 func (a *Arena) Alloc(n int, p Purpose, o Owner) (*Block, error) {
