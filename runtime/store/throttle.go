@@ -127,8 +127,9 @@ func parseRate(s string) (float64, error) {
 // imitated: Behind says how often the base was too slow. What it opens cannot be
 // used in place, because nothing slows loads down.
 type Throttle struct {
-	base Technology
-	i    Imitation
+	base       Technology
+	i          Imitation
+	sleepUntil func(due time.Time) // tests give the simulated clock's
 
 	mu     sync.Mutex
 	freed  *sync.Cond
@@ -141,7 +142,7 @@ type Throttle struct {
 
 // NewThrottle slows a technology down.
 func NewThrottle(base Technology, i Imitation) *Throttle {
-	t := &Throttle{base: base, i: i}
+	t := &Throttle{base: base, i: i, sleepUntil: sleepUntil}
 	t.freed = sync.NewCond(&t.mu)
 	return t
 }
@@ -175,6 +176,11 @@ func (t *Throttle) wrap(m Medium, err error) (Medium, error) {
 const (
 	reading = iota
 	writing
+)
+
+const (
+	shortWait   = 30 * time.Microsecond // not worth a sleep
+	longestDebt = 20 * time.Millisecond // what is made up for of a sleep that took too long
 )
 
 // pace does a transfer of n bytes and returns when the imitated device would have
@@ -213,13 +219,12 @@ func (t *Throttle) pace(direction int, n int64, transfer func() error) error {
 		t.behind.Add(1)
 		due = own
 	}
-	const short = 30 * time.Microsecond
-	if time.Until(due) > short {
-		sleepUntil(due)
+	if time.Until(due) > shortWait {
+		t.sleepUntil(due)
 	}
 	t.mu.Lock()
 	t.busy--
-	t.places = append(t.places, min(time.Since(due), 20*time.Millisecond))
+	t.places = append(t.places, min(time.Since(due), longestDebt))
 	t.mu.Unlock()
 	t.freed.Signal()
 	return err

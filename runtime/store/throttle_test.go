@@ -1,115 +1,187 @@
 package store
 
 import (
-	"fmt"
-	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// instant is a medium that takes no time and holds nothing.
-type instant struct{ heapMedium }
+// timed is a technology that holds nothing, and whose transfers take a time of their
+// own.
+type timed time.Duration
 
-func (*instant) ReadAt([][]byte, int64) error  { return nil }
-func (*instant) WriteAt([][]byte, int64) error { return nil }
-func (*instant) Describe() string              { return "nothing" }
-func (*instant) Close() error                  { return nil }
+func (timed) Name() string                        { return "timed" }
+func (d timed) Open(string, bool) (Medium, error) { return &timedMedium{own: time.Duration(d)}, nil }
+func (d timed) Temp(string) (Medium, error)       { return &timedMedium{own: time.Duration(d)}, nil }
 
-type instantly struct{}
+type timedMedium struct {
+	heapMedium
+	own time.Duration
+}
 
-func (instantly) Name() string                      { return "instant" }
-func (instantly) Open(string, bool) (Medium, error) { return &instant{}, nil }
-func (instantly) Temp(string) (Medium, error)       { return &instant{}, nil }
+func (m *timedMedium) ReadAt([][]byte, int64) error  { time.Sleep(m.own); return nil }
+func (m *timedMedium) WriteAt([][]byte, int64) error { time.Sleep(m.own); return nil }
+func (*timedMedium) Close() error                    { return nil }
 
-// The bandwidth is that asked for, whatever the size and number of transfers; with
-// few at once it is what latency leaves.
+// simulated makes a throttle for the simulated clock of a bubble of package synctest,
+// which counts the transfers' time exactly, whatever the machine is doing. Its sleeps
+// end too late by what late says.
+func simulated(base Technology, i Imitation, late func() time.Duration) *Throttle {
+	t := NewThrottle(base, i)
+	t.sleepUntil = func(due time.Time) { time.Sleep(time.Until(due) + late()) }
+	return t
+}
+
+func punctual() time.Duration { return 0 }
+
+// A number of transfers takes the time that bandwidth, latency and depth make of
+// them, whatever their size, and although sleeps end too late.
 func TestThrottlePaces(t *testing.T) {
+	const us, ms = time.Microsecond, time.Millisecond
 	for _, c := range []struct {
 		bps     float64
 		latency time.Duration
 		depth   int
 		piece   int64
 		workers int
-		want    float64 // bytes per second
+		n       int64         // transfers, of all workers
+		want    time.Duration // of all of them
 	}{
-		{100e6, 0, 0, 1 << 20, 1, 100e6},
-		{100e6, 300 * time.Microsecond, 4, 512 << 10, 4, 100e6},
-		{1e9, 0, 1, 64 << 10, 4, 1e9},
-		{1e9, 100 * time.Microsecond, 8, 1 << 20, 4, 1e9},
-		{1e9, time.Millisecond, 1, 1 << 20, 4, (1 << 20) / (1e-3 + (1<<20)/1e9)},
-		{10e9, 0, 0, 64 << 10, 2, 10e9},
-		{10e9, 0, 4, 2 << 20, 4, 10e9},
-		{0, 2 * time.Millisecond, 2, 4096, 2, 2 * 4096 / 2e-3},
+		{100e6, 0, 0, 1e6, 1, 20, 200 * ms},
+		{100e6, 300 * us, 4, 5e5, 4, 40, 300*us + 200*ms}, // the first latency shows, the others pass meanwhile
+		{1e9, 0, 1, 64e3, 4, 2000, 128 * ms},
+		{1e9, 100 * us, 8, 1e6, 4, 200, 100*us + 200*ms},
+		{1e9, 1 * ms, 1, 1e6, 4, 100, 100 * 2 * ms}, // one at once: latency after latency
+		{1e9, 1 * ms, 2, 1e6, 4, 100, 1*ms + 100*ms},
+		{1e9, 3 * ms, 2, 1e6, 2, 100, 50*4*ms + 1*ms}, // two at once cannot hide it: one waits for the other's first transfer
+		{10e9, 0, 0, 64e3, 2, 20000, 128 * ms},        // each too short to sleep for
+		{10e9, 0, 4, 2e6, 4, 800, 160 * ms},
+		{0, 2 * ms, 2, 4096, 2, 100, 100 * ms},
+		{0, 2 * ms, 2, 4096, 6, 300, 300 * ms}, // four wait for a place
+		{0, 0, 0, 1e6, 3, 300, 0},
 	} {
-		name := fmt.Sprintf("%.0f MB/s, %v, depth %d, %d bytes, %d at once", c.bps/1e6, c.latency, c.depth, c.piece, c.workers)
-		off := math.Inf(1)
-		for range 8 { // a busy machine may spoil some of them
-			th := NewThrottle(instantly{}, Imitation{ReadBps: c.bps, WriteBps: c.bps, Latency: c.latency, Depth: c.depth})
-			m, err := th.Temp("")
-			if err != nil {
-				t.Fatal(err)
-			}
-			const seconds = 0.15
-			each := int(c.want*seconds/float64(c.piece))/c.workers + 1
-			slabs := [][]byte{make([]byte, c.piece)}
-			var wg sync.WaitGroup
-			began := time.Now()
-			for w := range c.workers {
-				wg.Go(func() {
-					for range each {
-						if w%2 == 0 || c.bps > 0 {
-							_ = m.ReadAt(slabs, 0)
-						} else {
-							_ = m.WriteAt(slabs, 0)
-						}
+		for _, late := range []time.Duration{0, 70 * us, 1100 * us} {
+			for direction, name := range []string{reading: "read", writing: "write"} {
+				synctest.Test(t, func(t *testing.T) {
+					i := Imitation{ReadBps: c.bps, WriteBps: 77e6, Latency: c.latency, Depth: c.depth}
+					if direction == writing {
+						i.ReadBps, i.WriteBps = i.WriteBps, i.ReadBps
+					}
+					th := simulated(timed(0), i, func() time.Duration { return late })
+					m, err := th.Temp("")
+					if err != nil {
+						t.Fatal(err)
+					}
+					transfer := m.ReadAt
+					if direction == writing {
+						transfer = m.WriteAt
+					}
+					slabs := [][]byte{make([]byte, c.piece)}
+					began := time.Now()
+					var wg sync.WaitGroup
+					var taken atomic.Int64
+					for range c.workers {
+						wg.Go(func() {
+							for taken.Add(1) <= c.n {
+								if err := transfer(slabs, 0); err != nil {
+									t.Error(err)
+								}
+							}
+						})
+					}
+					wg.Wait()
+					got := time.Since(began)
+					if got < c.want-shortWait-time.Duration(c.n) || got > c.want+late { // durations are rounded down to 1 ns
+						t.Errorf("%d %ss of %d bytes, %d workers, sleeps late by %v, %v: took %v, want %v", c.n, name, c.piece, c.workers, late, i, got, c.want)
+					}
+					if behind, n := th.Behind(); behind != 0 || n != c.n {
+						t.Errorf("%v: %d of %d transfers behind, want none of %d", i, behind, n, c.n)
 					}
 				})
 			}
-			wg.Wait()
-			got := float64(each*c.workers) * float64(c.piece) / time.Since(began).Seconds()
-			if _, all := th.Behind(); all != int64(each*c.workers) {
-				t.Fatalf("%d transfers of %d", all, each*c.workers)
-			}
-			if d := got/c.want - 1; math.Abs(d) < math.Abs(off) {
-				off = d
-			}
-			if math.Abs(off) < 0.03 {
-				break
-			}
-		}
-		t.Logf("%s: %+.1f %%", name, 100*off)
-		if math.Abs(off) > 0.1 {
-			t.Errorf("%s: off by %.1f %%", name, 100*off)
 		}
 	}
 }
 
+// A sleep that is very late, as on a machine that was suspended, is not made up for.
+func TestThrottleForgivesLongSleeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := time.Second
+		th := simulated(timed(0), Imitation{ReadBps: 1e9}, func() time.Duration { defer func() { late = 0 }(); return late })
+		m, _ := th.Temp("")
+		began := time.Now()
+		for range 100 {
+			_ = m.ReadAt([][]byte{make([]byte, 1e6)}, 0)
+		}
+		if got, want := time.Since(began), 100*time.Millisecond+time.Second-longestDebt; got < want-shortWait || got > want {
+			t.Errorf("100 reads of a millisecond after a sleep that was a second late took %v, want %v", got, want)
+		}
+	})
+}
+
 // Two files of one device share its bandwidth; reads and writes do not.
 func TestThrottleShares(t *testing.T) {
-	th := NewThrottle(instantly{}, Imitation{ReadBps: 100e6, WriteBps: 100e6})
-	slabs := [][]byte{make([]byte, 1<<20)}
-	began := time.Now()
-	var wg sync.WaitGroup
-	for i := range 3 {
-		m, err := th.Open("", true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wg.Go(func() {
-			for range 5 {
-				if i < 2 {
-					_ = m.ReadAt(slabs, 0)
-				} else {
-					_ = m.WriteAt(slabs, 0)
-				}
+	synctest.Test(t, func(t *testing.T) {
+		th := simulated(timed(0), Imitation{ReadBps: 100e6, WriteBps: 50e6}, punctual)
+		slabs := [][]byte{make([]byte, 1e6)}
+		began := time.Now()
+		var took [3]time.Duration
+		var wg sync.WaitGroup
+		for i := range took {
+			m, err := th.Open("", true)
+			if err != nil {
+				t.Fatal(err)
 			}
-		})
+			wg.Go(func() {
+				for range 5 {
+					if i < 2 {
+						_ = m.ReadAt(slabs, 0)
+					} else {
+						_ = m.WriteAt(slabs, 0)
+					}
+				}
+				took[i] = time.Since(began)
+			})
+		}
+		wg.Wait()
+		if reads, writes := max(took[0], took[1]), took[2]; reads != 100*time.Millisecond || writes != 100*time.Millisecond {
+			t.Errorf("10 MB of reads at 100 MB/s took %v, 5 MB of writes beside them at 50 MB/s %v, want 100 ms for both", reads, writes)
+		}
+	})
+}
+
+// A base that is slower than what it imitates is counted as behind, and its own time
+// is what a transfer takes.
+func TestThrottleBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th := simulated(timed(3*time.Millisecond), Imitation{ReadBps: 1e9}, punctual)
+		m, _ := th.Temp("")
+		began := time.Now()
+		for _, size := range []int{1e6, 4e6, 2e6, 5e6} { // 1, 4, 2 and 5 ms as imitated
+			_ = m.ReadAt([][]byte{make([]byte, size)}, 0)
+		}
+		if got, want := time.Since(began), 15*time.Millisecond; got != want {
+			t.Errorf("took %v, want %v", got, want)
+		}
+		if late, all := th.Behind(); late != 2 || all != 4 {
+			t.Errorf("%d of %d transfers behind, want 2 of 4", late, all)
+		}
+	})
+}
+
+// A throttle whose clock is the real one waits.
+func TestThrottleRealClock(t *testing.T) {
+	th := NewThrottle(timed(0), Imitation{ReadBps: 1e9})
+	m, _ := th.Temp("")
+	began := time.Now()
+	for range 10 {
+		_ = m.ReadAt([][]byte{make([]byte, 1e6)}, 0)
 	}
-	wg.Wait()
-	if s := time.Since(began).Seconds(); s < 0.1 || s > 0.2 {
-		t.Errorf("10 MiB of reads beside 5 MiB of writes at 100 MB/s take %.3f s, want 0.105", s)
+	if got := time.Since(began); got < 10*time.Millisecond-shortWait {
+		t.Errorf("ten reads of a millisecond took %v", got)
 	}
 }
 
