@@ -140,7 +140,7 @@ func TestResumeAnywhere(t *testing.T) {
 			stop := stopAt(p, again)
 			if _, err := run(d, this, 2+n%2, func(s *plan.Step) error {
 				err := stop(s)
-				for until := time.Now().Add(10 * time.Second); err != nil && d.Report().Written == 0 && time.Now().Before(until); {
+				for until := time.Now().Add(5 * time.Minute); err != nil && d.Report().Written == 0 && time.Now().Before(until); {
 					time.Sleep(100 * time.Microsecond) // the steps before the snapshot are executed by others
 				}
 				return err

@@ -6,13 +6,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/home-fhe/home/backend"
@@ -323,6 +327,7 @@ func (f *faulty) Read(obj plan.ObjectID, first int, dst [][]byte) error {
 }
 
 func (f *faulty) Write(obj plan.ObjectID, first int, src [][]byte) error {
+	time.Sleep(f.slow)
 	if f.turn() {
 		return f.read(nil)
 	}
@@ -357,7 +362,8 @@ func TestSlowTierFails(t *testing.T) {
 }
 
 // Stalls are measured where the slow tier is slow, and a cancellation does not
-// wait for the whole queue.
+// wait for the whole queue. The clock is simulated, and steps take no time on it: what
+// passes is the time of reads.
 func TestSlowTierIsSlow(t *testing.T) {
 	p := plantest.Random(9, plantest.Config{Steps: 60, Keys: 10})
 	e := &fakeEngine{params: &p.Params}
@@ -371,38 +377,47 @@ func TestSlowTierIsSlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	var trace bytes.Buffer
-	tr := NewTrace(&trace, p)
-	_, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Slow: &faulty{Slow: s, slow: 2 * time.Millisecond}, QueueDepth: 1, Events: tr})
-	if err := errors.Join(err, tr.Close()); err != nil {
-		t.Fatal(err)
-	}
-	var doc struct{ TraceEvents []traceEvent }
-	if err := json.Unmarshal(trace.Bytes(), &doc); err != nil {
-		t.Fatal(err)
-	}
-	moved, stalled := int64(0), 0.0
-	for _, e := range doc.TraceEvents {
-		switch {
-		case e.Cat == "io" && e.Tid == trackIO && !strings.Contains(e.Name, "input"):
-			moved += int64(e.Args["bytes"].(float64))
-		case e.Cat == "stall":
-			stalled += e.Dur / 1e6
+	const slow = 2 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		var trace bytes.Buffer
+		tr := NewTrace(&trace, p)
+		f := &faulty{Slow: s, slow: slow}
+		_, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Slow: f, QueueDepth: 1, Events: tr})
+		if err := errors.Join(err, tr.Close()); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if slow := rep.Tiers[1]; moved != slow.BytesRead+slow.BytesWritten || stalled < 0.9*slow.StallSeconds || stalled > 1.1*slow.StallSeconds {
-		t.Errorf("the trace shows %d bytes and %.3f s of stalls, the report %+v", moved, stalled, slow)
-	}
-	if slow := rep.Tiers[1]; slow.StallSeconds < 0.05 || slow.StallSeconds > rep.Seconds {
-		t.Errorf("stalled %.3f s of %.3f s", slow.StallSeconds, rep.Seconds)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	_, _, err = Run(ctx, p, e, fakeInputs, Options{Slow: &faulty{Slow: s, slow: 10 * time.Millisecond}})
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
-		t.Errorf("cancelled after %v: %v", time.Since(began), err)
-	}
+		var doc struct{ TraceEvents []traceEvent }
+		if err := json.Unmarshal(trace.Bytes(), &doc); err != nil {
+			t.Fatal(err)
+		}
+		moved, stalled := int64(0), 0.0
+		for _, e := range doc.TraceEvents {
+			switch {
+			case e.Cat == "io" && e.Tid == trackIO && !strings.Contains(e.Name, "input"):
+				moved += int64(e.Args["bytes"].(float64))
+			case e.Cat == "stall":
+				stalled += e.Dur / 1e6
+			}
+		}
+		same := func(a, b float64) bool { return math.Abs(a-b) < 1e-6 }
+		tier := rep.Tiers[1]
+		if moved != tier.BytesRead+tier.BytesWritten || !same(stalled, tier.StallSeconds) {
+			t.Errorf("the trace shows %d bytes and %.6f s of stalls, the report %+v", moved, stalled, tier)
+		}
+		// All of that is stalls, but for what is written while nothing is waited for.
+		if n := -f.left; !same(rep.Seconds, float64(n)*slow.Seconds()) || n < 50 || tier.StallSeconds > rep.Seconds || tier.StallSeconds < 0.9*rep.Seconds {
+			t.Errorf("stalled %.6f s of %.6f s, in %d transfers of %v one after the other", tier.StallSeconds, rep.Seconds, n, slow)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 31*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		_, _, err := Run(ctx, p, e, fakeInputs, Options{Slow: &faulty{Slow: s, slow: 10 * time.Millisecond}})
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > 40*time.Millisecond {
+			t.Errorf("cancelled after 31 ms, it ended after %v: %v", took, err)
+		}
+	})
 }
 
 // Bytes flipped on the disk are found when they are read.
@@ -505,38 +520,71 @@ func TestInstallGoesOn(t *testing.T) {
 	}
 }
 
-// An install that is killed goes on: the process is ended by the kernel at
-// random moments until one gets to the end.
+// killing is a technology of files that ends its own process in the middle of a
+// write, as kill -9 does.
+type killing struct {
+	store.File
+	left *atomic.Int64 // writes until then
+}
+
+func (k killing) Open(path string, write bool) (store.Medium, error) {
+	m, err := k.File.Open(path, write)
+	return &killingMedium{m, k.left}, err
+}
+
+type killingMedium struct {
+	store.Medium
+	left *atomic.Int64
+}
+
+func (m *killingMedium) WriteAt(slabs [][]byte, off int64) error {
+	if m.left.Add(-1) != 0 {
+		return m.Medium.WriteAt(slabs, off)
+	}
+	err := m.Medium.WriteAt(slabs[:len(slabs)/2], off)
+	if self, bad := os.FindProcess(os.Getpid()); err == nil && bad == nil {
+		err = self.Kill()
+	}
+	if err != nil {
+		return err
+	}
+	select {}
+}
+
+// An install that is killed goes on: the process is ended at random writes.
 func TestInstallSurvivesKill(t *testing.T) {
+	p := killPlan()
+	e := &fakeEngine{params: &p.Params}
+	install := func(dir string, writes int64) (made int64, err error) {
+		tech := killing{left: new(atomic.Int64)}
+		tech.left.Store(writes)
+		_, err = Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{Threads: 2, Technology: tech})
+		return writes - tech.left.Load(), err
+	}
 	if dir := os.Getenv("HOME_TEST_INSTALL"); dir != "" {
-		p := killPlan()
-		if _, err := Install(t.Context(), p, &fakeEngine{params: &p.Params}, fakeKeys{}, dir, InstallOptions{Threads: 2}); err != nil {
-			t.Fatal(err)
+		at, err := strconv.ParseInt(os.Getenv("HOME_TEST_KILL"), 10, 64)
+		if err == nil {
+			_, err = install(dir, at)
 		}
-		return
+		t.Fatal("it was not killed: ", err)
 	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Skip("cannot run this test in a second process: ", err)
 	}
-	p := killPlan()
-	e := &fakeEngine{params: &p.Params}
+	writes, err := install(t.TempDir(), math.MaxInt64)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	rng := rand.New(rand.NewPCG(1, 9))
-	killed := 0
-	for range 4 {
+	for _, at := range []int64{1, 2, 1 + rng.Int64N(writes/2), writes / 2, 1 + rng.Int64N(writes/2)} { // a complete segment stays
 		cmd := exec.Command(self, "-test.run=^TestInstallSurvivesKill$")
-		cmd.Env = append(os.Environ(), "HOME_TEST_INSTALL="+dir)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
+		cmd.Env = append(os.Environ(), "HOME_TEST_INSTALL="+dir, fmt.Sprint("HOME_TEST_KILL=", at))
+		if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.Exited() {
+			t.Fatalf("at write %d of %d: %v\n%s", at, writes, err, out)
 		}
-		timer := time.AfterFunc(time.Duration(100+rng.IntN(500))*time.Millisecond, func() { _ = cmd.Process.Kill() })
-		if cmd.Wait() != nil {
-			killed++
-		}
-		timer.Stop()
 	}
-	t.Logf("killed %d of 4 installs", killed)
 	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -548,7 +596,7 @@ func TestInstallSurvivesKill(t *testing.T) {
 	defer s.Close()
 	got, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 2, Slow: s})
 	if err != nil || !sameOutputs(got, reference(t, p)) {
-		t.Errorf("after %d kills: another result, or %v", killed, err)
+		t.Errorf("another result, or %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	goruntime "runtime"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
@@ -208,6 +211,71 @@ func TestRandomResidency(t *testing.T) {
 		}
 		if err := x.Close(); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// straggling is a slow tier whose transfers take random times of the simulated clock,
+// some a thousand times as long as others. It fails where a ciphertext is read while
+// it is written.
+type straggling struct {
+	*memory
+	nap     func()
+	mu      sync.Mutex
+	reading map[plan.ObjectID]int
+	writing map[plan.ObjectID]int
+}
+
+func (s *straggling) use(obj plan.ObjectID, mine, others map[plan.ObjectID]int, transfer func() error) error {
+	s.mu.Lock()
+	mine[obj]++
+	torn := others[obj] > 0
+	s.mu.Unlock()
+	if torn {
+		return fmt.Errorf("object %d is read while it is written", obj)
+	}
+	s.nap()
+	err := transfer()
+	s.nap()
+	s.mu.Lock()
+	mine[obj]--
+	s.mu.Unlock()
+	return err
+}
+
+func (s *straggling) Read(obj plan.ObjectID, first int, dst [][]byte) error {
+	return s.use(obj, s.reading, s.writing, func() error { return s.memory.Read(obj, first, dst) })
+}
+
+func (s *straggling) Write(obj plan.ObjectID, first int, src [][]byte) error {
+	return s.use(obj, s.writing, s.reading, func() error { return s.memory.Write(obj, first, src) })
+}
+
+// However long each step and each transfer takes, the result is the same, and no
+// ciphertext is read while it is written.
+func TestResidencySchedules(t *testing.T) {
+	residencies(t, 4, func(t *testing.T, name string, p *plan.Plan, maps bool, _ int) {
+		want := reference(t, p)
+		for seed := range uint64(4) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				rng := rand.New(rand.NewPCG(seed, 5))
+				nap := func() {
+					mu.Lock()
+					d := time.Duration(1e3 * math.Exp(7*rng.Float64()))
+					mu.Unlock()
+					time.Sleep(d)
+				}
+				e := &compactEngine{fakeEngine: &fakeEngine{params: &p.Params, before: func(*plan.Step) error { nap(); return nil }}}
+				slow := &straggling{memory: newMemory(p, maps), nap: nap, reading: map[plan.ObjectID]int{}, writing: map[plan.ObjectID]int{}}
+				got, _, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: 1 + int(seed), Slow: slow, QueueDepth: 8, Reuse: seed%2 == 1})
+				if err != nil {
+					t.Fatalf("%s, times %d: %v", name, seed, err)
+				}
+				if !sameOutputs(got, want) {
+					t.Fatalf("%s, times %d: another result", name, seed)
+				}
+			})
 		}
 	})
 }

@@ -635,8 +635,14 @@ func (r *run) free(d *node) {
 	}
 	r.x.give(d.obj, rows)
 	d.rows = nil
+	// Reads in flight stay noted: this drop may be done before them, where it is of
+	// slabs that were resident earlier, and what they read is not to be written before
+	// they end.
 	if o := &r.objects[d.obj]; o.rows == nil {
-		o.writer, o.users, o.coming = nil, nil, nil
+		o.writer, o.users = nil, nil
+		if o.coming = slices.DeleteFunc(o.coming, (*node).over); len(o.coming) == 0 {
+			o.coming = nil
+		}
 	}
 }
 
