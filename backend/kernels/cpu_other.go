@@ -57,3 +57,31 @@ func dqConvert(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint6
 func dqPrepare(x *uint64, sum *float64, n int, c uint64, cs uint64, q uint64, frac float64) {
 	panic(noVector)
 }
+func nttPass4(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)         { panic(noVector) }
+func nttPass2(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)         { panic(noVector) }
+func nttLast(dst, src *uint64, blocks int, w *uint64, q, inv uint64)            { panic(noVector) }
+func inttFirst(dst, src *uint64, blocks int, w *uint64, q, inv uint64)          { panic(noVector) }
+func inttPass4(p *uint64, blocks, t int, w, ws *uint64, q uint64)               { panic(noVector) }
+func inttPass2(p *uint64, blocks, t int, w, ws *uint64, q uint64)               { panic(noVector) }
+func foldVec(dst, src *uint64, n int, f, fs, q uint64)                          { panic(noVector) }
+func mulConstVec(z, x *uint64, n int, c, cs, q uint64)                          { panic(noVector) }
+func macConstVec(z, a, x *uint64, n int, c, cs, q uint64)                       { panic(noVector) }
+func subMulVec(z, x, t *uint64, n int, c, cs, q uint64)                         { panic(noVector) }
+func addVec(z, x, y *uint64, n int, q uint64)                                   { panic(noVector) }
+func subVec(z, x, y *uint64, n int, q uint64)                                   { panic(noVector) }
+func mulVec(z, x, y *uint64, n int, q, neginv uint64)                           { panic(noVector) }
+func macVec(z, a, x, y *uint64, n int, q, neginv uint64)                        { panic(noVector) }
+func tensorVec(d0, d1, d2, a0, a1, b0, b1 *uint64, n int, q, neginv, r2 uint64) { panic(noVector) }
+func dotVec(z0, z1 *uint64, x, y0, y1 *[]uint64, terms, n int, q, neginv uint64) {
+	panic(noVector)
+}
+func convert1Vec(z, x *uint64, n int, half, add, c, cs, q uint64) { panic(noVector) }
+func convertVec(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint64, n int, q, neginv uint64) {
+	panic(noVector)
+}
+func prepareVec(x *uint64, sum *float64, n int, c, cs, q uint64, frac float64) { panic(noVector) }
+func permuteVec(z, x *uint64, from *uint32, lanes *[8][8]uint64, groups int)   { panic(noVector) }
+
+func convert4Vec(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int) {
+	panic(noVector)
+}

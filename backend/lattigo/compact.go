@@ -71,7 +71,7 @@ func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
 			if prime > o.t.Level {
 				prime += len(e.p.Q) - 1 - o.t.Level
 			}
-			keyUniform(e.p, seed, int(i)/(2*o.stride), prime, e.mods[prime].q, o.rows[i])
+			keyUniform(e.p, seed, int(i)/(2*o.stride), prime, e.mods[prime].Q, o.rows[i])
 		}
 		return nil
 	}
@@ -115,13 +115,9 @@ func (e *engine) coefs(s *scratch, values *ir.SlotData, t ir.Type) ([]float64, f
 func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64) {
 	// Slots that repeat make a polynomial in X^k, which takes every value k times
 	// in a row. All primes must have the transform for it.
-	gap := mostGap
+	gap := e.mods[0].Gaps()
 	for i := range o.rows {
-		if m := e.mod(i, o.t.Level); m.vec {
-			gap = min(gap, len(m.tw.short))
-		} else {
-			gap = 0
-		}
+		gap = min(gap, e.mod(i, o.t.Level).Gaps())
 	}
 	n := e.n
 	if x != nil {
@@ -140,17 +136,13 @@ func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64)
 		m, row := e.mod(i, o.t.Level), o.rows[i]
 		z := row[:n]
 		if x != nil {
-			m.centredFormRow(z, x[:n], fixedMod, m.form(1)) // in Montgomery form
+			m.Centre(z, x[:n], fixedMod, m.Montgomery(1)) // in Montgomery form
 		} else {
 			m.residues(z, c[:n])
 		}
-		if gap > 0 {
-			m.tw.short[gap-1].forward(m, z, z)
-		} else {
-			m.ntt(z, z)
-		}
+		m.NTT(z, z)
 		if x == nil {
-			m.mulScalarRow(z, z, m.r2)
+			m.MulConst(z, z, m.Montgomery(1))
 		}
 		repeat(row, gap)
 	}

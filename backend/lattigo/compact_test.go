@@ -134,9 +134,9 @@ func TestShortTransforms(t *testing.T) {
 			for i, row := range a.rows {
 				m := e.mod(i, 2)
 				z := make([]uint64, len(row))
-				m.centredRow(z, x, fixedMod)
-				m.ntt(z, z)
-				m.mulScalarRow(z, z, m.r2)
+				m.Centre(z, x, fixedMod, 1)
+				m.NTT(z, z)
+				m.MulConst(z, z, m.Montgomery(1))
 				if !slices.Equal(z, row) {
 					t.Errorf("%s period %d limb %d differs", ring, period, i)
 				}

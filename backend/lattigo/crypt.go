@@ -3,6 +3,7 @@ package lattigo
 import (
 	"math"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -28,8 +29,8 @@ func (r *rings) expandSecret(coef []int64) *secret {
 // secretRow writes small coefficients transformed, in Montgomery form.
 func (m *modulus) secretRow(z []uint64, coef []int64) {
 	m.signedRow(z, coef)
-	m.ntt(z, z)
-	m.mulScalarRow(z, z, m.r2)
+	m.NTT(z, z)
+	m.MulConst(z, z, m.Montgomery(1))
 }
 
 // encryptRows writes a fresh encryption of the coefficients c (already scaled)
@@ -40,13 +41,13 @@ func (r *rings) encryptRows(s *secret, seed *[SeedBytes]byte, noise *stream, c [
 	t := make([]uint64, r.n)
 	for i := range level + 1 {
 		m := r.mods[i]
-		uniformRow(c1[i], m.q, seed, elementCipher, 0, i)
+		uniformRow(c1[i], m.Q, seed, elementCipher, 0, i)
 		m.residues(c0[i], c)
 		m.signedRow(t, e)
-		m.addRow(c0[i], c0[i], t)
-		m.ntt(c0[i], c0[i])
-		m.mulRow(t, c1[i], s.ntt[i])
-		m.subRow(c0[i], c0[i], t)
+		m.Add(c0[i], c0[i], t)
+		m.NTT(c0[i], c0[i])
+		m.Mul(t, c1[i], s.ntt[i])
+		m.Sub(c0[i], c0[i], t)
 	}
 	clear(e)
 }
@@ -56,8 +57,8 @@ func (r *rings) decryptCoefs(s *secret, c0, c1 [][]uint64, scale ir.Scale, c []f
 	rows := makeRows(len(c0), r.n)
 	for i, z := range rows {
 		m := r.mods[i]
-		m.macRow(z, c0[i], c1[i], s.ntt[i])
-		m.intt(z, z)
+		m.Mac(z, c0[i], c1[i], s.ntt[i])
+		m.INTT(z, z)
 	}
 	centred(r.mods[:len(rows)], rows, scale.Float(r.p.Q), c)
 }
@@ -89,26 +90,26 @@ func keyKind(k KeySpec) ir.Kind {
 
 // keyPolys writes, modulo one prime and transformed, the secret that a key
 // switches from, in plain form, and the one that it switches to, in Montgomery
-// form. perm, l describe the inverse of the automorphism of a Galois key: its
+// form. perm is the inverse of the automorphism of a Galois key: its
 // product with c1 must decrypt under phi^-1(s) to P*c1*s, since phi is applied
 // afterwards.
-func (r *rings) keyPolys(s *secret, rot, prime int, from, to []uint64, perm []uint32, l *lanes) {
+func (r *rings) keyPolys(s *secret, rot, prime int, from, to []uint64, perm *kernels.Automorphism) {
 	m := r.mods[prime]
 	switch rot {
 	case ir.KeyRelin:
 		copy(to, s.ntt[prime])
-		m.mulRow(from, s.ntt[prime], s.ntt[prime]) // Montgomery form of s^2
-		m.mulScalarRow(from, from, 1)
+		m.Mul(from, s.ntt[prime], s.ntt[prime]) // Montgomery form of s^2
+		m.MulConst(from, from, m.Plain(1))
 	case ir.KeyDense:
 		copy(to, s.ntt[prime])
 		m.signedRow(from, s.ephemeral)
-		m.ntt(from, from)
+		m.NTT(from, from)
 	case ir.KeySparse:
 		m.secretRow(to, s.ephemeral)
-		m.mulScalarRow(from, s.ntt[prime], 1)
+		m.MulConst(from, s.ntt[prime], m.Plain(1))
 	default:
-		m.mulScalarRow(from, s.ntt[prime], 1)
-		r.permuteRow(to, s.ntt[prime], perm, l)
+		m.MulConst(from, s.ntt[prime], m.Plain(1))
+		perm.Apply(to, s.ntt[prime])
 	}
 }
 
@@ -119,13 +120,13 @@ func (r *rings) keyPolys(s *secret, rot, prime int, from, to []uint64, perm []ui
 // over Q and P.
 func (r *rings) keyDigitLimb(seed *[SeedBytes]byte, digit, prime int, f uint64, from, to []uint64, e []int64, a, b, t []uint64) {
 	m := r.mods[prime]
-	keyUniform(r.p, seed, digit, prime, m.q, a)
+	keyUniform(r.p, seed, digit, prime, m.Q, a)
 	m.signedRow(b, e)
-	m.ntt(b, b)
-	m.macScalarRow(b, b, from, f)
-	m.mulScalarRow(b, b, m.r2)
-	m.mulRow(t, a, to)
-	m.subRow(b, b, t)
+	m.NTT(b, b)
+	m.MacConst(b, b, from, f)
+	m.MulConst(b, b, m.Montgomery(1))
+	m.Mul(t, a, to)
+	m.Sub(b, b, t)
 }
 
 // keyUniform expands the uniform half of a key modulo prime number i, q, counted
@@ -142,10 +143,9 @@ func keyUniform(p *ir.Params, seed *[SeedBytes]byte, digit, i int, q uint64, a [
 // complete.
 func (r *rings) makeKey(s *secret, k KeySpec, seed *[SeedBytes]byte, b func(digit, limb int) []uint64, done func(digit, limb, prime int) error) error {
 	rows := makeRows(4, r.n)
-	perm := make([]uint32, r.n/8)
-	var l lanes
+	var perm kernels.Automorphism
 	if g := k.galois(r.p); g != 1 {
-		r.automorphism(perm, &l, galoisInverse(r.p, g))
+		r.automorphism(&perm, galoisInverse(r.p, g))
 	}
 	noiseSeed := newSeed()
 	noise := newStream(&noiseSeed, elementNoise, 0, 0)
@@ -161,11 +161,11 @@ func (r *rings) makeKey(s *secret, k KeySpec, seed *[SeedBytes]byte, b func(digi
 			f := uint64(0)
 			switch {
 			case k.Rot == ir.KeySparse && i == 0:
-				f = r.mods[0].form(r.p.P[0] % r.p.Q[0])
+				f = r.p.P[0] % r.p.Q[0]
 			case k.Rot != ir.KeySparse && i >= lo && i < hi:
 				f = r.pModQ[prime]
 			}
-			r.keyPolys(s, k.Rot, prime, rows[0], rows[1], perm, &l)
+			r.keyPolys(s, k.Rot, prime, rows[0], rows[1], &perm)
 			r.keyDigitLimb(seed, d, prime, f, rows[0], rows[1], e[d], rows[2], b(d, i), rows[3])
 			if err := done(d, i, prime); err != nil {
 				return err

@@ -99,14 +99,14 @@ func (m *modulus) residue(x float64) uint64 {
 	}
 	var r uint64
 	if x < 1<<53 {
-		r = m.reduce(uint64(int64(x + 0.5)))
+		r = m.Reduce(uint64(int64(x + 0.5)))
 	} else {
 		f, exp := math.Frexp(x) // x = f*2^exp, f in [0.5, 1)
-		r = m.reduce(uint64(int64(f * (1 << 53))))
-		r = m.mul(r, m.pow(2, uint64(exp-53)))
+		r = m.Reduce(uint64(int64(f * (1 << 53))))
+		r = m.Times(r, m.Pow(2, uint64(exp-53)))
 	}
 	if neg && r != 0 {
-		r = m.q - r
+		r = m.Q - r
 	}
 	return r
 }
@@ -128,13 +128,13 @@ func fixed(x []uint64, c []float64) {
 
 // residues writes the rounded coefficients modulo m.
 func (m *modulus) residues(z []uint64, c []float64) {
-	q := m.q
+	q := m.Q
 	for i, x := range c {
 		if x < 1<<52 && x > -(1<<52) {
 			// int64 truncates towards zero, and so this rounds half away from it.
 			v := int64(x + math.Copysign(0.5, x))
 			s := v >> 63 // all ones if negative
-			r := m.reduce(uint64((v ^ s) - s))
+			r := m.Reduce(uint64((v ^ s) - s))
 			if s != 0 && r != 0 {
 				r = q - r
 			}
@@ -153,8 +153,8 @@ func centred(mods []*modulus, rows [][]uint64, scale *big.Float, c []float64) {
 		s, _ := scale.Float64()
 		for i := range c {
 			x := rows[0][i]
-			if x > mods[0].half {
-				c[i] = -float64(mods[0].q-x) / s
+			if x > mods[0].Q>>1 {
+				c[i] = -float64(mods[0].Q-x) / s
 			} else {
 				c[i] = float64(x) / s
 			}
@@ -163,21 +163,21 @@ func centred(mods []*modulus, rows [][]uint64, scale *big.Float, c []float64) {
 	}
 	prod := big.NewInt(1)
 	for _, m := range mods {
-		prod.Mul(prod, new(big.Int).SetUint64(m.q))
+		prod.Mul(prod, new(big.Int).SetUint64(m.Q))
 	}
 	half := new(big.Int).Rsh(prod, 1)
 	parts := make([]*big.Int, len(mods))
 	inv := make([]uint64, len(mods))
 	for j, m := range mods {
-		parts[j] = new(big.Int).Quo(prod, new(big.Int).SetUint64(m.q))
-		inv[j] = m.form(m.invert(m.bigMod(parts[j])))
+		parts[j] = new(big.Int).Quo(prod, new(big.Int).SetUint64(m.Q))
+		inv[j] = m.Invert(m.bigMod(parts[j]))
 	}
 	sum, t := new(big.Int), new(big.Int)
 	f := new(big.Float).SetPrec(128)
 	for i := 0; i < n; i++ {
 		sum.SetUint64(0)
 		for j, m := range mods {
-			t.SetUint64(m.mred(rows[j][i], inv[j]))
+			t.SetUint64(m.Times(rows[j][i], inv[j]))
 			sum.Add(sum, t.Mul(t, parts[j]))
 		}
 		sum.Mod(sum, prod)

@@ -59,18 +59,18 @@ func TestResidues(t *testing.T) {
 		z := make([]uint64, len(c))
 		m.residues(z, c)
 		for i, x := range c {
-			want := m.pow(2, 100)
+			want := m.Pow(2, 100)
 			switch {
 			case i == 12:
-				want = m.mul(m.pow(2, 200), 5)
+				want = m.Times(m.Pow(2, 200), 5)
 			case i == 11:
-				want = m.q - m.mul(want, 3)
+				want = m.Q - m.Times(want, 3)
 			default:
 				v := int64(math.Round(x))
-				want = uint64(((v % int64(m.q)) + int64(m.q)) % int64(m.q))
+				want = uint64(((v % int64(m.Q)) + int64(m.Q)) % int64(m.Q))
 			}
 			if z[i] != want {
-				t.Errorf("%g modulo %d is %d, want %d", x, m.q, z[i], want)
+				t.Errorf("%g modulo %d is %d, want %d", x, m.Q, z[i], want)
 			}
 		}
 	}
@@ -142,20 +142,14 @@ func TestReserve(t *testing.T) {
 				}
 				return n
 			}
-			tables := e.enc.Bytes() + int64(len(e.rev))*4
+			tables := e.enc.Bytes()
 			for _, m := range e.mods {
-				tables += words(m.sub.RootsForward, m.sub.RootsBackward)
-				if m.wide != nil {
-					tables += m.wide.Bytes()
-				}
-				if w := m.tw; w != nil {
-					tables += words(w.w, w.ws, w.inv, w.invS, w.last, w.first)
-				}
+				tables += m.Bytes()
 			}
 			s := e.newScratch()
 			s.encoding(e.rings)
 			used := words(s.coef...) + words(s.own...) + words(s.tmp...) + words(s.acc...) +
-				int64(len(s.v)*p.N()) + int64(len(s.from))*4 + int64(len(s.cplx))*16 + int64(len(s.float))*8
+				int64(len(s.v)*p.N()) + int64(p.N()/2) + int64(len(s.cplx))*16 + int64(len(s.float))*8
 			wantTables, wantScratch := Reserve(p)
 			for _, c := range []struct {
 				what      string

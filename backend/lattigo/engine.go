@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
@@ -62,8 +63,7 @@ type scratch struct {
 	tmp   [][]uint64 // group limbs per digit, and two groups
 	acc   [][]uint64 // 2*(nP+1) limbs: results modulo P, and two more
 	v     [][]uint8  // quotients, per digit, and two more
-	from  []uint32   // an automorphism
-	lanes lanes
+	auto  kernels.Automorphism
 	x     [][]uint64 // group limbs per digit
 	terms [][]uint64 // operands of inner products
 	y0    [][]uint64
@@ -109,7 +109,7 @@ func Reserve(p *ir.Params) (tables, scratch int64) {
 	n, primes := int64(p.N()), int64(len(p.Q)+len(p.P))
 	// Transform constants: at most four tables of N words with vector kernels, Lattigo's
 	// two of N or 2N words without.
-	tables = primes*4*n*8 + 16*int64(p.Slots()) + n
+	tables = primes*4*n*8 + 16*int64(p.Slots())
 	nq, np := int64(len(p.Q)), int64(len(p.P))
 	digits := (nq + np - 1) / np
 	scratch = (2*nq+(digits+2)*int64(groupSize(p))+2*np+2)*n*8 + (digits+2)*n + n/2
@@ -142,8 +142,7 @@ func (r *rings) newScratch() *scratch {
 	s := &scratch{
 		coef: makeRows(nq, r.n), own: makeRows(nq, r.n),
 		tmp: makeRows((digits+2)*r.group, r.n), acc: makeRows(2*np+2, r.n),
-		from: make([]uint32, r.n/8),
-		x:    make([][]uint64, digits*r.group), terms: make([][]uint64, digits), y0: make([][]uint64, digits), y1: make([][]uint64, digits),
+		x: make([][]uint64, digits*r.group), terms: make([][]uint64, digits), y0: make([][]uint64, digits), y1: make([][]uint64, digits),
 	}
 	for range digits + 2 {
 		s.v = append(s.v, make([]uint8, r.n))
@@ -284,7 +283,7 @@ func (r *rings) fits(big float64, level int) error {
 	}
 	bound := -1.0
 	for _, m := range r.mods[:level+1] {
-		bound += math.Log2(float64(m.q))
+		bound += math.Log2(float64(m.Q))
 	}
 	if big > 0 && math.Log2(big) >= bound {
 		return fmt.Errorf("values need %.1f bits, the modulus of level %d holds %.1f", math.Log2(big), level, bound)
@@ -398,30 +397,30 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 	case ir.OpHEAdd:
 		for k := range 2 {
 			for i := range nq {
-				e.mods[i].addRow(out.q(k, i), a.q(k, i), b.q(k, i))
+				e.mods[i].Add(out.q(k, i), a.q(k, i), b.q(k, i))
 			}
 		}
 	case ir.OpHESub:
 		for k := range 2 {
 			for i := range nq {
-				e.mods[i].subRow(out.q(k, i), a.q(k, i), b.q(k, i))
+				e.mods[i].Sub(out.q(k, i), a.q(k, i), b.q(k, i))
 			}
 		}
 	case ir.OpHEAddQP:
 		for k := range 2 {
 			for i := range nqp {
-				e.mod(i, l).addRow(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l))
+				e.mod(i, l).Add(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l))
 			}
 		}
 	case ir.OpHEAddPlain:
 		for i := range nq {
-			e.mods[i].macScalarRow(out.q(0, i), a.q(0, i), b.q(0, i), 1) // out of Montgomery form
+			e.mods[i].MacConst(out.q(0, i), a.q(0, i), b.q(0, i), e.mods[i].Plain(1))
 			copyRow(out.q(1, i), a.q(1, i))
 		}
 	case ir.OpHEMulPlain:
 		for i := range nq { // limb by limb, while that of the plaintext is in cache
 			for k := range 2 {
-				e.mods[i].mulRow(out.q(k, i), a.q(k, i), b.q(0, i))
+				e.mods[i].Mul(out.q(k, i), a.q(k, i), b.q(0, i))
 			}
 		}
 	case ir.OpHEAddConst:
@@ -430,7 +429,7 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 			return fmt.Errorf("%s: %w", s.Op, err)
 		}
 		for i := range nq {
-			e.mods[i].addScalarRow(out.q(0, i), a.q(0, i), e.mods[i].bigMod(v))
+			e.mods[i].AddConst(out.q(0, i), a.q(0, i), e.mods[i].bigMod(v))
 			copyRow(out.q(1, i), a.q(1, i))
 		}
 	case ir.OpHEMulConst:
@@ -440,9 +439,9 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 		}
 		for i := range nq {
 			m := e.mods[i]
-			f := m.form(m.bigMod(v))
+			f := m.bigMod(v)
 			for k := range 2 {
-				m.mulScalarRow(out.q(k, i), a.q(k, i), f)
+				m.MulConst(out.q(k, i), a.q(k, i), f)
 			}
 		}
 	case ir.OpHEMacConst:
@@ -452,34 +451,34 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 		}
 		for i := range nq {
 			m := e.mods[i]
-			f := m.form(m.bigMod(v))
+			f := m.bigMod(v)
 			for k := range 2 {
-				m.macScalarRow(out.q(k, i), a.q(k, i), b.q(k, i), f)
+				m.MacConst(out.q(k, i), a.q(k, i), b.q(k, i), f)
 			}
 		}
 	case ir.OpHEMulQP:
 		for i := range nqp {
 			for k := range 2 {
-				e.mod(i, l).mulRow(out.q(k, i), a.qp(k, i, l), b.qp(0, i, l))
+				e.mod(i, l).Mul(out.q(k, i), a.qp(k, i, l), b.qp(0, i, l))
 			}
 		}
 	case ir.OpHEMacQP:
 		for i := range nqp {
 			for k := range 2 {
-				e.mod(i, l).macRow(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l), c.qp(0, i, l))
+				e.mod(i, l).Mac(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l), c.qp(0, i, l))
 			}
 		}
 	case ir.OpHEMacPlain:
 		for i := range nq {
 			for k := range 2 {
-				e.mods[i].macRow(out.q(k, i), a.q(k, i), b.q(k, i), c.q(0, i))
+				e.mods[i].Mac(out.q(k, i), a.q(k, i), b.q(k, i), c.q(0, i))
 			}
 		}
 	case ir.OpHELift:
 		for k := range 2 {
 			for i := range nqp {
 				if i <= l {
-					e.mods[i].mulScalarRow(out.q(k, i), a.q(k, i), e.pModQ[i])
+					e.mods[i].MulConst(out.q(k, i), a.q(k, i), e.pModQ[i])
 				} else {
 					clear(out.q(k, i))
 				}
@@ -491,8 +490,8 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 			m, f := e.mods[i], e.imag[i]
 			for k := range 2 {
 				z, x := out.q(k, i), a.q(k, i)
-				m.mulScalarRow(z[:half], x[:half], f)
-				m.mulScalarRow(z[half:], x[half:], m.q-f)
+				m.MulConst(z[:half], x[:half], f)
+				m.MulConst(z[half:], x[half:], m.Q-f)
 			}
 		}
 	case ir.OpHEOutput:

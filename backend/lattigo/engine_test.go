@@ -66,7 +66,7 @@ func (c *testClient) MakeKey(rot int, out backend.Operand) error {
 	return c.makeKey(c.s, KeySpec{rot, o.t.Level}, &seed,
 		func(d, i int) []uint64 { return o.q(2*d, i) },
 		func(d, i, prime int) error {
-			keyUniform(c.p, &seed, d, prime, c.mods[prime].q, o.q(2*d+1, i))
+			keyUniform(c.p, &seed, d, prime, c.mods[prime].Q, o.q(2*d+1, i))
 			return nil
 		})
 }

@@ -216,7 +216,7 @@ func writeKeySet(path string, old *KeySet, sk *SecretKey, p *ir.Params, specs []
 			err := r.makeKey(s, k.Spec, &seed,
 				func(int, int) []uint64 { return row },
 				func(_, _, prime int) error {
-					packed = packRow(packed[:0], row, residueBytes(r.mods[prime].q))
+					packed = packRow(packed[:0], row, residueBytes(r.mods[prime].Q))
 					_, err := w.Write(packed)
 					return err
 				})

@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 
 	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/kernels"
 )
 
 // This file holds the steps that need transforms: rescaling, ModDown, gadget
@@ -16,10 +17,10 @@ func (e *engine) rescale(w *scratch, out, in *operand) {
 	l := out.t.Level
 	last := e.mods[l+1]
 	x0, x1 := w.acc[:1], w.acc[1:2]
-	last.intt(x0[0], in.q(0, l+1))
-	last.intt(x1[0], in.q(1, l+1))
+	last.INTT(x0[0], in.q(0, l+1))
+	last.INTT(x1[0], in.q(1, l+1))
 	e.divide(w, e.scale[l+1], [][][]uint64{x0, x1}, l, func(k, i int, t []uint64, down uint64) {
-		e.mods[i].subMulRow(out.q(k, i), in.q(k, i), t, down)
+		e.mods[i].SubMul(out.q(k, i), in.q(k, i), t, down)
 	})
 }
 
@@ -28,33 +29,33 @@ func (e *engine) modDown(w *scratch, out, in *operand) {
 	l, np := out.t.Level, len(e.p.P)
 	x0, x1 := w.acc[:np], w.acc[np:2*np]
 	for j := range np {
-		e.mods[len(e.p.Q)+j].intt(x0[j], in.qp(0, l+1+j, l))
-		e.mods[len(e.p.Q)+j].intt(x1[j], in.qp(1, l+1+j, l))
+		e.mods[len(e.p.Q)+j].INTT(x0[j], in.qp(0, l+1+j, l))
+		e.mods[len(e.p.Q)+j].INTT(x1[j], in.qp(1, l+1+j, l))
 	}
 	e.divide(w, e.pToQ, [][][]uint64{x0, x1}, l, func(k, i int, t []uint64, down uint64) {
-		e.mods[i].subMulRow(out.q(k, i), in.q(k, i), t, down)
+		e.mods[i].SubMul(out.q(k, i), in.q(k, i), t, down)
 	})
 }
 
 // divide reads each x, coefficients modulo the sources of b, as centred numbers and
 // hands them to emit modulo q_0..q_l, transformed, with the inverse of the product
 // of the sources. It overwrites x and w.tmp.
-func (e *engine) divide(w *scratch, b *basis, x [][][]uint64, l int, emit func(k, i int, t []uint64, down uint64)) {
+func (e *engine) divide(w *scratch, b *kernels.Basis, x [][][]uint64, l int, emit func(k, i int, t []uint64, down uint64)) {
 	for k := range x {
-		b.prepare(x[k], w.v[k])
+		b.Prepare(x[k], w.v[k])
 	}
 	e.halves(w, 0, l+1, e.group, func(w *scratch, from, to int) {
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
 			for k := range x {
-				b.convertGroup(w.tmp[k*e.group:k*e.group+n], e.all[from:from+n], e.mods[from:from+n], x[k], w.v[k])
+				b.Convert(w.tmp[k*e.group:k*e.group+n], e.all[from:from+n], x[k], w.v[k])
 			}
 			// Transforms modulo one prime follow each other: their constants are large.
 			for i := range n {
 				for k := range x {
 					t := w.tmp[k*e.group+i]
-					e.mods[from+i].ntt(t, t)
-					emit(k, from+i, t, b.down[from+i])
+					e.mods[from+i].NTT(t, t)
+					emit(k, from+i, t, b.Down(from+i))
 				}
 			}
 		}
@@ -78,7 +79,7 @@ func (e *engine) halves(w *scratch, from, to, unit int, f func(w *scratch, from,
 		}
 		defer e.give(s)
 		half := *s
-		half.coef, half.own, half.v, half.from, half.lanes = w.coef, w.own, w.v, w.from, w.lanes
+		half.coef, half.own, half.v, half.auto = w.coef, w.own, w.v, w.auto
 		done := make(chan error, 1)
 		go func() {
 			debug.SetPanicOnFault(true) // operands may lie in a medium that fails under a load
@@ -97,7 +98,7 @@ func (e *engine) halves(w *scratch, from, to, unit int, f func(w *scratch, from,
 func (e *engine) coefficients(w *scratch, l int, limb func(i int) []uint64) {
 	e.halves(w, 0, l+1, 1, func(w *scratch, from, to int) {
 		for i := from; i < to; i++ {
-			e.mods[i].intt(w.coef[i], limb(i))
+			e.mods[i].INTT(w.coef[i], limb(i))
 		}
 	})
 }
@@ -107,7 +108,7 @@ func (e *engine) coefficients(w *scratch, l int, limb func(i int) []uint64) {
 func (e *engine) prepareDigits(w *scratch, l int) {
 	for d := range e.p.Digits(l) {
 		from, to := e.digitPrimes(d, l)
-		e.digitBasis(d, l).prepare(w.coef[from:to], w.v[d])
+		e.digitBasis(d, l).Prepare(w.coef[from:to], w.v[d])
 	}
 }
 
@@ -116,14 +117,13 @@ func (e *engine) prepareDigits(w *scratch, l int) {
 // is own(i) itself, transformed, and the row in t is not used.
 func (e *engine) digitLimbs(w *scratch, x, t [][]uint64, d, from, l int, own func(i int) []uint64) {
 	var targets [maxGroup]int
-	var mods [maxGroup]*modulus
 	n := len(t)
 	lo, hi := e.digitPrimes(d, l)
 	if from < lo || from+n > hi {
 		for i := range n {
-			targets[i], mods[i] = e.target(from+i, l), e.mod(from+i, l)
+			targets[i] = e.target(from+i, l)
 		}
-		e.digitBasis(d, l).convertGroup(t, targets[:n], mods[:n], w.coef[lo:hi], w.v[d])
+		e.digitBasis(d, l).Convert(t, targets[:n], w.coef[lo:hi], w.v[d])
 	}
 	for i := range n {
 		if x[i] = t[i]; from+i >= lo && from+i < hi {
@@ -151,7 +151,7 @@ func (e *engine) decompose(w *scratch, out, in *operand) {
 						continue
 					}
 					m := e.mod(from+i, l)
-					m.ntt(z[i], z[i])
+					m.NTT(z[i], z[i])
 				}
 			}
 		}
@@ -174,7 +174,7 @@ func (e *engine) digitGadget(w *scratch, z0, z1 []uint64, key *operand, from, to
 			for k := range digits {
 				x := w.x[k*e.group+i]
 				if t := w.tmp[(k+1)*e.group+i]; &x[0] == &t[0] {
-					m.ntt(x, x)
+					m.NTT(x, x)
 				}
 				w.terms[k] = x
 			}
@@ -188,7 +188,7 @@ func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand,
 	for k := range x {
 		w.y0[k], w.y1[k] = key.qp(2*k, i, l), key.qp(2*k+1, i, l)
 	}
-	e.mod(i, l).dotRows(z0, z1, x, w.y0[:len(x)], w.y1[:len(x)])
+	e.mod(i, l).Dot(z0, z1, x, w.y0[:len(x)], w.y1[:len(x)])
 }
 
 // switchKey computes the gadget product of the polynomial in w.coef (coefficients)
@@ -212,31 +212,31 @@ func (e *engine) divideProduct(w *scratch, l int, product func(w *scratch, z0, z
 		z0, z1 := w.acc[2*np], w.acc[2*np+1]
 		product(w, z0, z1, from, to, func(i int) {
 			m := e.mod(i, l)
-			m.intt(p0[i-l-1], z0)
-			m.intt(p1[i-l-1], z1)
+			m.INTT(p0[i-l-1], z0)
+			m.INTT(p1[i-l-1], z1)
 		})
 	})
 	v0, v1 := w.v[len(w.v)-2], w.v[len(w.v)-1]
 	b := e.pToQ
-	b.prepare(p0, v0)
-	b.prepare(p1, v1)
+	b.Prepare(p0, v0)
+	b.Prepare(p1, v1)
 	e.halves(w, 0, l+1, e.group, func(w *scratch, lo, hi int) {
 		z0, z1 := w.acc[2*np], w.acc[2*np+1]
 		for from := lo; from < hi; from += e.group {
 			n := min(e.group, hi-from)
 			t := w.tmp[:n]
-			targets, mods := e.all[from:from+n], e.mods[from:from+n]
+			targets := e.all[from : from+n]
 			// What is subtracted before the division by P waits in rows that the product
 			// does not use.
 			u := w.tmp[len(w.tmp)-e.group : len(w.tmp)-e.group+n]
-			b.convertGroup(t, targets, mods, p0, v0)
-			b.convertGroup(u, targets, mods, p1, v1)
+			b.Convert(t, targets, p0, v0)
+			b.Convert(u, targets, p1, v1)
 			product(w, z0, z1, from, from+n, func(i int) {
 				m, t, u := e.mods[i], t[i-from], u[i-from]
-				m.ntt(t, t)
-				m.subMulRow(z0, z0, t, b.down[i])
-				m.ntt(u, u)
-				m.subMulRow(z1, z1, u, b.down[i])
+				m.NTT(t, t)
+				m.SubMul(z0, z0, t, b.Down(i))
+				m.NTT(u, u)
+				m.SubMul(z1, z1, u, b.Down(i))
 				emit(w, i, z0, z1)
 			})
 		}
@@ -246,22 +246,17 @@ func (e *engine) divideProduct(w *scratch, l int, product func(w *scratch, z0, z
 // mulRelin multiplies two ciphertexts and brings the product back to degree one.
 func (e *engine) mulRelin(w *scratch, out, a, b, key *operand) {
 	l := out.t.Level
-	square := &a.rows[0][0] == &b.rows[0][0]
 	e.halves(w, 0, l+1, 1, func(w *scratch, from, to int) {
 		for i := from; i < to; i++ {
 			m := e.mods[i]
-			if square {
-				m.squareRow(out.q(0, i), out.q(1, i), w.own[i], a.q(0, i), a.q(1, i))
-			} else {
-				m.tensorRow(out.q(0, i), out.q(1, i), w.own[i], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
-			}
-			m.intt(w.coef[i], w.own[i])
+			m.Tensor(out.q(0, i), out.q(1, i), w.own[i], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
+			m.INTT(w.coef[i], w.own[i])
 		}
 	})
 	e.switchKey(w, key, l, func(i int) []uint64 { return w.own[i] }, func(i int, z0, z1 []uint64) {
 		m := e.mods[i]
-		m.addRow(out.q(0, i), out.q(0, i), z0)
-		m.addRow(out.q(1, i), out.q(1, i), z1)
+		m.Add(out.q(0, i), out.q(0, i), z0)
+		m.Add(out.q(1, i), out.q(1, i), z1)
 	})
 }
 
@@ -270,11 +265,11 @@ func (e *engine) rotate(w *scratch, out, in, key *operand, rot int) {
 	l := out.t.Level
 	own := func(i int) []uint64 { return in.q(1, i) }
 	e.coefficients(w, l, own)
-	e.automorphism(w.from, &w.lanes, rotation(e.p, rot))
+	e.automorphism(&w.auto, rotation(e.p, rot))
 	e.switchKey(w, key, l, own, func(i int, z0, z1 []uint64) {
-		e.mods[i].addRow(z0, z0, in.q(0, i))
-		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
-		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
+		e.mods[i].Add(z0, z0, in.q(0, i))
+		w.auto.Apply(out.q(0, i), z0)
+		w.auto.Apply(out.q(1, i), z1)
 	})
 }
 
@@ -283,14 +278,14 @@ func (e *engine) realPart(w *scratch, out, in, key *operand) {
 	l := out.t.Level
 	own := func(i int) []uint64 { return in.q(1, i) }
 	e.coefficients(w, l, own)
-	e.automorphism(w.from, &w.lanes, conjugation(e.p))
+	e.automorphism(&w.auto, conjugation(e.p))
 	e.switchKey(w, key, l, own, func(i int, z0, z1 []uint64) {
 		m := e.mods[i]
-		m.addRow(z0, z0, in.q(0, i))
-		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
-		m.addRow(out.q(0, i), out.q(0, i), in.q(0, i))
-		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
-		m.addRow(out.q(1, i), out.q(1, i), in.q(1, i))
+		m.Add(z0, z0, in.q(0, i))
+		w.auto.Apply(out.q(0, i), z0)
+		m.Add(out.q(0, i), out.q(0, i), in.q(0, i))
+		w.auto.Apply(out.q(1, i), z1)
+		m.Add(out.q(1, i), out.q(1, i), in.q(1, i))
 	})
 }
 
@@ -304,23 +299,23 @@ func (e *engine) raise(w *scratch, out, in, sparse, dense *operand) {
 	// To the ephemeral secret: c1 times the key modulo q_0*p_0, divided by p_0. The
 	// coefficients of the result, modulo q_0, are left in w.coef.
 	c1, up := w.coef[0], w.tmp[0]
-	q.intt(c1, in.q(1, 0))
-	p.centredRow(up, c1, q.q)
-	p.ntt(up, up)
-	down := e.small.down[0]
-	minus := q.q - down
+	q.INTT(c1, in.q(1, 0))
+	p.Centre(up, c1, q.Q, 1)
+	p.NTT(up, up)
+	down := e.small.Down(0)
+	minus := q.Q - down
 	for k, z := range w.coef[:2] {
 		t := w.tmp[1]
-		p.mulRow(t, up, sparse.rows[2*k+1])
-		p.intt(t, t)
-		q.mulRow(z, in.q(1, 0), sparse.rows[2*k])
+		p.Mul(t, up, sparse.rows[2*k+1])
+		p.INTT(t, t)
+		q.Mul(z, in.q(1, 0), sparse.rows[2*k])
 		if k == 0 {
-			q.macScalarRow(z, z, in.q(0, 0), q.form(p.q%q.q))
+			q.MacConst(z, z, in.q(0, 0), p.Q%q.Q)
 		}
-		q.intt(z, z)
-		q.mulScalarRow(z, z, down)
-		q.centredRow(t, t, p.q)
-		q.macScalarRow(z, z, t, minus)
+		q.INTT(z, z)
+		q.MulConst(z, z, down)
+		q.Centre(t, t, p.Q, 1)
+		q.MacConst(z, z, t, minus)
 	}
 
 	// Modulo QP_l and back: every digit of a polynomial with coefficients below q_0/2
@@ -328,8 +323,8 @@ func (e *engine) raise(w *scratch, out, in, sparse, dense *operand) {
 	digits := e.p.Digits(l)
 	lift := func(z []uint64, k, i int) {
 		m := e.mod(i, l)
-		m.centredRow(z, w.coef[k], q.q)
-		m.ntt(z, z)
+		m.Centre(z, w.coef[k], q.Q, 1)
+		m.NTT(z, z)
 	}
 	e.divideProduct(w, l, func(w *scratch, z0, z1 []uint64, from, to int, emit func(i int)) {
 		x := w.tmp[e.group]
@@ -344,7 +339,7 @@ func (e *engine) raise(w *scratch, out, in, sparse, dense *operand) {
 	}, func(w *scratch, i int, z0, z1 []uint64) {
 		x := w.tmp[e.group]
 		lift(x, 0, i)
-		e.mods[i].addRow(out.q(0, i), z0, x)
+		e.mods[i].Add(out.q(0, i), z0, x)
 		copy(out.q(1, i), z1)
 	})
 }
@@ -353,7 +348,7 @@ func (e *engine) raise(w *scratch, out, in, sparse, dense *operand) {
 // the ciphertext, modulo QP.
 func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
 	l, np := out.t.Level, len(e.p.P)
-	e.automorphism(w.from, &w.lanes, rotation(e.p, rot))
+	e.automorphism(&w.auto, rotation(e.p, rot))
 	z0, z1 := w.acc[2*np], w.acc[2*np+1]
 	d := e.p.Digits(l)
 	for i := range l + 1 + np {
@@ -362,10 +357,10 @@ func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
 		}
 		e.dotKey(w, z0, z1, w.terms[:d], key, i, l)
 		if i <= l {
-			e.mods[i].macScalarRow(z0, z0, in.q(0, i), e.pModQ[i])
+			e.mods[i].MacConst(z0, z0, in.q(0, i), e.pModQ[i])
 		}
-		e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
-		e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
+		w.auto.Apply(out.q(0, i), z0)
+		w.auto.Apply(out.q(1, i), z1)
 	}
 }
 
@@ -375,22 +370,22 @@ func (e *engine) giant(w *scratch, out, in, key *operand, rot int) {
 	l, np := out.t.Level, len(e.p.P)
 	p := w.acc[:np]
 	for j := range np {
-		e.mods[len(e.p.Q)+j].intt(p[j], in.qp(1, l+1+j, l))
+		e.mods[len(e.p.Q)+j].INTT(p[j], in.qp(1, l+1+j, l))
 	}
 	e.divide(w, e.pToQ, [][][]uint64{p}, l, func(_, i int, t []uint64, down uint64) {
 		m := e.mods[i]
-		m.subMulRow(w.own[i], in.q(1, i), t, down)
-		m.intt(w.coef[i], w.own[i])
+		m.SubMul(w.own[i], in.q(1, i), t, down)
+		m.INTT(w.coef[i], w.own[i])
 	})
 	e.prepareDigits(w, l)
-	e.automorphism(w.from, &w.lanes, rotation(e.p, rot))
+	e.automorphism(&w.auto, rotation(e.p, rot))
 	own := func(i int) []uint64 { return w.own[i] }
 	e.halves(w, 0, l+1+np, e.group, func(w *scratch, from, to int) {
 		z0, z1 := w.acc[2*np], w.acc[2*np+1]
 		e.digitGadget(w, z0, z1, key, from, to, l, own, func(i int) {
-			e.mod(i, l).addRow(z0, z0, in.qp(0, i, l))
-			e.permuteRow(out.q(0, i), z0, w.from, &w.lanes)
-			e.permuteRow(out.q(1, i), z1, w.from, &w.lanes)
+			e.mod(i, l).Add(z0, z0, in.qp(0, i, l))
+			w.auto.Apply(out.q(0, i), z0)
+			w.auto.Apply(out.q(1, i), z1)
 		})
 	})
 }

@@ -53,10 +53,10 @@ func TestNoise(t *testing.T) {
 				seed := newSeed()
 				for i := range o.t.Level + 1 {
 					m := e.mods[i]
-					uniformRow(o.q(1, i), m.q, &seed, elementCipher, 0, i)
-					m.mulRow(o.q(0, i), o.q(1, i), cl.s.ntt[i])
+					uniformRow(o.q(1, i), m.Q, &seed, elementCipher, 0, i)
+					m.Mul(o.q(0, i), o.q(1, i), cl.s.ntt[i])
 					clear(cl.spare(e))
-					m.subRow(o.q(0, i), cl.spare(e), o.q(0, i))
+					m.Sub(o.q(0, i), cl.spare(e), o.q(0, i))
 				}
 			}
 			tk := ir.Type{Kind: ir.KeyKind, Level: p.MaxLevel()}

@@ -17,8 +17,8 @@ import (
 // decryptLimb returns the coefficients of a ciphertext modulo one prime.
 func (c *testClient) decryptLimb(o *operand, i int) []uint64 {
 	z := make([]uint64, c.n)
-	c.mods[i].macRow(z, o.q(0, i), o.q(1, i), c.s.ntt[i])
-	c.mods[i].intt(z, z)
+	c.mods[i].Mac(z, o.q(0, i), o.q(1, i), c.s.ntt[i])
+	c.mods[i].INTT(z, z)
 	return z
 }
 
@@ -78,7 +78,7 @@ func TestRaise(t *testing.T) {
 				t.Fatal(err)
 			}
 			in := cl.decryptLimb(x, 0)
-			var q0 = e.mods[0].q
+			var q0 = e.mods[0].Q
 			var square, noise float64
 			for _, l := range []int{1, 2, top} {
 				out := bind(ir.CipherKind, l, d)
@@ -103,11 +103,11 @@ func TestRaise(t *testing.T) {
 				var times []int64
 				for k := 1; k <= l; k++ {
 					m := e.mods[k]
-					inv := m.invert(q0 % m.q)
+					inv := m.Invert(q0 % m.Q)
 					got := make([]int64, e.n)
 					for i, r := range cl.decryptLimb(out, k) {
-						s := uint64(sent[i]%int64(m.q)+int64(m.q)) % m.q
-						got[i] = centre(m.mul((r+m.q-s)%m.q, inv), m.q)
+						s := uint64(sent[i]%int64(m.Q)+int64(m.Q)) % m.Q
+						got[i] = centre(m.Times((r+m.Q-s)%m.Q, inv), m.Q)
 						if most := int64(ir.EphemeralWeight/2 + 1); got[i] > most || got[i] < -most {
 							t.Fatalf("level %d, prime %d: coefficient %d gains %d times q_0, at most %d", l, k, i, got[i], most)
 						}
@@ -172,7 +172,7 @@ func TestBootstrapKeys(t *testing.T) {
 	if weight != ir.EphemeralWeight {
 		t.Fatalf("the ephemeral secret has weight %d", weight)
 	}
-	perm, l := make([]uint32, r.n/8), lanes{}
+	var perm kernels.Automorphism
 	from, to, z := make([]uint64, r.n), make([]uint64, r.n), make([]uint64, r.n)
 	for _, spec := range set.Specs() {
 		slabs := keySlabs(p, spec)
@@ -183,24 +183,24 @@ func TestBootstrapKeys(t *testing.T) {
 		primes := keyPrimes(p, spec)
 		digits := len(rows) / 2 / len(primes)
 		if g := spec.galois(p); g != 1 {
-			r.automorphism(perm, &l, galoisInverse(p, g))
+			r.automorphism(&perm, galoisInverse(p, g))
 		}
 		for d := range digits {
 			for i, prime := range primes {
 				m := r.mods[prime]
-				r.keyPolys(s, spec.Rot, prime, from, to, perm, &l)
+				r.keyPolys(s, spec.Rot, prime, from, to, &perm)
 				b, a := rows[2*d*len(primes)+i], rows[(2*d+1)*len(primes)+i]
-				m.mulRow(z, a, to) // Montgomery form of a*to
-				m.addRow(z, z, b)
-				m.mulScalarRow(z, z, 1) // plain
-				if prime == d {         // one special prime, one prime to a digit
-					m.mulScalarRow(from, from, m.form(p.P[0]%m.q))
-					m.subRow(z, z, from)
+				m.Mul(z, a, to) // Montgomery form of a*to
+				m.Add(z, z, b)
+				m.MulConst(z, z, m.Plain(1))
+				if prime == d { // one special prime, one prime to a digit
+					m.MulConst(from, from, p.P[0]%m.Q)
+					m.Sub(z, z, from)
 				}
-				m.intt(z, z)
+				m.INTT(z, z)
 				sq := 0.0
 				for k, x := range z {
-					c := centre(x, m.q)
+					c := centre(x, m.Q)
 					if c > gaussTail || c < -gaussTail {
 						t.Fatalf("%s, digit %d, prime %d: coefficient %d has noise %d", spec, d, prime, k, c)
 					}

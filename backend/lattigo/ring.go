@@ -1,9 +1,9 @@
 package lattigo
 
 import (
+	"errors"
 	"fmt"
 	"math/big"
-	"math/bits"
 
 	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
@@ -16,15 +16,14 @@ type rings struct {
 	p     *ir.Params
 	n     int
 	mods  []*modulus // Q then P
-	rev   []uint32   // bit reversal of exponents, see automorphism
-	mask  uint32     // of exponents
-	digit [][]*basis // [group][number of primes in it - 1], to all of QP
-	pToQ  *basis     // P to Q, for ModDown
-	scale []*basis   // [l]: q_l to all of QP, for rescaling
-	pModQ []uint64   // P mod q_i, Montgomery form
-	small *basis     // p_0 to q_0, for the key to the ephemeral secret
-	// imag is X^(N/2) modulo q_i, Montgomery form: what the first half of a
-	// transformed limb is multiplied with, the second with its negative. Standard ring.
+	form  kernels.Form
+	digit [][]*kernels.Basis // [group][number of primes in it - 1], to all of QP
+	pToQ  *kernels.Basis     // P to Q, for ModDown
+	scale []*kernels.Basis   // [l]: q_l to Q, for rescaling
+	pModQ []uint64           // P mod q_i
+	small *kernels.Basis     // p_0 to q_0, for the key to the ephemeral secret
+	// imag is X^(N/2) modulo q_i: what the first half of a transformed limb is
+	// multiplied with, the second with its negative. Standard ring.
 	imag  []uint64
 	enc   *encoder
 	group int   // targets of conversions at once
@@ -55,7 +54,7 @@ func newRingsWith(p *ir.Params, form kernels.Form) (*rings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parameters %q: %w", p.Name, err)
 	}
-	r := &rings{p: p, n: p.N(), enc: newEncoder(p), group: groupSize(p)}
+	r := &rings{p: p, n: p.N(), enc: newEncoder(p), group: groupSize(p), form: form}
 	for _, s := range base.SubRings {
 		r.all = append(r.all, len(r.all))
 		m, err := newModulus(s, p.Ring == ir.RingReal, form)
@@ -66,40 +65,42 @@ func newRingsWith(p *ir.Params, form kernels.Form) (*rings, error) {
 	}
 	nq, np := len(p.Q), len(p.P)
 	q, pm := r.mods[:nq], r.mods[nq:]
+	var failed error
+	basis := func(src, targets []*modulus) *kernels.Basis {
+		b, err := newBasis(src, targets)
+		failed = errors.Join(failed, err)
+		return b
+	}
 	for g := 0; g < nq; g += np {
-		var sizes []*basis
+		var sizes []*kernels.Basis
 		for size := 1; size <= np && g+size <= nq; size++ {
-			sizes = append(sizes, newBasis(q[g:g+size], r.mods))
+			sizes = append(sizes, basis(q[g:g+size], r.mods))
 		}
 		r.digit = append(r.digit, sizes)
 	}
-	r.pToQ = newBasis(pm, q)
+	r.pToQ = basis(pm, q)
 	for l := range q {
-		r.scale = append(r.scale, newBasis(q[l:l+1], q))
+		r.scale = append(r.scale, basis(q[l:l+1], q))
+	}
+	r.small = basis(pm[:1], q[:1])
+	if failed != nil {
+		return nil, fmt.Errorf("parameters %q: %w", p.Name, failed)
 	}
 	prod := big.NewInt(1)
 	for _, m := range pm {
-		prod.Mul(prod, new(big.Int).SetUint64(m.q))
+		prod.Mul(prod, new(big.Int).SetUint64(m.Q))
 	}
 	for _, m := range q {
-		r.pModQ = append(r.pModQ, m.form(m.bigMod(prod)))
+		r.pModQ = append(r.pModQ, m.bigMod(prod))
 	}
-	r.small = newBasis(pm[:1], q[:1])
 	if p.Ring == ir.RingStandard {
 		x := make([]uint64, r.n)
 		for _, m := range q {
 			clear(x)
 			x[r.n/2] = 1
-			m.ntt(x, x)
-			r.imag = append(r.imag, m.form(x[0]))
+			m.NTT(x, x)
+			r.imag = append(r.imag, x[0])
 		}
-	}
-	half := order(p) >> 1
-	r.mask = uint32(half - 1)
-	r.rev = make([]uint32, r.n/8)
-	shift := 64 - uint(bits.Len64(half-1))
-	for i := range r.rev {
-		r.rev[i] = uint32(bits.Reverse64(uint64(8*i)) >> shift)
 	}
 	return r, nil
 }
@@ -139,45 +140,9 @@ func galoisInverse(p *ir.Params, g uint64) uint64 {
 	return inv & m
 }
 
-// lanes holds, for every carry c and one odd multiplier modulo 8, the permutation
-// of the residues of a group of eight, see automorphism.
-type lanes [8][8]uint64
-
-// automorphism prepares the permutation that maps NTT(a) to NTT(phi(a)), phi: X
-// -> X^g. The transform stores the value at psi^(2j+1) at the bit reversal of j,
-// and phi takes it from j*g + (g-1)/2. The three low bits of a position are the
-// three high bits of j, so that eight neighbours come from eight neighbours: word
-// i of from is eight times the group from which group i is taken, plus a carry
-// that chooses among the permutations within the group.
-func (r *rings) automorphism(from []uint32, l *lanes, g uint64) {
-	mask := r.mask
-	mul, add := uint32(g), uint32((g-1)>>1)
-	width := uint(bits.Len32(mask))
-	shift := 32 - width
-	for i := range from {
-		j := (r.rev[i]*mul + add) & mask // r.rev[i]: exponent of residue 8i
-		from[i] = bits.Reverse32(j)>>shift&^7 | j>>(width-3)
-	}
-	rev3 := func(x uint32) uint32 { return x&1<<2 | x&2 | x>>2&1 }
-	for c := range uint32(8) {
-		for k := range uint32(8) {
-			l[c][k] = uint64(rev3((rev3(k)*mul + c) & 7))
-		}
-	}
-}
-
-// permuteRow sets z to the permuted x. The two may not overlap.
-func (r *rings) permuteRow(z, x []uint64, from []uint32, l *lanes) {
-	if r.mods[0].any {
-		permuteVec(&z[0], &x[0], &from[0], (*[8][8]uint64)(l), len(from))
-		return
-	}
-	for i, f := range from {
-		out, in, lane := z[8*i:8*i+8:8*i+8], x[f&^7:f&^7+8:f&^7+8], &l[f&7]
-		for k := range out {
-			out[k] = in[lane[k]&7]
-		}
-	}
+// automorphism prepares the map X -> X^g on transformed limbs.
+func (r *rings) automorphism(a *kernels.Automorphism, g uint64) {
+	a.Set(r.n, order(r.p), g, r.form)
 }
 
 // mod returns the modulus of limb i of a QP object of level l.
@@ -203,7 +168,7 @@ func (r *rings) digitPrimes(d, l int) (from, to int) {
 }
 
 // digitBasis returns the conversion of digit d at level l.
-func (r *rings) digitBasis(d, l int) *basis {
+func (r *rings) digitBasis(d, l int) *kernels.Basis {
 	from, to := r.digitPrimes(d, l)
 	return r.digit[d][to-from-1]
 }

@@ -202,6 +202,6 @@ func ephemeral(coef []int64) []int64 {
 // signedRow writes small signed integers as residues.
 func (m *modulus) signedRow(z []uint64, c []int64) {
 	for i, x := range c {
-		z[i] = uint64(x) + m.q&uint64(x>>63)
+		z[i] = uint64(x) + m.Q&uint64(x>>63)
 	}
 }

@@ -36,19 +36,11 @@ func middle(x []float64) float64 {
 	return s[len(s)/2]
 }
 
-// form names the kernels that serve the largest of the primes.
-func (r *rings) form() kernels.Form {
-	form := kernels.Portable
-	for i, m := range r.mods {
-		f := kernels.Portable
-		if m.vec {
-			f = kernels.IFMA
-		} else if m.wide != nil {
-			f = kernels.DQ
-		}
-		if i == 0 || f < form {
-			form = f
-		}
+// served names the kernels that serve the largest of the primes.
+func (r *rings) served() kernels.Form {
+	form := kernels.IFMA
+	for _, m := range r.mods {
+		form = min(form, m.Form())
 	}
 	return form
 }
@@ -109,7 +101,7 @@ func (c *comparison) compare(step string, level int, ours, theirs func()) {
 		return
 	}
 	n, m := c.calls(ours), c.calls(theirs)
-	k := KernelTime{Step: step, LogN: c.e.p.LogN, Level: level, Form: c.e.form().String()}
+	k := KernelTime{Step: step, LogN: c.e.p.LogN, Level: level, Form: c.e.served().String()}
 	for range c.runs {
 		k.Ours, k.Stock = append(k.Ours, c.milliseconds(ours, n)), append(k.Stock, c.milliseconds(theirs, m))
 	}
@@ -132,7 +124,7 @@ func (c *comparison) fill(k ir.Kind, level int) *operand {
 	}
 	seed := newSeed()
 	for i, row := range o.rows {
-		uniformRow(row, e.mod(i%o.stride, level).q, &seed, elementNoise, int(k), i)
+		uniformRow(row, e.mod(i%o.stride, level).Q, &seed, elementNoise, int(k), i)
 	}
 	return o
 }
@@ -151,9 +143,9 @@ func (c *comparison) rows() {
 	x, y := c.fill(ir.CipherKind, 0), c.fill(ir.CipherKind, 0)
 	m, s := c.e.mods[0], c.stock.RingQ().SubRings[0]
 	a, b, z := x.q(0, 0), x.q(1, 0), y.q(0, 0)
-	c.compare("NTT", 0, func() { m.ntt(z, a) }, func() { s.NTT(a, z) })
-	c.compare("inverse NTT", 0, func() { m.intt(z, a) }, func() { s.INTT(a, z) })
-	c.compare("multiply and accumulate", 0, func() { m.macRow(z, z, a, b) }, func() { s.MulCoeffsMontgomeryThenAdd(a, b, z) })
+	c.compare("NTT", 0, func() { m.NTT(z, a) }, func() { s.NTT(a, z) })
+	c.compare("inverse NTT", 0, func() { m.INTT(z, a) }, func() { s.INTT(a, z) })
+	c.compare("multiply and accumulate", 0, func() { m.Mac(z, z, a, b) }, func() { s.MulCoeffsMontgomeryThenAdd(a, b, z) })
 }
 
 // steps compares steps of a plan at one level.

@@ -36,9 +36,9 @@ func TestThreads(t *testing.T) {
 			}
 			x := o.(*operand)
 			for i, row := range x.rows {
-				q := e.mods[0].q
+				q := e.mods[0].Q
 				if x.stride > 0 {
-					q = e.mod(i%x.stride, level).q
+					q = e.mod(i%x.stride, level).Q
 				}
 				for j := range row {
 					row[j] = rng.Uint64N(q)

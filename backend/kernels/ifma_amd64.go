@@ -1,6 +1,6 @@
-package lattigo
+package kernels
 
-// The kernels of kernels_amd64.s. Rows have n residues, n a multiple of 64.
+// The kernels of ifma_amd64.s.
 
 //go:noescape
 func nttPass4(dst, src *uint64, blocks, t int, w, ws *uint64, q uint64)

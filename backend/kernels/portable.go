@@ -1,0 +1,368 @@
+package kernels
+
+import (
+	"math/bits"
+	"unsafe"
+)
+
+// portable is the form in plain Go, for every prime and every machine. The others
+// inherit what they do no better.
+type portable struct {
+	Prime
+	t portableTransform
+}
+
+func newPortable(p Prime, t *Transform) *portable {
+	return &portable{Prime: p, t: newPortableTransform(&p, t)}
+}
+
+func (m *portable) Form() Form   { return Portable }
+func (m *portable) Bytes() int64 { return m.t.bytes() }
+
+// eight returns residues i..i+7 of a row, whose length is a multiple of eight: with one
+// comparison instead of eight, or of the arithmetic of a slice.
+func eight(x []uint64, i int) *[8]uint64 { return (*[8]uint64)(unsafe.Pointer(&x[i])) }
+
+func (m *portable) Add(z, x, y []uint64) {
+	q := m.Q
+	x, y = x[:len(z)], y[:len(z)]
+	for i := 0; i < len(z); i += 8 {
+		z, x, y := eight(z, i), eight(x, i), eight(y, i)
+		z[0] = below(x[0]+y[0], q)
+		z[1] = below(x[1]+y[1], q)
+		z[2] = below(x[2]+y[2], q)
+		z[3] = below(x[3]+y[3], q)
+		z[4] = below(x[4]+y[4], q)
+		z[5] = below(x[5]+y[5], q)
+		z[6] = below(x[6]+y[6], q)
+		z[7] = below(x[7]+y[7], q)
+	}
+}
+
+func (m *portable) Sub(z, x, y []uint64) {
+	q := m.Q
+	x, y = x[:len(z)], y[:len(z)]
+	for i := 0; i < len(z); i += 8 {
+		z, x, y := eight(z, i), eight(x, i), eight(y, i)
+		z[0] = below(x[0]+q-y[0], q)
+		z[1] = below(x[1]+q-y[1], q)
+		z[2] = below(x[2]+q-y[2], q)
+		z[3] = below(x[3]+q-y[3], q)
+		z[4] = below(x[4]+q-y[4], q)
+		z[5] = below(x[5]+q-y[5], q)
+		z[6] = below(x[6]+q-y[6], q)
+		z[7] = below(x[7]+q-y[7], q)
+	}
+}
+
+func (m *portable) AddConst(z, x []uint64, c uint64) {
+	q := m.Q
+	x = x[:len(z)]
+	for i := range z {
+		z[i] = below(x[i]+c, q)
+	}
+}
+
+func (m *portable) MulConst(z, x []uint64, c uint64) {
+	q, s := m.Q, m.quotient(c)
+	x = x[:len(z)]
+	for i := 0; i < len(z); i += 8 {
+		z, x := eight(z, i), eight(x, i)
+		z[0] = below(lazy(x[0], c, s, q), q)
+		z[1] = below(lazy(x[1], c, s, q), q)
+		z[2] = below(lazy(x[2], c, s, q), q)
+		z[3] = below(lazy(x[3], c, s, q), q)
+		z[4] = below(lazy(x[4], c, s, q), q)
+		z[5] = below(lazy(x[5], c, s, q), q)
+		z[6] = below(lazy(x[6], c, s, q), q)
+		z[7] = below(lazy(x[7], c, s, q), q)
+	}
+}
+
+func (m *portable) MacConst(z, a, x []uint64, c uint64) {
+	q, s := m.Q, m.quotient(c)
+	a, x = a[:len(z)], x[:len(z)]
+	for i := 0; i < len(z); i += 8 {
+		z, a, x := eight(z, i), eight(a, i), eight(x, i)
+		z[0] = below(a[0]+below(lazy(x[0], c, s, q), q), q)
+		z[1] = below(a[1]+below(lazy(x[1], c, s, q), q), q)
+		z[2] = below(a[2]+below(lazy(x[2], c, s, q), q), q)
+		z[3] = below(a[3]+below(lazy(x[3], c, s, q), q), q)
+		z[4] = below(a[4]+below(lazy(x[4], c, s, q), q), q)
+		z[5] = below(a[5]+below(lazy(x[5], c, s, q), q), q)
+		z[6] = below(a[6]+below(lazy(x[6], c, s, q), q), q)
+		z[7] = below(a[7]+below(lazy(x[7], c, s, q), q), q)
+	}
+}
+
+func (m *portable) SubMul(z, x, y []uint64, c uint64) {
+	q, s := m.Q, m.quotient(c)
+	x, y = x[:len(z)], y[:len(z)]
+	for i := 0; i < len(z); i += 8 {
+		z, x, y := eight(z, i), eight(x, i), eight(y, i)
+		z[0] = below(lazy(x[0]+q-y[0], c, s, q), q)
+		z[1] = below(lazy(x[1]+q-y[1], c, s, q), q)
+		z[2] = below(lazy(x[2]+q-y[2], c, s, q), q)
+		z[3] = below(lazy(x[3]+q-y[3], c, s, q), q)
+		z[4] = below(lazy(x[4]+q-y[4], c, s, q), q)
+		z[5] = below(lazy(x[5]+q-y[5], c, s, q), q)
+		z[6] = below(lazy(x[6]+q-y[6], c, s, q), q)
+		z[7] = below(lazy(x[7]+q-y[7], c, s, q), q)
+	}
+}
+
+func (m *portable) Mul(z, x, y []uint64) {
+	q, inv, shift := m.Q, m.inv, m.shift&63
+	x, y = x[:len(z)], y[:len(z)]
+	for i := 0; i < len(z); i += 8 {
+		z, x, y := eight(z, i), eight(x, i), eight(y, i)
+		z[0] = mont(x[0], y[0]<<shift, q, inv)
+		z[1] = mont(x[1], y[1]<<shift, q, inv)
+		z[2] = mont(x[2], y[2]<<shift, q, inv)
+		z[3] = mont(x[3], y[3]<<shift, q, inv)
+		z[4] = mont(x[4], y[4]<<shift, q, inv)
+		z[5] = mont(x[5], y[5]<<shift, q, inv)
+		z[6] = mont(x[6], y[6]<<shift, q, inv)
+		z[7] = mont(x[7], y[7]<<shift, q, inv)
+	}
+}
+
+func (m *portable) Mac(z, a, x, y []uint64) {
+	q, inv, shift := m.Q, m.inv, m.shift&63
+	a, x, y = a[:len(z)], x[:len(z)], y[:len(z)]
+	for i := 0; i < len(z); i += 8 {
+		z, a, x, y := eight(z, i), eight(a, i), eight(x, i), eight(y, i)
+		z[0] = below(a[0]+mont(x[0], y[0]<<shift, q, inv), q)
+		z[1] = below(a[1]+mont(x[1], y[1]<<shift, q, inv), q)
+		z[2] = below(a[2]+mont(x[2], y[2]<<shift, q, inv), q)
+		z[3] = below(a[3]+mont(x[3], y[3]<<shift, q, inv), q)
+		z[4] = below(a[4]+mont(x[4], y[4]<<shift, q, inv), q)
+		z[5] = below(a[5]+mont(x[5], y[5]<<shift, q, inv), q)
+		z[6] = below(a[6]+mont(x[6], y[6]<<shift, q, inv), q)
+		z[7] = below(a[7]+mont(x[7], y[7]<<shift, q, inv), q)
+	}
+}
+
+func (m *portable) Tensor(d0, d1, d2, a0, a1, b0, b1 []uint64) {
+	n := len(d0)
+	square := &a0[0] == &b0[0] && &a1[0] == &b1[0]
+	d1, d2, a0, a1, b0, b1 = d1[:n], d2[:n], a0[:n], a1[:n], b0[:n], b1[:n]
+	q, inv, shift := m.Q, m.inv, m.shift&63
+	r2 := m.Montgomery(m.Montgomery(1)) << shift
+	if square {
+		for i := range d0 {
+			y0, y1 := a0[i], a1[i]
+			x0, x1 := mont(y0, r2, q, inv)<<shift, mont(y1, r2, q, inv)<<shift // to Montgomery form
+			d0[i] = mont(x0, y0, q, inv)
+			d2[i] = mont(x1, y1, q, inv)
+			d1[i] = below(2*mont(x0, y1, q, inv), q)
+		}
+		return
+	}
+	for i := range d0 {
+		x0, x1 := mont(a0[i], r2, q, inv)<<shift, mont(a1[i], r2, q, inv)<<shift
+		y0, y1 := b0[i], b1[i]
+		d0[i] = mont(x0, y0, q, inv)
+		d2[i] = mont(x1, y1, q, inv)
+		var s sum128
+		s.mul(x0, y1)
+		s.mac(x1, y0)
+		d1[i] = reduced(s.hi, s.lo, q, inv) // the high word is below 2*q*q/2^64*2^12 < q
+	}
+}
+
+func (m *portable) Centre(z, x []uint64, s, c uint64) {
+	q, cs := m.Q, m.quotient(c)
+	half, add := s>>1, m.Times((q-s%q)%q, c)
+	x = x[:len(z)]
+	for i := 0; i < len(z); i += 8 {
+		z, x := eight(z, i), eight(x, i)
+		z[0] = lazy(x[0], c, cs, q) + above(x[0], half, add)
+		z[1] = lazy(x[1], c, cs, q) + above(x[1], half, add)
+		z[2] = lazy(x[2], c, cs, q) + above(x[2], half, add)
+		z[3] = lazy(x[3], c, cs, q) + above(x[3], half, add)
+		z[4] = lazy(x[4], c, cs, q) + above(x[4], half, add)
+		z[5] = lazy(x[5], c, cs, q) + above(x[5], half, add)
+		z[6] = lazy(x[6], c, cs, q) + above(x[6], half, add)
+		z[7] = lazy(x[7], c, cs, q) + above(x[7], half, add)
+	}
+}
+
+// above returns add where x is above half, else 0.
+func above(x, half, add uint64) uint64 {
+	_, borrow := bits.Sub64(half, x, 0)
+	return add & -borrow
+}
+
+// sum128 is a sum of products in 128 bits.
+type sum128 struct{ hi, lo uint64 }
+
+func (s *sum128) mul(x, y uint64) { s.hi, s.lo = bits.Mul64(x, y) }
+
+func (s *sum128) mac(x, y uint64) {
+	h, l := bits.Mul64(x, y)
+	var c uint64
+	s.lo, c = bits.Add64(s.lo, l, 0)
+	s.hi += h + c
+}
+
+// lazy returns the sum over 2^64 mod q in [0, 3q), for a high word below 2q.
+func (s *sum128) lazy(q, inv uint64) uint64 { return s.hi - mulHi(s.lo*inv, q) + q }
+
+// dotBlock is the number of residues whose 128-bit sums are held at a time.
+const dotBlock = 256
+
+func (m *portable) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
+	m.dot(z0, x, y0)
+	m.dot(z1, x, y1)
+}
+
+func (m *portable) dot(z []uint64, x, y [][]uint64) {
+	var s sums
+	q, inv, shift := m.Q, m.inv, m.shift&63
+	many := bits.Len(uint(len(x)))+bits.Len64(m.Q)+int(shift) > 64 // sums may reach q*2^64
+	for base := 0; base < len(z); base += dotBlock {
+		out := z[base:min(base+dotBlock, len(z))]
+		row := func(x []uint64) []uint64 { return x[base : base+len(out)] }
+		d := 2 - len(x)&1
+		if d == 1 {
+			s.set(row(x[0]), row(y[0]), shift)
+		} else {
+			s.set2(row(x[0]), row(y[0]), row(x[1]), row(y[1]), shift)
+		}
+		for ; d < len(x); d += 2 {
+			s.add2(row(x[d]), row(y[d]), row(x[d+1]), row(y[d+1]), shift)
+		}
+		if many {
+			for i := range out {
+				s.hi[i&(dotBlock-1)] = m.Reduce(s.hi[i&(dotBlock-1)])
+			}
+		}
+		for i := range out {
+			out[i] = reduced(s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)], q, inv)
+		}
+	}
+}
+
+// sums is a block of sums of products in 128 bits.
+type sums struct{ hi, lo [dotBlock]uint64 }
+
+// set makes the sums x*y<<shift.
+func (s *sums) set(x, y []uint64, shift uint) {
+	shift &= 63
+	y = y[:len(x)]
+	for i := range x {
+		k := i & (dotBlock - 1)
+		s.hi[k], s.lo[k] = bits.Mul64(x[i], y[i]<<shift)
+	}
+}
+
+// set2 makes the sums of two products.
+func (s *sums) set2(x0, y0, x1, y1 []uint64, shift uint) {
+	shift &= 63
+	y0, x1, y1 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)]
+	for i := range x0 {
+		k := i & (dotBlock - 1)
+		h0, l0 := bits.Mul64(x0[i], y0[i]<<shift)
+		h1, l1 := bits.Mul64(x1[i], y1[i]<<shift)
+		l, c := bits.Add64(l0, l1, 0)
+		s.lo[k] = l
+		s.hi[k], _ = bits.Add64(h0, h1, c)
+	}
+}
+
+// add2 adds two products to each, so that the sums are read and written once.
+func (s *sums) add2(x0, y0, x1, y1 []uint64, shift uint) {
+	shift &= 63
+	y0, x1, y1 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)]
+	for i := range x0 {
+		k := i & (dotBlock - 1)
+		h0, l0 := bits.Mul64(x0[i], y0[i]<<shift)
+		h1, l1 := bits.Mul64(x1[i], y1[i]<<shift)
+		l, c := bits.Add64(l0, l1, 0)
+		h, _ := bits.Add64(h0, h1, c)
+		s.lo[k], c = bits.Add64(s.lo[k], l, 0)
+		s.hi[k], _ = bits.Add64(s.hi[k], h, c)
+	}
+}
+
+// convert sets z, below 3q, to (sum of x_k*w_k + v*neg)/2^64, for at most maxSources
+// words x below 2^61.
+func (m *Prime) convert(z []uint64, x [][]uint64, w []uint64, v []uint8, neg uint64) {
+	q, inv := m.Q, m.inv
+	v = v[:len(z)]
+	switch len(x) {
+	case 2:
+		x0, x1 := x[0][:len(z)], x[1][:len(z)]
+		w0, w1 := w[0], w[1]
+		for i := range z {
+			var s sum128
+			s.mul(x0[i], w0)
+			s.mac(x1[i], w1)
+			s.mac(uint64(v[i]), neg)
+			z[i] = s.lazy(q, inv)
+		}
+		return
+	case 3:
+		x0, x1, x2 := x[0][:len(z)], x[1][:len(z)], x[2][:len(z)]
+		w0, w1, w2 := w[0], w[1], w[2]
+		for i := range z {
+			var s sum128
+			s.mul(x0[i], w0)
+			s.mac(x1[i], w1)
+			s.mac(x2[i], w2)
+			s.mac(uint64(v[i]), neg)
+			z[i] = s.lazy(q, inv)
+		}
+		return
+	}
+	var s sums
+	for base := 0; base < len(z); base += dotBlock {
+		out := z[base:min(base+dotBlock, len(z))]
+		row := func(k int) []uint64 { return x[k][base : base+len(out)] }
+		for i, v := range v[base : base+len(out)] {
+			s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)] = bits.Mul64(uint64(v), neg)
+		}
+		k := 0
+		for ; k+1 < len(x); k += 2 {
+			x0, x1 := row(k), row(k+1)
+			w0, w1 := w[k], w[k+1]
+			for i := range x0 {
+				h0, l0 := bits.Mul64(x0[i], w0)
+				h1, l1 := bits.Mul64(x1[i], w1)
+				l, c := bits.Add64(l0, l1, 0)
+				h, _ := bits.Add64(h0, h1, c)
+				j := i & (dotBlock - 1)
+				s.lo[j], c = bits.Add64(s.lo[j], l, 0)
+				s.hi[j], _ = bits.Add64(s.hi[j], h, c)
+			}
+		}
+		if k < len(x) {
+			w := w[k]
+			for i, x := range row(k) {
+				h, l := bits.Mul64(x, w)
+				var c uint64
+				j := i & (dotBlock - 1)
+				s.lo[j], c = bits.Add64(s.lo[j], l, 0)
+				s.hi[j], _ = bits.Add64(s.hi[j], h, c)
+			}
+		}
+		for i := range out {
+			s := sum128{s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)]}
+			out[i] = s.lazy(q, inv)
+		}
+	}
+}
+
+// prepare multiplies x with c, plain, and adds frac times that to sum.
+func (m *Prime) prepare(x []uint64, sum []float64, c uint64, frac float64) {
+	q, s := m.Q, m.quotient(c)
+	sum = sum[:len(x)]
+	for i, u := range x {
+		y := below(lazy(u, c, s, q), q)
+		x[i] = y
+		// The conversion keeps compilers from fusing product and sum, whose result
+		// would differ from machine to machine.
+		sum[i] += float64(float64(int64(y)) * frac)
+	}
+}
