@@ -9,6 +9,8 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -95,6 +97,39 @@ type layout struct {
 	e      backend.Engine
 }
 
+// idOfKeys begins the identity of what an engine makes of a key set, idOfWeights is
+// that of the weights of the plan with a fingerprint.
+func idOfKeys(engine, keysID string) string   { return fmt.Sprintf("%s keys %s,", engine, keysID) }
+func idOfWeights(engine, print string) string { return fmt.Sprintf("%s plan %s", engine, print) }
+
+// tierName names the file of a header in its folder.
+func tierName(h store.Header) string {
+	id := sha256.Sum256([]byte(h.ID))
+	return fmt.Sprintf("%v-%s%s", h.Kind, hex.EncodeToString(id[:8]), store.Suffix)
+}
+
+// Needs is what a slow tier is kept for. Where it names no plan, the weights of all
+// plans are; where it names no key set, all keys are.
+type Needs struct {
+	Engine string   // whose form they have: backend.Engine's Name
+	Plans  []string // fingerprints
+	Keys   []string // ids of key sets, as KeySource has them
+}
+
+// Prune finds the tier files in a folder, and removes those that nothing needs and no
+// process has open if remove says so. See store.Prune.
+func Prune(ctx context.Context, dir string, n Needs, remove bool) ([]store.Found, error) {
+	return store.Prune(ctx, dir, tierName, func(h store.Header) bool {
+		switch h.Kind {
+		case store.KeyFile:
+			return len(n.Keys) == 0 || slices.ContainsFunc(n.Keys, func(id string) bool { return strings.HasPrefix(h.ID, idOfKeys(n.Engine, id)) })
+		case store.WeightFile:
+			return len(n.Plans) == 0 || slices.ContainsFunc(n.Plans, func(print string) bool { return h.ID == idOfWeights(n.Engine, print) })
+		}
+		return true
+	}, remove)
+}
+
 func newLayout(p *plan.Plan, e backend.Engine, keysID, dir string) (*layout, error) {
 	print, err := p.Fingerprint()
 	if err != nil {
@@ -107,16 +142,15 @@ func newLayout(p *plan.Plan, e backend.Engine, keysID, dir string) (*layout, err
 	sum := sha256.Sum256(params)
 	l := &layout{
 		header: map[store.Kind]store.Header{
-			store.KeyFile:    {Kind: store.KeyFile, SlabBytes: e.SlabBytes(), ID: fmt.Sprintf("%s keys %s, parameters %s", e.Name(), keysID, hex.EncodeToString(sum[:8]))},
-			store.WeightFile: {Kind: store.WeightFile, SlabBytes: e.SlabBytes(), ID: fmt.Sprintf("%s plan %s", e.Name(), print)},
+			store.KeyFile:    {Kind: store.KeyFile, SlabBytes: e.SlabBytes(), ID: fmt.Sprintf("%s parameters %s", idOfKeys(e.Name(), keysID), hex.EncodeToString(sum[:8]))},
+			store.WeightFile: {Kind: store.WeightFile, SlabBytes: e.SlabBytes(), ID: idOfWeights(e.Name(), print)},
 		},
 		path:  map[store.Kind]string{},
 		place: make([]place, len(p.Objects)),
 		e:     e,
 	}
 	for k, h := range l.header {
-		id := sha256.Sum256([]byte(h.ID))
-		l.path[k] = filepath.Join(dir, fmt.Sprintf("%v-%s.htier", k, hex.EncodeToString(id[:8])))
+		l.path[k] = filepath.Join(dir, tierName(h))
 	}
 	_, compact := e.(backend.Compact)
 	for i := range p.Objects {

@@ -157,8 +157,12 @@ func (s *scratch) encoding(r *rings) ([]complex128, []float64) {
 	return s.cplx, s.float
 }
 
-// Name returns "encrypted".
-func (e *engine) Name() string { return "encrypted" }
+// EngineName is what engines of this package call themselves, and what they make in
+// the slow tier.
+const EngineName = "encrypted"
+
+// Name returns EngineName.
+func (e *engine) Name() string { return EngineName }
 
 // Params returns the parameters; they must not be changed.
 func (e *engine) Params() *ir.Params { return e.p }

@@ -54,6 +54,7 @@ type cli struct {
 	Inspect      inspectCmd      `cmd:"" help:"Show what a plan does, needs and costs."`
 	Keygen       keygenCmd       `cmd:"" help:"Make a secret key and the evaluation keys that plans need."`
 	Install      installCmd      `cmd:"" help:"Bring keys and weights into the slow tier, once."`
+	Prune        pruneCmd        `cmd:"" help:"Remove keys and weights from the slow tier that nothing needs any more."`
 	Encrypt      encryptCmd      `cmd:"" help:"Encrypt inputs."`
 	Run          runCmd          `cmd:"" help:"Run a plan on encrypted inputs, or a network in one process."`
 	Decrypt      decryptCmd      `cmd:"" help:"Decrypt results into labels and scores."`

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -137,26 +138,50 @@ func openLocked(path string, write bool) (*os.File, error) {
 	if write {
 		flag = os.O_RDWR | os.O_CREATE
 	}
-	f, err := os.OpenFile(path, flag, 0o644)
+	f, fi, err := openLockedAs(path, flag, write)
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(f, write); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
-	if err == nil && write && fi.Size() == 0 {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
+	if write && fi.Size() == 0 {
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	return f, nil
+}
+
+// openLockedAs opens and locks a file with the given flags. The file is the one that
+// has the name then: not one that Prune removed while this process waited for it.
+func openLockedAs(path string, flag int, exclusive bool) (*os.File, os.FileInfo, error) {
+	for {
+		f, err := os.OpenFile(path, flag, 0o644)
+		if err != nil {
+			return nil, nil, err
+		}
+		fi, err := f.Stat()
+		switch {
+		case err != nil:
+		case !fi.Mode().IsRegular():
+			err = fmt.Errorf("%s is not a regular file", path)
+		default:
+			if err = lockFile(f, exclusive); err != nil {
+				err = fmt.Errorf("%s: %w", path, err)
+			}
+		}
+		if err != nil {
+			f.Close()
+			return nil, nil, err
+		}
+		now, err := os.Stat(path)
+		if err == nil && os.SameFile(fi, now) {
+			return f, fi, nil
+		}
+		f.Close()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, err
+		}
+	}
 }
 
 // total returns the bytes in a vector of slabs.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"sync"
 )
 
@@ -140,25 +141,17 @@ func (f *TierFile) load() error {
 			return err
 		}
 	}
-	le := binary.LittleEndian
-	valid := size >= PageBytes && string(page[:8]) == tierMagic && crc32.Checksum(page[:PageBytes-4], castagnoli) == le.Uint32(page[PageBytes-4:])
+	h, nonce, err := parseHeader(page)
 	switch {
-	case !valid && f.write && (size <= PageBytes || allZero(page)):
+	case err == nil:
+	case errors.Is(err, errNoHeader) && f.write && (size <= PageBytes || allZero(page)):
 		return f.begin() // new, or cut short before its header was durable
-	case !valid:
-		return fmt.Errorf("%w: it has no valid header; %s and install again", ErrDamaged, f.discard())
+	default:
+		return fmt.Errorf("%w; %s and install again", err, f.discard())
 	}
-	if v := le.Uint32(page[8:]); v != Version {
-		return fmt.Errorf("%w: format version %d, this build has %d; %s and install again", ErrForeign, v, Version, f.discard())
-	}
-	kind, slab, n := Kind(le.Uint32(page[12:])), le.Uint64(page[16:]), le.Uint32(page[40:])
-	if n > maxID {
-		return fmt.Errorf("%w: its identity has %d bytes; %s and install again", ErrDamaged, n, f.discard())
-	}
-	copy(f.nonce[:], page[24:40])
-	if id := string(page[44 : 44+n]); kind != f.header.Kind || slab != uint64(f.header.SlabBytes) || id != f.header.ID {
+	if f.nonce = nonce; h != f.header {
 		return fmt.Errorf("%w: it holds %v of %q with slabs of %d bytes, not %v of %q with %d; use another directory or %s",
-			ErrForeign, kind, id, slab, f.header.Kind, f.header.ID, f.header.SlabBytes, f.discard())
+			ErrForeign, h.Kind, h.ID, h.SlabBytes, f.header.Kind, f.header.ID, f.header.SlabBytes, f.discard())
 	}
 	f.end = PageBytes
 	for {
@@ -178,6 +171,25 @@ func (f *TierFile) load() error {
 		return f.m.Sync()
 	}
 	return nil
+}
+
+var errNoHeader = fmt.Errorf("%w: it has no valid header", ErrDamaged)
+
+// parseHeader reads the first page of a tier file.
+func parseHeader(page []byte) (h Header, nonce [16]byte, err error) {
+	le := binary.LittleEndian
+	if string(page[:8]) != tierMagic || crc32.Checksum(page[:PageBytes-4], castagnoli) != le.Uint32(page[PageBytes-4:]) {
+		return h, nonce, errNoHeader
+	}
+	if v := le.Uint32(page[8:]); v != Version {
+		return h, nonce, fmt.Errorf("%w: format version %d, this build has %d", ErrForeign, v, Version)
+	}
+	n, slab := le.Uint32(page[40:]), le.Uint64(page[16:])
+	if n > maxID || slab > math.MaxInt32 {
+		return h, nonce, fmt.Errorf("%w: its identity has %d bytes, its slabs %d", ErrDamaged, n, slab)
+	}
+	copy(nonce[:], page[24:40])
+	return Header{Kind: Kind(le.Uint32(page[12:])), SlabBytes: int(slab), ID: string(page[44 : 44+n])}, nonce, nil
 }
 
 // discard says how people get rid of this file.
