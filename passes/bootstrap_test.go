@@ -42,8 +42,8 @@ func refreshGraph(par *ir.Params, c *bootstrap, period, level int) *ir.Graph {
 // sine and of its polynomial.
 func TestRefresh(t *testing.T) {
 	for _, c := range []*bootstrap{
-		{stc: 3, cts: 4, bound: 14, degree: 31, doublings: 3, ratio: 10},
-		{stc: 2, cts: 3, bound: 14, degree: 31, doublings: 3, ratio: 8},
+		{stc: 3, cts: 4, bound: 14, degree: 30, doublings: 3, ratio: 10},
+		{stc: 2, cts: 3, bound: 14, degree: 30, doublings: 3, ratio: 8},
 	} {
 		par := bootParams(t, 10, c, 3)
 		for _, period := range []int{512, 64, 16} {
@@ -78,7 +78,7 @@ func TestRefresh(t *testing.T) {
 // the drift of the doublings is raised to the power of its degree: every scale can
 // still be written to a plan.
 func TestScaleAfterRefresh(t *testing.T) {
-	c := &bootstrap{stc: 2, cts: 3, bound: 14, degree: 31, doublings: 3, ratio: 8}
+	c := &bootstrap{stc: 2, cts: 3, bound: 14, degree: 30, doublings: 3, ratio: 8}
 	par := bootParams(t, 8, c, maxPolyLevels)
 	lw := &lowering{b: newBuilder(&ir.Graph{Name: "scales"}), par: par, prof: backend.DefaultProfile(), target: ir.ScaleTwo(par.LogScale)}
 	x := lw.b.emit(ir.OpHEInput, ir.Attrs{"level": c.levelsIn(), "scale": lw.target.String()})

@@ -156,8 +156,7 @@ func Compile(src Source, opt Options) (*plan.Plan, error) {
 			}
 			u.notes, u.warnings = u.notes[:notes], u.warnings[:warnings]
 		case "packing":
-			u.plan = &plan.Plan{Model: u.graph.Name, ModelDigest: src.Digest, ProfileDigest: opt.profile().Digest(),
-				Params: *u.par, Depth: u.depth, Network: u.graph, ClientOps: u.client, Preprocess: opt.Preprocess, Batch: 1}
+			u.plan = u.newPlan(src.Digest)
 		}
 		err := p.run(u)
 		if errors.Is(err, errImprecise) {
@@ -189,6 +188,12 @@ func Compile(src Source, opt Options) (*plan.Plan, error) {
 		u.plan.Notes = u.notes
 	}
 	return u.plan, nil
+}
+
+// newPlan returns a plan without steps yet.
+func (u *unit) newPlan(digest string) *plan.Plan {
+	return &plan.Plan{Model: u.graph.Name, ModelDigest: digest, ProfileDigest: u.opt.profile().Digest(),
+		Params: *u.par, Depth: u.depth, Network: u.graph, ClientOps: u.client, Preprocess: u.opt.Preprocess, Batch: 1}
 }
 
 func checkSkips(skip []string, stop string) error {

@@ -187,7 +187,7 @@ func TestCompareKernels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := must[[]KernelTime](t)(CompareKernels(p, 3, func() float64 { return time.Since(began).Seconds() }, 1, 2, 9))
+			got := must[[]KernelTime](t)(CompareKernels(p, 3, func() float64 { return time.Since(began).Seconds() }, nil, 1, 2, 9))
 			if want := 3 + 3*5 + 1; len(got) != want {
 				t.Errorf("%d comparisons, want %d", len(got), want)
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
@@ -45,11 +46,15 @@ func (r *rings) served() kernels.Form {
 	return form
 }
 
+// Form names the kernels that serve the largest primes of an engine of this package.
+func Form(e backend.Engine) string { return e.(*engine).form.String() }
+
 // comparison holds the same computation twice.
 type comparison struct {
 	e      *engine
 	stock  ckks.Parameters
 	runs   int
+	wanted func(step string) bool
 	clock  func() float64
 	out    []KernelTime
 	failed error
@@ -58,20 +63,17 @@ type comparison struct {
 // CompareKernels times the engine's steps against stock Lattigo for the given
 // parameters, at the top level and at the levels given below it, alternating between
 // the two so that a busy machine harms both alike. clock returns seconds, best those
-// that the processor has spent on this process. It uses keys of its own, for timing
-// only, and says nothing of security.
-func CompareKernels(p *ir.Params, runs int, clock func() float64, levels ...int) ([]KernelTime, error) {
+// that the processor has spent on this process. It runs the steps that are wanted, all
+// where that is nil. It uses keys of its own, for timing only, and says nothing of
+// security.
+func CompareKernels(p *ir.Params, runs int, clock func() float64, wanted func(step string) bool, levels ...int) ([]KernelTime, error) {
 	r, err := newRings(p)
 	if err != nil {
 		return nil, err
 	}
-	c := &comparison{e: &engine{rings: r, scratch: make(chan *scratch, 1)}, runs: max(runs, 1), clock: clock}
+	c := &comparison{e: &engine{rings: r, scratch: make(chan *scratch, 1)}, runs: max(runs, 1), wanted: wanted, clock: clock}
 	c.e.scratch <- nil
-	kind := ring.Standard
-	if p.Ring == ir.RingReal {
-		kind = ring.ConjugateInvariant
-	}
-	c.stock, err = ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: kind, LogDefaultScale: p.LogScale})
+	c.stock, err = ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: stockRing(p.Ring), LogDefaultScale: p.LogScale})
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +99,7 @@ func (c *comparison) fail(err error) {
 
 // compare times both and checks nothing: that results agree is for tests.
 func (c *comparison) compare(step string, level int, ours, theirs func()) {
-	if c.failed != nil {
+	if c.failed != nil || c.wanted != nil && !c.wanted(step) {
 		return
 	}
 	n, m := c.calls(ours), c.calls(theirs)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tuneinsight/lattigo/v5/core/rlwe"
-	"github.com/tuneinsight/lattigo/v5/he/hefloat"
 	"github.com/tuneinsight/lattigo/v5/he/hefloat/bootstrapping"
 )
 
@@ -30,56 +29,31 @@ type Unit struct {
 }
 
 // StockBootstrap times bootstraps of stock Lattigo with its own parameters and
-// code; nothing of the engine takes part. The evaluator overwrites its input and,
-// from Bootstrap, returns nonsense for sparse slots, so each run takes a copy,
-// full slots, and Evaluate. cpu returns the processor time used so far.
+// code; nothing of the engine takes part. cpu returns the processor time used so far.
 func StockBootstrap(runs int, cpu func() float64) (*Unit, error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(10)) // gigabytes of keys
 	began := time.Now()
-	set := bootstrapping.N16QP1546H192H32
-	residual, err := hefloat.NewParametersFromLiteral(set.SchemeParams)
-	if err != nil {
-		return nil, err
-	}
-	boot, err := bootstrapping.NewParametersFromLiteral(residual, set.BootstrappingParams)
-	if err != nil {
-		return nil, err
-	}
-	params := boot.BootstrappingParameters
-	sk := rlwe.NewKeyGenerator(params).GenSecretKeyNew()
-	keys, err := stockKeys(boot, sk)
-	if err != nil {
-		return nil, err
-	}
-	eval, err := bootstrapping.NewEvaluator(boot, keys)
-	if err != nil {
-		return nil, err
-	}
+	chain := StockChains[0]
+	chain.below = false
 	r := rand.New(rand.NewPCG(1, 2))
-	want := make([]complex128, params.MaxSlots())
+	want := make([]complex128, 1<<(chain.LogN-1))
 	for i := range want {
 		want[i] = complex(2*r.Float64()-1, 2*r.Float64()-1)
 	}
-	encoder, plain := hefloat.NewEncoder(params), hefloat.NewPlaintext(params, 0)
-	plain.Scale = residual.DefaultScale()
-	if err := encoder.Encode(want, plain); err != nil {
-		return nil, err
-	}
-	low, err := rlwe.NewEncryptor(params, sk).EncryptNew(plain)
+	c, err := chain.Bootstrap(want)
 	if err != nil {
 		return nil, err
 	}
 	u := &Unit{Setup: time.Since(began).Seconds()}
-	var high *rlwe.Ciphertext
 	for range max(runs, 1) {
-		in, start, used := low.CopyNew(), time.Now(), cpu()
-		if high, err = eval.Evaluate(in); err != nil {
+		start, used := time.Now(), cpu()
+		if err := c.Run(); err != nil {
 			return nil, err
 		}
 		u.Seconds, u.CPU = append(u.Seconds, time.Since(start).Seconds()), append(u.CPU, cpu()-used)
 	}
-	got := make([]complex128, len(want))
-	if err := encoder.Decode(rlwe.NewDecryptor(params, sk).DecryptNew(high), got); err != nil {
+	got, err := c.Slots()
+	if err != nil {
 		return nil, err
 	}
 	sum, worst := 0.0, 0.0

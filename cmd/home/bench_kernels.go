@@ -24,22 +24,54 @@ type kernelRow struct {
 	Ratio       float64    `json:"ratio"`
 	OursSpread  [2]float64 `json:"ours_spread_ms"`
 	StockSpread [2]float64 `json:"stock_spread_ms"`
+	Runs        int        `json:"runs"` // of either
+	// Of circuits: -log2 of the mean and of the largest error; what the plan does; what
+	// was best for stock, where there is a choice.
+	OursBits    *[2]float64 `json:"ours_bits,omitempty"`
+	StockBits   *[2]float64 `json:"stock_bits,omitempty"`
+	Products    int         `json:"products,omitempty"`     // with diagonals and of ciphertexts
+	KeySwitches int         `json:"key_switches,omitempty"` // all
+	StockWay    string      `json:"stock_way,omitempty"`
+}
+
+// times sets what follows from the times of all runs, in milliseconds.
+func (k *kernelRow) times(ours, stock []float64) {
+	t := lattigo.KernelTime{Ours: ours, Stock: stock}
+	k.Ours, k.Stock = t.Medians()
+	k.Ratio, k.OursSpread, k.StockSpread, k.Runs = t.Ratio(), spread(ours), spread(stock), len(ours)
 }
 
 type kernelReport struct {
 	Schema     int         `json:"schema"`
 	Machine    string      `json:"machine"`
 	Arithmetic string      `json:"arithmetic"`
-	Runs       int         `json:"runs"`
 	Rows       []kernelRow `json:"kernels"`
+	Left       []string    `json:"left_out,omitempty"` // rows, with the reason
 }
 
-// kernelCases are the chains of primes on which kernels are compared: as long as a
-// ring of the degree carries, the special primes as catalogues have them. The primes
-// of one family fit 52-bit multiply-add, those of the other do not.
-var kernelCases = []struct{ logN, levels, special int }{{13, 3, 1}, {14, 7, 2}, {15, 14, 3}, {16, 24, 5}}
+// kernelCase is a chain of primes on which kernels are compared.
+type kernelCase struct {
+	logN, levels, special int // primes of Q beside the first, and of P
+	q, p, scale           int // bits
+}
 
-// kernelLevel is compared besides the top level: where networks compute.
+// kernelCases are chains whose primes fit 52-bit multiply-add, and such whose do
+// not: as long as, or little longer than, a ring of the degree carries.
+var kernelCases = []kernelCase{
+	{13, 4, 1, 34, 38, 34}, {14, 7, 2, 45, 49, 45}, {15, 14, 3, 45, 49, 45}, {16, 24, 5, 45, 49, 45},
+	{13, 4, 1, 60, 60, 45}, {14, 7, 2, 60, 60, 45}, {15, 14, 3, 60, 60, 45}, {16, 24, 5, 60, 60, 45},
+}
+
+func (k *kernelCase) params() (*ir.Params, error) {
+	bits := slices.Concat(slices.Repeat([]int{k.q}, k.levels+1), slices.Repeat([]int{k.p}, k.special))
+	return ir.NewParams("kernels", k.logN, ir.RingStandard, ir.SecretTernary, bits[:k.levels+1], bits[k.levels+1:], k.scale)
+}
+
+// circuits reports whether scale and primes agree, so that circuits can be run.
+func (k *kernelCase) circuits() bool { return k.q == k.scale }
+
+// kernelLevel is compared besides the top level: where networks compute. Circuits
+// start there.
 const kernelLevel = 9
 
 // leastKernelRuns is the number of runs from which a median means something.
@@ -49,51 +81,109 @@ const leastKernelRuns = 7
 // this process on one core, by the clock of the processor where the system has one:
 // other processes hardly disturb it.
 func (c *benchCmd) kernels(e *env) error {
-	r := kernelReport{Schema: 1, Machine: machine(), Arithmetic: kernelsInUse(), Runs: max(c.Runs, leastKernelRuns), Rows: []kernelRow{}}
+	r := kernelReport{Schema: 1, Machine: machine(), Arithmetic: kernelsInUse(), Rows: []kernelRow{}}
+	runs := max(c.Runs, leastKernelRuns)
 	began := time.Now()
 	clock := runtime.CPUSeconds
 	if clock() == 0 {
 		clock = func() float64 { return time.Since(began).Seconds() }
 	}
-	bar := e.bar("chains of primes", 2*len(kernelCases))
+	bar := e.bar("chains of primes", len(kernelCases)+len(lattigo.StockChains))
 	defer bar.stop()
-	for _, family := range []struct{ q, p, scale int }{{45, 49, 45}, {60, 60, 45}} {
-		for _, k := range kernelCases {
-			bits := make([]int, k.levels+1+k.special)
-			for i := range bits {
-				if bits[i] = family.q; i > k.levels {
-					bits[i] = family.p
+	circuit := func(k *circuitCase, bits, runs int) error {
+		if have := runtime.Memory(); have > 0 && have < k.bytes {
+			r.Left = append(r.Left, fmt.Sprintf("%s, N=2^16: takes %s of memory, and there are %s", k.step, byteSize(k.bytes), byteSize(have)))
+			return nil
+		}
+		row, err := compareCircuit(e.ctx, k, runs, clock)
+		debug.FreeOSMemory()
+		if err != nil {
+			return fmt.Errorf("%s: %w", k.step, err)
+		}
+		row.PrimeBits = bits
+		r.Rows = append(r.Rows, *row)
+		return nil
+	}
+	for _, k := range kernelCases {
+		p, err := k.params()
+		if err != nil {
+			return err
+		}
+		where := fmt.Sprintf("primes of %d bits, N=2^%d", k.q, k.logN)
+		times, err := lattigo.CompareKernels(p, runs, clock, func(step string) bool { return c.wanted(step, k.logN, k.q) }, kernelLevel)
+		if err != nil {
+			return fmt.Errorf("%s: %w", where, err)
+		}
+		for _, t := range times {
+			row := kernelRow{Step: t.Step, LogN: t.LogN, Level: t.Level, PrimeBits: k.q, Form: t.Form}
+			row.times(t.Ours, t.Stock)
+			r.Rows = append(r.Rows, row)
+		}
+		debug.FreeOSMemory()
+		if k.circuits() {
+			level := min(kernelLevel, p.MaxLevel())
+			cases, err := circuitCases(p, level, clock)
+			if err != nil {
+				return fmt.Errorf("%s: %w", where, err)
+			}
+			for i := range cases {
+				switch {
+				case !c.wanted(cases[i].step, k.logN, k.q):
+				case cases[i].depth > level:
+					r.Left = append(r.Left, fmt.Sprintf("%s, N=2^%d: takes %d levels, and there are %d", cases[i].step, k.logN, cases[i].depth, level))
+				default:
+					if err := circuit(&cases[i], k.q, runs); err != nil {
+						return fmt.Errorf("%s: %w", where, err)
+					}
 				}
 			}
-			p, err := ir.NewParams("kernels", k.logN, ir.RingStandard, ir.SecretTernary, bits[:k.levels+1], bits[k.levels+1:], family.scale)
-			if err != nil {
+		}
+		bar.add(1)
+	}
+	for i := range lattigo.StockChains {
+		chain := &lattigo.StockChains[i]
+		k, err := bootstrapCase(i, chain.LogN)
+		if err != nil {
+			return err
+		}
+		if c.wanted(k.step, chain.LogN, chain.PrimeBits) {
+			n := runs
+			if c.BootRuns > 0 {
+				n = c.BootRuns
+			}
+			if err := circuit(k, chain.PrimeBits, n); err != nil {
 				return err
 			}
-			times, err := lattigo.CompareKernels(p, r.Runs, clock, kernelLevel)
-			if err != nil {
-				return fmt.Errorf("primes of %d bits, N=2^%d: %w", family.q, k.logN, err)
-			}
-			for _, t := range times {
-				ours, stock := t.Medians()
-				r.Rows = append(r.Rows, kernelRow{t.Step, t.LogN, t.Level, family.q, t.Form, ours, stock, t.Ratio(), spread(t.Ours), spread(t.Stock)})
-			}
-			debug.FreeOSMemory()
-			bar.add(1)
 		}
+		bar.add(1)
 	}
 	bar.stop()
 	if c.JSON {
 		return e.printJSON(r)
 	}
-	t := newTable(1, 2, 3, 5, 6, 7, 8, 9)
-	t.row("step", "N", "level", "primes", "kernels", "ours ms", "spread", "stock ms", "spread", "ratio")
+	t := newTable(1, 2, 3, 5, 6, 7, 8, 9, 10, 11)
+	t.row("step", "N", "level", "primes", "kernels", "ours ms", "spread", "stock ms", "spread", "ratio", "runs", "bits ours", "bits stock")
 	for _, k := range r.Rows {
 		t.row(k.Step, fmt.Sprintf("2^%d", k.LogN), fmt.Sprint(k.Level), fmt.Sprintf("%d bits", k.PrimeBits), k.Form,
 			fmt.Sprintf("%.3f", k.Ours), fmt.Sprintf("%.3f to %.3f", k.OursSpread[0], k.OursSpread[1]),
-			fmt.Sprintf("%.3f", k.Stock), fmt.Sprintf("%.3f to %.3f", k.StockSpread[0], k.StockSpread[1]), fmt.Sprintf("x%.2f", k.Ratio))
+			fmt.Sprintf("%.3f", k.Stock), fmt.Sprintf("%.3f to %.3f", k.StockSpread[0], k.StockSpread[1]), fmt.Sprintf("x%.2f", k.Ratio), fmt.Sprint(k.Runs),
+			bitsText(k.OursBits), bitsText(k.StockBits))
 	}
-	e.note("%s, %s kernels, median of %d, one core", r.Machine, r.Arithmetic, r.Runs)
-	return t.write(e.out, "")
+	e.note("%s, %s kernels, medians, one core; bits: of the mean and of the largest error", r.Machine, r.Arithmetic)
+	if err := t.write(e.out, ""); err != nil {
+		return err
+	}
+	for _, s := range r.Left {
+		e.note("left out: %s", s)
+	}
+	return nil
+}
+
+func bitsText(b *[2]float64) string {
+	if b == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.1f, %.1f", b[0], b[1])
 }
 
 // spread returns the smallest and the largest.
