@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"path/filepath"
@@ -217,7 +216,7 @@ func (m *devMedium) super() []byte {
 	le.PutUint64(page[8:], devVersion)
 	le.PutUint64(page[16:], uint64(len(m.dev.Bytes())))
 	le.PutUint64(page[24:], dirBytes)
-	le.PutUint64(page[32:], uint64(crc32.Checksum(page[8:32], castagnoli)))
+	le.PutUint64(page[32:], uint64(checksum(page[8:32])))
 	return page
 }
 
@@ -304,7 +303,7 @@ func (m *devMedium) parse(slot int64) *devDir {
 	b := bytes.Clone(mem[PageBytes+slot*dirBytes:][:dirBytes])
 	le := binary.LittleEndian
 	n := int(le.Uint32(b[4:]))
-	if string(b[:4]) != dirMagic || n < dirFixed || n > dirBytes-4 || crc32.Checksum(b[:n], castagnoli) != le.Uint32(b[n:]) {
+	if string(b[:4]) != dirMagic || n < dirFixed || n > dirBytes-4 || checksum(b[:n]) != le.Uint32(b[n:]) {
 		return nil
 	}
 	// The checksum holds: what follows was written by this program.
@@ -348,7 +347,7 @@ func (m *devMedium) store(d *devDir) error {
 		return fmt.Errorf("%w: the directory of the device has no room for more files and pieces; home install --format empties it", syscall.ENOSPC)
 	}
 	le.PutUint32(b[4:], uint32(len(b)))
-	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	b = le.AppendUint32(b, checksum(b))
 	at := PageBytes + int64(d.seq%2)*dirBytes
 	if err := touching(func() { copy(m.dev.Bytes()[at:], b) }); err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -271,7 +270,7 @@ func (s *Snapshots) write(at Place, objects []Saved) (Medium, int64, error) {
 				return m, size, err
 			}
 			for _, b := range part {
-				le.PutUint32(head[pos:], crc32.Checksum(b, castagnoli))
+				le.PutUint32(head[pos:], checksum(b))
 				pos += 4
 			}
 			if err := m.WriteAt(part, off); err != nil {
@@ -281,7 +280,7 @@ func (s *Snapshots) write(at Place, objects []Saved) (Medium, int64, error) {
 			first += len(part)
 		}
 	}
-	le.PutUint32(head[len(head)-4:], crc32.Checksum(head[:len(head)-4], castagnoli))
+	le.PutUint32(head[len(head)-4:], checksum(head[:len(head)-4]))
 	return m, size, m.WriteAt([][]byte{head}, 0)
 }
 
@@ -507,7 +506,7 @@ func readSnapshot(m Medium) (*Snapshot, error) {
 			return nil, err
 		}
 	}
-	if crc32.Checksum(head[:n-4], castagnoli) != le.Uint32(head[n-4:]) {
+	if checksum(head[:n-4]) != le.Uint32(head[n-4:]) {
 		return bad("checksum of its head")
 	}
 	slab, run, step, marks, objects := le.Uint64(head[16:]), le.Uint64(head[24:]), le.Uint64(head[32:]), le.Uint32(head[40:]), le.Uint32(head[44:])
@@ -592,7 +591,7 @@ func (x *Snapshot) Read(id int32, first int, dst [][]byte) error {
 		return x.named(err)
 	}
 	for i, b := range dst {
-		if crc32.Checksum(b, castagnoli) != e.crc[first+i] {
+		if checksum(b) != e.crc[first+i] {
 			return x.named(fmt.Errorf("%w: checksum of slab %d of object %d", ErrDamaged, first+i, id))
 		}
 	}

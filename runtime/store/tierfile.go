@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math"
 	"sync"
@@ -41,8 +40,6 @@ const (
 	maxID     = 1024
 	maxHeader = 64 << 20 // bytes of a segment header
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Kind says what a tier file holds.
 type Kind uint32
@@ -178,7 +175,7 @@ var errNoHeader = fmt.Errorf("%w: it has no valid header", ErrDamaged)
 // parseHeader reads the first page of a tier file.
 func parseHeader(page []byte) (h Header, nonce [16]byte, err error) {
 	le := binary.LittleEndian
-	if string(page[:8]) != tierMagic || crc32.Checksum(page[:PageBytes-4], castagnoli) != le.Uint32(page[PageBytes-4:]) {
+	if string(page[:8]) != tierMagic || checksum(page[:PageBytes-4]) != le.Uint32(page[PageBytes-4:]) {
 		return h, nonce, errNoHeader
 	}
 	if v := le.Uint32(page[8:]); v != Version {
@@ -219,7 +216,7 @@ func (f *TierFile) begin() error {
 	copy(page[24:], f.nonce[:])
 	le.PutUint32(page[40:], uint32(len(f.header.ID)))
 	copy(page[44:], f.header.ID)
-	le.PutUint32(page[PageBytes-4:], crc32.Checksum(page[:PageBytes-4], castagnoli))
+	le.PutUint32(page[PageBytes-4:], checksum(page[:PageBytes-4]))
 	if err := f.m.WriteAt([][]byte{page}, 0); err != nil {
 		return err
 	}
@@ -249,7 +246,7 @@ func (f *TierFile) loadSegment(off, size int64) (int64, error) {
 			return 0, err
 		}
 	}
-	if crc32.Checksum(head[:n-4], castagnoli) != le.Uint32(head[n-4:]) {
+	if checksum(head[:n-4]) != le.Uint32(head[n-4:]) {
 		return 0, nil
 	}
 	// The checksum holds: what follows was written by this program.
@@ -308,7 +305,7 @@ func (f *TierFile) Read(a Addr, first int, dst [][]byte) error {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
 	for i, s := range dst {
-		if crc32.Checksum(s, castagnoli) != e.crc[first+i] {
+		if checksum(s) != e.crc[first+i] {
 			return f.badSlab(first+i, e)
 		}
 	}
@@ -362,7 +359,7 @@ func (f *TierFile) Map(a Addr, first, count int) (slabs [][]byte, check func() e
 	return slabs, func() error {
 		for _, i := range fresh {
 			var sum uint32
-			if err := touching(func() { sum = crc32.Checksum(slabs[i], castagnoli) }); err != nil {
+			if err := touching(func() { sum = checksum(slabs[i]) }); err != nil {
 				return fmt.Errorf("%s: %w", f.path, err)
 			}
 			if sum != e.crc[first+i] {
@@ -459,7 +456,7 @@ func (s *Segment) Write(i int, data [][]byte) error {
 		if len(d) != s.f.header.SlabBytes {
 			panic(fmt.Sprintf("BUG: slab of %d bytes in a tier file of %d", len(d), s.f.header.SlabBytes))
 		}
-		e.crc[k] = crc32.Checksum(d, castagnoli)
+		e.crc[k] = checksum(d)
 	}
 	if err := s.f.m.WriteAt(data, e.off); err != nil {
 		return fmt.Errorf("%s: %w", s.f.path, err)
@@ -497,7 +494,7 @@ func (s *Segment) Commit() error {
 			at += 4
 		}
 	}
-	le.PutUint32(head[s.head-4:], crc32.Checksum(head[:s.head-4], castagnoli))
+	le.PutUint32(head[s.head-4:], checksum(head[:s.head-4]))
 	if err := s.f.m.Sync(); err != nil { // the objects, before what vouches for them
 		return s.giveUp(err)
 	}
@@ -561,7 +558,7 @@ func (s *Spill) Write(id int64, slabs, first int, src [][]byte) error {
 	}
 	s.mu.Unlock()
 	for i, b := range src {
-		e.crc[first+i] = crc32.Checksum(b, castagnoli)
+		e.crc[first+i] = checksum(b)
 	}
 	return s.m.WriteAt(src, e.off+int64(first)*int64(s.slab))
 }
@@ -578,7 +575,7 @@ func (s *Spill) Read(id int64, first int, dst [][]byte) error {
 		return fmt.Errorf("spilled ciphertext: %w", err)
 	}
 	for i, b := range dst {
-		if crc32.Checksum(b, castagnoli) != e.crc[first+i] {
+		if checksum(b) != e.crc[first+i] {
 			return fmt.Errorf("spilled ciphertext: %w: checksum of slab %d", ErrDamaged, first+i)
 		}
 	}
