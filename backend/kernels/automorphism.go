@@ -9,6 +9,7 @@ import (
 // value is none; see Set.
 type Automorphism struct {
 	from   []uint32 // word i: eight times the group that group i comes from, plus a carry
+	to     []uint32 // its inverse: word i has eight times the group that group i goes to, plus the same carry
 	lanes  [8][8]uint64
 	vector bool
 }
@@ -26,9 +27,9 @@ func (a *Automorphism) Set(n int, order, g uint64, f Form) {
 		panic(fmt.Sprintf("BUG: an automorphism by %d of %d values at roots of order %d", g, n, order))
 	}
 	if a.vector = f != Portable; cap(a.from) < n/8 {
-		a.from = make([]uint32, n/8)
+		a.from, a.to = make([]uint32, n/8), make([]uint32, n/8)
 	}
-	a.from = a.from[:n/8]
+	a.from, a.to = a.from[:n/8], a.to[:n/8]
 	if order > uint64(2*n) && g&3 == 3 {
 		g = -g & (order - 1) // the same there; only values with j even are stored
 	}
@@ -38,7 +39,9 @@ func (a *Automorphism) Set(n int, order, g uint64, f Form) {
 	shift := 32 - width
 	for i := range a.from {
 		j := (bits.Reverse32(uint32(8*i))>>shift*mul + add) & mask
-		a.from[i] = bits.Reverse32(j)>>shift&^7 | j>>(width-3)
+		from, carry := bits.Reverse32(j)>>shift>>3, j>>(width-3)
+		a.from[i] = from<<3 | carry
+		a.to[from] = uint32(8*i) | carry
 	}
 	rev3 := func(x uint32) uint32 { return x&1<<2 | x&2 | x>>2&1 }
 	for c := range uint32(8) {

@@ -60,6 +60,11 @@ type Rows interface {
 	// reduced once. Results must not overlap operands at all. It is the inner product of
 	// key switching, and of diagonals.
 	Dot(z0, z1 []uint64, x, y0, y1 [][]uint64)
+	// DotMap sets z0 = phi(sum of x_k*y0_k + a*f) and z1 = phi(sum of x_k*y1_k), as Dot and
+	// an automorphism of rows of their length do; without a if it is nil. It is a hoisted
+	// rotation. far says that the results will not be read soon: where it can, it leaves
+	// the caches to others.
+	DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *Automorphism, far bool)
 	// Centre sets z, below 4q, to c times x read as numbers in [-s/2, s/2], the x being
 	// below s, any modulus.
 	Centre(z, x []uint64, s, c uint64)
@@ -219,6 +224,12 @@ func (c *checked) Tensor(d0, d1, d2, a0, a1, b0, b1 []uint64) {
 }
 
 func (c *checked) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
+	c.terms(z0, z1, x, y0, y1)
+	c.Rows.Dot(z0, z1, x, y0, y1)
+}
+
+// terms checks the rows of a sum of products.
+func (c *checked) terms(z0, z1 []uint64, x, y0, y1 [][]uint64) {
 	c.two(z0, z1)
 	if k := len(x); k == 0 || k > MaxTerms || len(y0) != k || len(y1) != k {
 		panic(fmt.Sprintf("BUG: a sum of %d products of %d and %d rows", k, len(y0), len(y1)))
@@ -231,5 +242,4 @@ func (c *checked) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
 			apart(z1, r)
 		}
 	}
-	c.Rows.Dot(z0, z1, x, y0, y1)
 }

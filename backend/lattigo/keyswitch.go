@@ -158,10 +158,9 @@ func (e *engine) decompose(w *scratch, out, in *operand) {
 	})
 }
 
-// digitGadget computes limbs from..to-1 of the product of the prepared digits with a
-// key, modulo QP_l, and hands each to emit, in z0, z1, which emit may overwrite.
-// It uses w.tmp from the second group on.
-func (e *engine) digitGadget(w *scratch, z0, z1 []uint64, key *operand, from, to, l int, own func(i int) []uint64, emit func(i int)) {
+// digitGadget computes limbs from..to-1 of the prepared digits, modulo QP_l, transformed,
+// and hands each limb of all digits to emit. It uses w.tmp from the second group on.
+func (e *engine) digitGadget(w *scratch, from, to, l int, own func(i int) []uint64, emit func(i int, x [][]uint64)) {
 	digits := e.p.Digits(l)
 	for ; from < to; from += e.group {
 		n := min(e.group, to-from)
@@ -178,17 +177,23 @@ func (e *engine) digitGadget(w *scratch, z0, z1 []uint64, key *operand, from, to
 				}
 				w.terms[k] = x
 			}
-			e.dotKey(w, z0, z1, w.terms[:digits], key, from+i, l)
-			emit(from + i)
+			emit(from+i, w.terms[:digits])
 		}
 	}
 }
 
-func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand, i, l int) {
-	for k := range x {
+// keyRows returns limb i of both halves of a key, for each of the digits.
+func (w *scratch) keyRows(key *operand, digits, i, l int) (y0, y1 [][]uint64) {
+	for k := range digits {
 		w.y0[k], w.y1[k] = key.qp(2*k, i, l), key.qp(2*k+1, i, l)
 	}
-	e.mod(i, l).Dot(z0, z1, x, w.y0[:len(x)], w.y1[:len(x)])
+	return w.y0[:digits], w.y1[:digits]
+}
+
+// dotKey sets z0, z1 to limb i of the product of the digits x with a key.
+func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand, i, l int) {
+	y0, y1 := w.keyRows(key, len(x), i, l)
+	e.mod(i, l).Dot(z0, z1, x, y0, y1)
 }
 
 // switchKey computes the gadget product of the polynomial in w.coef (coefficients)
@@ -197,7 +202,10 @@ func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand,
 func (e *engine) switchKey(w *scratch, key *operand, l int, own func(i int) []uint64, emit func(i int, z0, z1 []uint64)) {
 	e.prepareDigits(w, l)
 	e.divideProduct(w, l, func(w *scratch, z0, z1 []uint64, from, to int, emit func(i int)) {
-		e.digitGadget(w, z0, z1, key, from, to, l, own, emit)
+		e.digitGadget(w, from, to, l, own, func(i int, x [][]uint64) {
+			e.dotKey(w, z0, z1, x, key, i, l)
+			emit(i)
+		})
 	}, func(_ *scratch, i int, z0, z1 []uint64) { emit(i, z0, z1) })
 }
 
@@ -347,21 +355,37 @@ func (e *engine) raise(w *scratch, out, in, sparse, dense *operand) {
 // hoistRot rotates a ciphertext whose digits are known; the result is P times
 // the ciphertext, modulo QP.
 func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
-	l, np := out.t.Level, len(e.p.P)
+	l := out.t.Level
 	e.automorphism(&w.auto, rotation(e.p, rot))
-	z0, z1 := w.acc[2*np], w.acc[2*np+1]
 	d := e.p.Digits(l)
-	for i := range l + 1 + np {
-		for k := range d {
-			w.terms[k] = digits.qp(k, i, l)
+	e.halves(w, 0, l+1+len(e.p.P), 1, func(w *scratch, from, to int) {
+		for i := from; i < to; i++ {
+			for k := range d {
+				w.terms[k] = digits.qp(k, i, l)
+			}
+			if i <= l {
+				e.rotateDot(w, out, i, in.q(0, i), e.pModQ[i], w.terms[:d], key, l)
+			} else {
+				e.rotateDot(w, out, i, nil, 0, w.terms[:d], key, l)
+			}
 		}
-		e.dotKey(w, z0, z1, w.terms[:d], key, i, l)
-		if i <= l {
-			e.mods[i].MacConst(z0, z0, in.q(0, i), e.pModQ[i])
-		}
-		w.auto.Apply(out.q(0, i), z0)
-		w.auto.Apply(out.q(1, i), z1)
-	}
+	})
+}
+
+// rotateDot sets limb i of out, an object modulo QP_l, to the image of f*a, if any, plus
+// the product of the digits x with a key, and the image of their product with the other
+// half of the key.
+func (e *engine) rotateDot(w *scratch, out *operand, i int, a []uint64, f uint64, x [][]uint64, key *operand, l int) {
+	y0, y1 := w.keyRows(key, len(x), i, l)
+	e.mod(i, l).DotMap(out.q(0, i), out.q(1, i), a, f, x, y0, y1, &w.auto, e.far(l))
+}
+
+// far reports whether what a rotation modulo QP_l reads and writes is more than caches
+// hold: by the time that its result is read, it would have left them.
+func (e *engine) far(l int) bool {
+	const cache = 16 << 20
+	nqp := l + 1 + len(e.p.P)
+	return (3*e.p.Digits(l)+2)*nqp*e.SlabBytes() > cache
 }
 
 // giant rotates a ciphertext modulo QP: c1 is divided by P and switched, c0 stays
@@ -381,11 +405,8 @@ func (e *engine) giant(w *scratch, out, in, key *operand, rot int) {
 	e.automorphism(&w.auto, rotation(e.p, rot))
 	own := func(i int) []uint64 { return w.own[i] }
 	e.halves(w, 0, l+1+np, e.group, func(w *scratch, from, to int) {
-		z0, z1 := w.acc[2*np], w.acc[2*np+1]
-		e.digitGadget(w, z0, z1, key, from, to, l, own, func(i int) {
-			e.mod(i, l).Add(z0, z0, in.qp(0, i, l))
-			w.auto.Apply(out.q(0, i), z0)
-			w.auto.Apply(out.q(1, i), z1)
+		e.digitGadget(w, from, to, l, own, func(i int, x [][]uint64) {
+			e.rotateDot(w, out, i, in.qp(0, i, l), 1, x, key, l)
 		})
 	})
 }

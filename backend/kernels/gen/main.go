@@ -25,6 +25,7 @@ var subjects = []struct {
 }{
 	{"aes", aes},
 	{"dq", dq},
+	{"gadget", gadget},
 }
 
 // emit collects the functions of a file.
