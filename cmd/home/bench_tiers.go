@@ -106,6 +106,7 @@ type tierBenchRow struct {
 	DRAM    int64   `json:"dram_bytes"`      // 0 for no bound
 	Skipped string  `json:"skipped,omitempty"`
 	Stopped string  `json:"stopped,omitempty"`
+	Failed  string  `json:"failed,omitempty"`
 
 	Median   float64   `json:"median_seconds"`
 	Seconds  []float64 `json:"seconds"`
@@ -176,7 +177,12 @@ func (c *benchCmd) tiers(e *env) (err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	dir, release, err := plan.MkdirTemp(cmp.Or(c.PMem, ""), "home-bench-*")
+	if c.PMem != "" {
+		if err := os.MkdirAll(c.PMem, 0o755); err != nil {
+			return err
+		}
+	}
+	dir, release, err := plan.MkdirTemp(c.PMem, "home-bench-*")
 	if err != nil {
 		return err
 	}
@@ -208,6 +214,11 @@ func (c *benchCmd) tiers(e *env) (err error) {
 	}
 	if !b.rep.Same {
 		err = errors.Join(err, errors.New("BUG: the results of these runs differ"))
+	}
+	for _, r := range b.rep.Rows {
+		if r.Failed != "" {
+			err = errors.Join(err, fmt.Errorf("%s, %s: %s", r.Policy, r.Budget, r.Failed))
+		}
 	}
 	return err
 }
@@ -357,13 +368,13 @@ func (b *tierBench) runs() error {
 	}
 	for i := range b.c.Runs {
 		for _, r := range b.rep.Rows {
-			if r.Skipped != "" || r.Stopped != "" {
+			if r.note() != "" {
 				continue
 			}
 			if err := b.run(r); err != nil {
 				return err
 			}
-			if n := len(r.Seconds); n > 0 && r.Stopped == "" {
+			if n := len(r.Seconds); n > 0 && r.note() == "" {
 				b.e.note("%d of %d: %s, %s: %s", i+1, b.c.Runs, r.Policy, r.Budget, seconds(r.Seconds[n-1]))
 			}
 		}
@@ -371,7 +382,11 @@ func (b *tierBench) runs() error {
 	return nil
 }
 
-// run runs one row once.
+// note says why a row has not run, or not all its times; "" where it has.
+func (r *tierBenchRow) note() string { return cmp.Or(r.Skipped, r.Stopped, r.Failed) }
+
+// run runs one row once. That a policy fails is a finding like others: the rest goes
+// on.
 func (b *tierBench) run(r *tierBenchRow) (err error) {
 	ctx := b.e.ctx
 	var group *memoryGroup
@@ -413,6 +428,11 @@ func (b *tierBench) run(r *tierBenchRow) (err error) {
 		return nil
 	case errors.As(err, &exit) && exit.ExitCode() == exitBudget:
 		r.Stopped = "the budget is too small for it"
+		return nil
+	case errors.As(err, &exit) && b.e.ctx.Err() == nil:
+		_, said, _ := strings.Cut(err.Error(), "\n")
+		r.Failed = cmp.Or(strings.TrimPrefix(said, "home: "), err.Error())
+		b.e.warn("%s, %s: %s", r.Policy, r.Budget, r.Failed)
 		return nil
 	case err != nil:
 		return err
@@ -640,7 +660,7 @@ func (r *tierBenchReport) write(w io.Writer) error {
 	}
 	var notes []string
 	for _, x := range r.Rows {
-		if note := cmp.Or(x.Skipped, x.Stopped); note != "" {
+		if note := x.note(); note != "" {
 			notes = append(notes, fmt.Sprintf("%s, %s: %s", x.Policy, x.Budget, note))
 		}
 		dram := x.Budget

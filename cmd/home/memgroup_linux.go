@@ -166,7 +166,7 @@ func (g *memoryGroup) remove() error {
 		if err == nil || errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
-		if wait > 2*time.Second || !errors.Is(err, syscall.EBUSY) {
+		if wait > 30*time.Second || !errors.Is(err, syscall.EBUSY) {
 			return err
 		}
 		time.Sleep(wait)
