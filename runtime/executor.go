@@ -108,6 +108,24 @@ type Options struct {
 	Admission store.Admission
 }
 
+// workers returns how many goroutines run steps, and how many transfers.
+func (o Options) workers() (threads, depth int) {
+	if depth = o.QueueDepth; depth <= 0 {
+		depth = 4
+	}
+	return max(o.Threads, 1), depth
+}
+
+// Processors returns how many processors of the Go scheduler (GOMAXPROCS) a run with
+// a slow tier needs, whatever the machine has: one for each thread, for each transfer
+// and for the issue. A goroutine that waits for a file keeps its processor until the
+// scheduler notices, up to ten milliseconds later, and with fewer a step that is
+// ready waits for one. Processors that wait cost nothing.
+func (o Options) Processors() int {
+	threads, depth := o.workers()
+	return threads + depth + 1
+}
+
 // Report says what a run did.
 type Report struct {
 	SetupSeconds float64      `json:"setup_seconds"`
@@ -172,10 +190,7 @@ type resident struct {
 // weight encoded into DRAM, in parallel; with one, as much memory is taken from
 // the operating system as the tier plan will use. The caller closes the executor.
 func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options) (*Executor, error) {
-	o.Threads = max(o.Threads, 1)
-	if o.QueueDepth <= 0 {
-		o.QueueDepth = 4
-	}
+	o.Threads, o.QueueDepth = o.workers()
 	if o.Start.IsZero() {
 		o.Start = time.Now()
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -168,6 +170,7 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 		}
 		s.closers = append(s.closers, s.store.Close)
 		ro.Slow, ro.Keys = s.store, nil
+		s.closers = append(s.closers, processors(ro.Processors()))
 		p.Plains, p.Network = nil, nil // installed: not needed any more
 		s.limitHeap(&o)
 		debug.FreeOSMemory()
@@ -179,6 +182,17 @@ func newServer(ctx context.Context, p *plan.Plan, o serverOptions) (_ *server, e
 	s.closers = append(s.closers, s.exec.Close)
 	s.setup += time.Since(began).Seconds()
 	return s, nil
+}
+
+// processors gives the Go scheduler at least n processors, unless the user has set
+// their number, and returns what undoes it.
+func processors(n int) func() error {
+	before := goruntime.GOMAXPROCS(0)
+	if os.Getenv("GOMAXPROCS") != "" || n <= before {
+		return func() error { return nil }
+	}
+	goruntime.GOMAXPROCS(n)
+	return func() error { goruntime.GOMAXPROCS(before); return nil }
 }
 
 // heldInReserve is how many bytes of waiting ciphertexts the runtime reserve of a

@@ -1,6 +1,7 @@
 package main
 
 import (
+	goruntime "runtime"
 	"strings"
 	"testing"
 
@@ -66,5 +67,28 @@ func TestReportBootstraps(t *testing.T) {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the text does not say %q:\n%s", want, text.String())
 		}
+	}
+}
+
+// A run with a slow tier gets processors for what waits in the kernel, and gives them
+// back; who sets their number keeps it.
+func TestProcessors(t *testing.T) {
+	before := goruntime.GOMAXPROCS(0)
+	t.Setenv("GOMAXPROCS", "")
+	want := max(before, runtime.Options{Threads: 3}.Processors())
+	undo := processors(want)
+	if n := goruntime.GOMAXPROCS(0); n != want || want < 3+4 {
+		t.Errorf("%d processors, want %d", n, want)
+	}
+	if err := undo(); err != nil || goruntime.GOMAXPROCS(0) != before {
+		t.Errorf("%d processors after the run, %d before: %v", goruntime.GOMAXPROCS(0), before, err)
+	}
+	t.Setenv("GOMAXPROCS", "1")
+	undo = processors(before + 1)
+	if n := goruntime.GOMAXPROCS(0); n != before {
+		t.Errorf("%d processors in place of the %d that were asked for", n, before)
+	}
+	if err := undo(); err != nil {
+		t.Error(err)
 	}
 }
