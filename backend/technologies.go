@@ -24,9 +24,13 @@ func Technologies() []TierProfile {
 	return out
 }
 
-// With returns the profile with another slow tier.
+// With returns the profile with another slow tier. What input costs the steps beside
+// it is taken to be as it was, unless slow says otherwise: it is DRAM that they share.
 func (p *Profile) With(slow TierProfile) *Profile {
 	own := *p
+	if slow.Beside == 0 {
+		slow.Beside = p.Slow().Beside
+	}
 	own.Tiers = append(append([]TierProfile(nil), p.Tiers[:max(1, len(p.Tiers)-1)]...), slow)
 	return &own
 }

@@ -155,13 +155,12 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 	if dram > 0 && dram < least {
 		return &BudgetError{Budget: dram, Least: least}
 	}
-	m, x := MachineOf(p, prof, threads), ExecutionOf(p, prof)
-	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(), Machine: m})
+	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(), Machine: MachineOf(p, prof, threads)})
 	if err != nil {
 		return err
 	}
-	run := PredictRun(p, t, &m, &x)
-	t.Seconds, t.StallSeconds, t.MakeSeconds = run.Seconds, run.StallSeconds, run.MakeSeconds
+	run := PredictAt(p, t, prof, threads, 1)
+	t.Seconds, t.StallSeconds, t.MakeSeconds, t.InputSeconds = run.Seconds, run.StallSeconds, run.MakeSeconds, run.InputSeconds
 	if err := CheckTier(p, t); err != nil {
 		return fmt.Errorf("BUG: the tier plan fails its check: %w", err)
 	}
@@ -173,6 +172,10 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 // MachineOf returns the machine that a profile describes, with some of its cores.
 func MachineOf(p *plan.Plan, prof *backend.Profile, cores int) Machine {
 	uniform := prof.UniformSeconds(&p.Params)
+	input := prof.Slow().Beside
+	if cores >= prof.Cores() { // no core is left for the transfers
+		input += prof.Slow().CPU
+	}
 	return Machine{
 		Cores:       cores,
 		StepSeconds: func(i int) float64 { return StepSeconds(p, prof, i) },
@@ -187,6 +190,7 @@ func MachineOf(p *plan.Plan, prof *backend.Profile, cores int) Machine {
 			return prof.ExpandSeconds(&p.Params, points)
 		},
 		Tier:      prof.Slow(),
+		Input:     input,
 		MemoryBps: memoryBps(prof),
 	}
 }

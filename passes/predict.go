@@ -11,6 +11,7 @@ type Machine struct {
 	StepSeconds func(step int) float64          // on one core, operands in DRAM
 	MakeSeconds func(obj plan.ObjectID) float64 // ActMake of one slab, on one core
 	Tier        backend.TierProfile             // the slow tier
+	Input       float64                         // seconds that the steps lose for each byte that is read while they run
 	MemoryBps   float64                         // of the time of a step, bytes per second that a core moves to and from DRAM; 0: none of it
 }
 
@@ -20,6 +21,7 @@ type Prediction struct {
 	StallSeconds float64 // no core computes, because data are on their way
 	StepSeconds  float64 // CPU time of the steps
 	MakeSeconds  float64 // CPU time of ActMake
+	InputSeconds float64 // of Seconds, what steps lost to input beside them
 	BytesRead    int64   // from the slow tier into DRAM; inputs come from the caller
 	BytesWritten int64
 	BytesMapped  int64     // read by steps where they lie in the slow tier, each time
@@ -42,6 +44,7 @@ func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
 	mapped := make([]bool, len(arrival))
 	r := &Prediction{Start: make([]float64, len(p.Steps)+1)}
 	now, free := 0.0, 0.0
+	input := inputCost{perByte: m.Input, bps: m.Tier.ReadBps}
 	seconds := func(obj plan.ObjectID) float64 {
 		if m.MakeSeconds == nil {
 			return 0
@@ -72,6 +75,7 @@ func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
 			if fixed && count == 0 {
 				count = 1
 			}
+			input.transfer(max(free, now), float64(count)*slab)
 			free = max(free, now) + float64(count)*slab/m.Tier.ReadBps
 			for i := from; i < to; i++ {
 				arrival[i] = free + m.Tier.Latency
@@ -129,7 +133,10 @@ func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
 		}
 		r.StallSeconds += ready - now
 		r.MakeSeconds += work * cores
-		now = ready + work
+		input.idle(now, ready)
+		lost := input.busy(ready + work)
+		r.InputSeconds += lost
+		now = ready + work + lost
 		r.Start[s] = now
 		if s == len(p.Steps) {
 			break
@@ -146,7 +153,9 @@ func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
 		}
 		d = d/cores + extra
 		r.BytesMapped += int64(direct)
-		now += d
+		lost = input.busy(now + d)
+		r.InputSeconds += lost
+		now += d + lost
 		out := p.Steps[s].Out
 		for i := base[out]; i < base[out+1]; i++ {
 			arrival[i], mapped[i] = now, false
@@ -158,3 +167,51 @@ func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
 	}
 	return r
 }
+
+// inputCost says what steps lose to transfers that run beside them: so much for every
+// byte that arrives while a core computes, nothing for one that arrives while all
+// wait.
+type inputCost struct {
+	perByte, bps float64
+	queue        []span // transfers that were issued, in order; those before next are charged
+	next         int
+	charged      float64 // up to this time
+}
+
+// span is a range of time.
+type span struct{ from, to float64 }
+
+// transfer records a transfer that begins at a time.
+func (c *inputCost) transfer(at, bytes float64) {
+	if c.perByte > 0 {
+		c.queue = append(c.queue, span{at, at + bytes/c.bps})
+	}
+}
+
+// moved returns how long transfers run between the last call and a time.
+func (c *inputCost) moved(to float64) float64 {
+	sum := 0.0
+	for ; c.next < len(c.queue); c.next++ {
+		x := &c.queue[c.next]
+		if x.from >= to {
+			break
+		}
+		sum += max(0, min(x.to, to)-max(x.from, c.charged))
+		if x.to > to {
+			break
+		}
+	}
+	c.charged = max(c.charged, to)
+	return sum
+}
+
+// idle passes over a time in which no core computes.
+func (c *inputCost) idle(from, to float64) {
+	if to > from {
+		c.moved(to)
+	}
+}
+
+// busy returns the seconds that are lost to transfers from the time before to the
+// given one, in which cores compute.
+func (c *inputCost) busy(to float64) float64 { return c.moved(to) * c.bps * c.perByte }

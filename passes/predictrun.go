@@ -20,6 +20,13 @@ type Execution struct {
 	TotalBps   float64                // by all cores together; 0 means no bound
 }
 
+func (x *Execution) accelerate() float64 {
+	if x.Accelerate == 0 {
+		return 1
+	}
+	return x.Accelerate
+}
+
 // runtimeWindow is the number of steps per core that the runtime issues ahead.
 const runtimeWindow = 16
 
@@ -30,7 +37,7 @@ const runtimeWindow = 16
 // tier is one channel that serves transfers in the order in which they are issued.
 // Cores share the bandwidths of DRAM and, where slabs are mapped, of the slow tier;
 // a core that has nothing to do shares a step of another, where the step can be
-// divided.
+// divided. Bytes that arrive while cores compute hold these up.
 func PredictRun(p *plan.Plan, t *plan.Tier, m *Machine, x *Execution) *Prediction {
 	r := newPredictedRun(p, t, m, x)
 	r.issue()
@@ -87,6 +94,9 @@ type predictedRun struct {
 	flying   int32
 	force    bool
 	channel  float64 // when it is free
+	busy     float64 // how long cores computed
+	seen     float64 // of that, up to the last arrival
+	lost     float64 // seconds of input for which cores have still to stand still
 	arrivals predictedArrivals
 	ready    predictedReady
 	running  []predictedTask
@@ -107,8 +117,9 @@ type predictedTask struct {
 }
 
 type predictedArrival struct {
-	at   float64
-	node int32
+	at       float64
+	transfer float64 // seconds of reading from the slow tier
+	node     int32
 }
 
 type predictedArrivals []predictedArrival
@@ -342,7 +353,7 @@ func (r *predictedRun) launch(n int32) {
 
 // begin starts a node that waits for nothing any more.
 func (r *predictedRun) begin(n int32) {
-	accelerate := max(1, r.x.Accelerate)
+	accelerate := r.x.accelerate()
 	if int(n) < len(r.p.Steps) {
 		st := &r.p.Steps[n]
 		task := predictedTask{node: n, order: n, left: 1}
@@ -379,7 +390,7 @@ func (r *predictedRun) begin(n int32) {
 		heap.Push(&r.ready, task)
 		return
 	case a.Kind == plan.ActFetch && r.p.Objects[a.Obj].Role == plan.RoleInput:
-		heap.Push(&r.arrivals, predictedArrival{r.now, n})
+		heap.Push(&r.arrivals, predictedArrival{at: r.now, node: n})
 		return
 	case a.Kind == plan.ActFetch:
 		r.out.BytesRead += int64(bytes)
@@ -388,8 +399,13 @@ func (r *predictedRun) begin(n int32) {
 		r.out.BytesWritten += int64(bytes)
 		bytes /= r.m.Tier.WritBps
 	}
+	x := predictedArrival{node: n}
+	if a.Kind == plan.ActFetch {
+		x.transfer = bytes
+	}
 	r.channel = max(r.channel, r.now) + max(bytes, r.m.Tier.Latency/float64(max(1, r.m.Tier.Depth)))
-	heap.Push(&r.arrivals, predictedArrival{r.channel + r.m.Tier.Latency, n})
+	x.at = r.channel + r.m.Tier.Latency
+	heap.Push(&r.arrivals, x)
 }
 
 // ExecutionOf returns how the runtime executes a plan on a machine that a profile
@@ -433,7 +449,7 @@ func (r *predictedRun) dispatch() {
 		}
 	}
 	busy += float64(helped)
-	bps := r.x.CoreBps * max(1, r.x.Accelerate)
+	bps := r.x.CoreBps * r.x.accelerate()
 	if r.x.TotalBps > 0 {
 		bps = min(bps, r.x.TotalBps/max(1, busy))
 	}
@@ -465,15 +481,21 @@ func (r *predictedRun) advance() bool {
 		next = r.arrivals[0].at
 	}
 	for i := range r.running {
-		next = min(next, r.now+r.running[i].left/r.running[i].rate)
+		next = min(next, r.now+r.lost+r.running[i].left/r.running[i].rate)
 	}
 	if math.IsInf(next, 1) {
 		return false
 	}
-	if len(r.running) == 0 {
-		r.out.StallSeconds += next - r.now
-	}
 	passed := next - r.now
+	if len(r.running) == 0 {
+		r.out.StallSeconds += passed
+	} else {
+		r.busy += passed
+		lost := min(r.lost, passed)
+		r.out.InputSeconds += lost
+		r.lost -= lost
+		passed -= lost
+	}
 	r.now = next
 	kept := r.running[:0]
 	var ended [8]int32
@@ -490,7 +512,12 @@ func (r *predictedRun) advance() bool {
 		r.finish(n)
 	}
 	for len(r.arrivals) > 0 && r.arrivals[0].at <= r.now {
-		r.finish(heap.Pop(&r.arrivals).(predictedArrival).node)
+		x := heap.Pop(&r.arrivals).(predictedArrival)
+		if x.transfer > 0 {
+			r.lost += r.m.Input * r.m.Tier.ReadBps * min(r.busy-r.seen, x.transfer)
+			r.seen = r.busy
+		}
+		r.finish(x.node)
 	}
 	return true
 }
@@ -518,6 +545,16 @@ func (r *predictedRun) finish(n int32) {
 		e = next
 	}
 	r.head[n] = -1
+}
+
+// PredictAt predicts a run of a plan under a tier plan, on some cores of a machine
+// that is speed times as fast as its profile says.
+func PredictAt(p *plan.Plan, t *plan.Tier, prof *backend.Profile, cores int, speed float64) *Prediction {
+	m, x := MachineOf(p, prof, cores), ExecutionOf(p, prof)
+	x.Accelerate = speed
+	x.TotalBps *= speed
+	m.Input /= speed
+	return PredictRun(p, t, &m, &x)
 }
 
 // Supposed is a machine to predict a run for.
@@ -551,6 +588,8 @@ func Suppose(p *plan.Plan, s Supposed) (*plan.Tier, *Prediction, error) {
 	fast, step, making := m, m.StepSeconds, m.MakeSeconds
 	fast.StepSeconds = func(i int) float64 { return step(i) / accelerate }
 	fast.MakeSeconds = func(o plan.ObjectID) float64 { return making(o) / accelerate }
+	fast.Input /= accelerate // its memory is faster, too
+	m.Input = fast.Input
 	t, err := Tiering(&other, TierOptions{DRAM: s.DRAM, Reserve: reserve, Profile: s.Profile.Digest(), Machine: fast})
 	if err != nil {
 		return nil, nil, err

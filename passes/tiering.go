@@ -66,14 +66,19 @@ func TierLeast(p *plan.Plan, reserve int64) int64 {
 // where that saves several times what it costs. Fetches are ordered by time,
 // backwards from their deadlines, as far as free slabs allow; what is made is made
 // just before the step that needs it. What slabs are still free then keep what would
-// have been dropped. How much of the budget is kept free for fetches, the price of
-// computing in terms of reading, how much is fetched that could be made, and whether
+// have been dropped. How much of the budget is kept free for fetches, what time of the
+// channel is worth, how much is fetched that could be made, and whether
 // slabs that one step uses are used where they lie, is chosen by the time that
 // Predict gives for the whole.
 //
 // The form in which the slow tier holds keys, weights and matrices is the smallest
 // that does not cost much time; a plan that has a tier plan keeps its form, so that
 // what is installed serves every budget.
+//
+// What a slab costs to bring back is the time that its input or its making takes from
+// the cores, and what the channel is worth: nothing while it has little to do, and what
+// the variant says when bytes are what is short. Where bytes are cheap the plan may read
+// more than it must, which saves the core the time of making slabs.
 //
 // The error is a *BudgetError where the budget is below the least possible.
 func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
@@ -199,7 +204,9 @@ func chooseForms(whole *tierTrace, o *TierOptions, room int64) (*tierTrace, plan
 			s.try(s.first())
 			if v := s.first(); s.best().evictions > 0 {
 				v.share = 4
-				s.try(v)
+				for _, v.worth = range []float64{1, 0} {
+					s.try(v)
+				}
 			}
 			c.seconds = append(c.seconds, s.best().tier.Seconds)
 		}
@@ -260,16 +267,16 @@ func (t *tierTrace) footprint() int64 {
 // tierVariant is a way to plan, of which the predicted time picks one.
 type tierVariant struct {
 	share  int64   // 1/share of the room beyond the least is kept free for fetches; 0: nothing
-	price  float64 // of a second of computing, in seconds of the channel
+	worth  float64 // seconds of the run that a second of the channel costs, beside what input costs the core
 	spill  bool    // ciphertexts may go before other things
 	mapped bool    // what one step uses is used where it lies
 	lead   float64 // seconds that the channel may run ahead with what could be made
-	local  float64 // how many times reading costs more when the channel is short than when it is used, and then than when it is idle; 0: prices are the same at all times
+	local  float64 // how many times more the channel is worth when it is short than when it is used, and then than when it is idle; 0: it is worth the same at all times
 	load   []tierLoad
 }
 
 func (v *tierVariant) same(x *tierVariant) bool {
-	return v.share == x.share && v.price == x.price && v.spill == x.spill && v.mapped == x.mapped && v.lead == x.lead &&
+	return v.share == x.share && v.worth == x.worth && v.spill == x.spill && v.mapped == x.mapped && v.lead == x.lead &&
 		v.local == x.local && (v.local == 0 || slices.Equal(v.load, x.load))
 }
 
@@ -306,17 +313,12 @@ func newTierSearch(t *tierTrace, o *TierOptions, f plan.Forms, room int64) *tier
 
 // first returns the variant to begin with.
 func (s *tierSearch) first() tierVariant {
-	return tierVariant{share: 16, price: 1, mapped: s.o.Tier.Addressable}
+	return tierVariant{share: 16, worth: 1, mapped: s.o.Tier.Addressable}
 }
 
-// What moving a byte costs beside the time that the channel takes, in seconds:
-// cycles for the transfer and the checksum, memory bandwidth that steps miss. A
-// run of the file tier was measured to take 0.05 to 0.12 s of CPU time for 10^9
-// bytes. Written bytes wear the tier out and count several times.
-const (
-	tierByteSeconds = 1e-10
-	tierWritten     = 4
-)
+// tierWear is what writing a byte to the slow tier counts for, in seconds beside the
+// time that it takes: it wears the tier out.
+const tierWear = 4e-10
 
 // best returns the best of what was tried.
 func (s *tierSearch) best() *tierTried { return pickTier(s.tried) }
@@ -331,9 +333,9 @@ func pickTier(tried []tierTried) *tierTried {
 	return best
 }
 
-// cost is the predicted time, and what moving bytes costs beside.
+// cost is the predicted time, what input costs the steps included, and the wear.
 func (x *tierTried) cost() float64 {
-	return x.tier.Seconds + tierByteSeconds*(float64(x.tier.BytesRead)+tierWritten*float64(x.tier.BytesWritten))
+	return x.tier.Seconds + tierWear*float64(x.tier.BytesWritten)
 }
 
 // all tries variants, one choice after the other.
@@ -357,17 +359,17 @@ func (s *tierSearch) from(v tierVariant) {
 		}
 		if s.t.makes {
 			for _, v.share = range []int64{16, 4} {
-				for _, v.price = range []float64{0.1, 10} {
+				for _, v.worth = range []float64{0, 0.1, 10} {
 					s.try(v)
 				}
 			}
-			for _, v.price = range []float64{0.3, 3, 30} {
+			for _, v.worth = range []float64{0.03, 0.3, 3} {
 				v.share = best().v.share
 				s.try(v)
 			}
 			v.load = best().load
 			for _, v.share = range []int64{16, 4} {
-				for _, v.price = range []float64{1, 3} {
+				for _, v.worth = range []float64{0.1, 0.3, 1} {
 					for _, v.local = range []float64{3, 10} {
 						s.try(v)
 					}
@@ -402,7 +404,8 @@ func (s *tierSearch) prices(v tierVariant) *tierPrices {
 	if local == 0 {
 		local, pr.load = 1, slices.Repeat([]tierLoad{channelUsed}, t.n+1)
 	}
-	read, write := slab/s.o.Tier.ReadBps, slab/s.o.Tier.WritBps
+	channel, write := slab/s.o.Tier.ReadBps, slab/s.o.Tier.WritBps
+	least := channel * 1e-3
 	type kind struct {
 		way  tierWay
 		cost int // of making, rounded
@@ -413,10 +416,10 @@ func (s *tierSearch) prices(v tierVariant) *tierPrices {
 		k, cost := kind{way: g.way}, 0.0
 		if g.way == tierMake || g.way == tierEither {
 			if s.o.MakeSeconds != nil {
-				cost = v.price * s.o.MakeSeconds(g.obj) / float64(max(1, s.o.Cores))
+				cost = s.o.MakeSeconds(g.obj) / float64(max(1, s.o.Cores))
 			}
-			cost = min(max(cost, read*1e-3), read*1e3)
-			k.cost = int(math.Round(4 * math.Log2(cost/read))) // within a tenth
+			cost = min(max(cost, least), channel*1e3)
+			k.cost = int(math.Round(4 * math.Log2(cost/channel))) // within a tenth
 		}
 		c, ok := class[k]
 		if !ok {
@@ -424,7 +427,7 @@ func (s *tierSearch) prices(v tierVariant) *tierPrices {
 			class[k] = c
 			var costs [3]float64
 			for l := range costs {
-				r := read * math.Pow(local, float64(l)-1)
+				r := max(slab*s.o.Input+channel*v.worth*math.Pow(local, float64(l)-1), least)
 				switch g.way {
 				case tierFetch:
 					costs[l] = r
@@ -436,7 +439,7 @@ func (s *tierSearch) prices(v tierVariant) *tierPrices {
 						costs[l] = min(r, cost)
 					}
 				case tierCaller:
-					costs[l] = read * 1e-4
+					costs[l] = least * 0.1
 				case tierStep:
 					costs[l] = tierSpill * (r + write)
 				}
@@ -502,7 +505,7 @@ func (s *tierSearch) try(v tierVariant) {
 func (s *tierSearch) tier(f *tierFlow) (*plan.Tier, []float64) {
 	t := &plan.Tier{Budget: s.o.DRAM, Reserve: s.o.Reserve, ArenaSlabs: int(s.room), PeakSlabs: f.peak(), Profile: s.o.Profile, Forms: s.forms, Actions: f.actions()}
 	p := Predict(s.t.p, t, &s.o.Machine)
-	t.Seconds, t.StallSeconds, t.MakeSeconds = p.Seconds, p.StallSeconds, p.MakeSeconds
+	t.Seconds, t.StallSeconds, t.MakeSeconds, t.InputSeconds = p.Seconds, p.StallSeconds, p.MakeSeconds, p.InputSeconds
 	t.BytesRead, t.BytesWritten = tierMoved(s.t.p, t)
 	return t, p.Start
 }

@@ -167,7 +167,7 @@ func TestTieringReadsTheLeast(t *testing.T) {
 			room := int(tr.least) + extra
 			o := tierOpts(p, 0)
 			s := newTierSearch(tr, &o, plan.Forms{}, int64(room))
-			s.try(tierVariant{price: 1})
+			s.try(tierVariant{worth: 1})
 			tier := s.best().tier
 			if err := CheckTier(p, tier); err != nil {
 				// The bound is that of Tiering.

@@ -98,6 +98,11 @@ func (c *characterizeCmd) Run(e *env) error {
 			}
 		}
 	}
+	if store.IsDevice(dir) {
+		e.warn("--pmem %s: what reading from a device costs the steps beside it is not measured", dir)
+	} else if prof.Reference, prof.Tiers[1].Beside, err = timeBeside(e, dir); err != nil {
+		return fmt.Errorf("--pmem %s: %w", dir, err)
+	}
 	fitProfile(prof, timings)
 	if err := reportFit(e.err, prof, timings); err != nil {
 		return err
@@ -309,6 +314,15 @@ func (o *operands) close() error {
 
 // time times row i of the operations that are measured.
 func (o *operands) time(i, level int) (float64, error) {
+	f, err := o.step(i, level)
+	if err != nil {
+		return 0, err
+	}
+	return o.cold(f)
+}
+
+// step returns what executes row i of the operations that are measured.
+func (o *operands) step(i, level int) (func() error, error) {
 	m := &measured[i]
 	used := map[ir.Kind]int{}
 	next := func(k ir.Kind, level int) (backend.Operand, error) {
@@ -323,7 +337,7 @@ func (o *operands) time(i, level int) (float64, error) {
 		}
 		a, err := next(kind, at)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		args = append(args, a)
 	}
@@ -338,10 +352,10 @@ func (o *operands) time(i, level int) (float64, error) {
 		out, err = next(m.out, level)
 	}
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	step := &plan.Step{Op: m.op, Rot: 1, Const: 0.75, Scale: ir.ScaleTwo(m.bits)}
-	return o.cold(func() error { return o.engine.Exec(step, args, out) })
+	return func() error { return o.engine.Exec(step, args, out) }, nil
 }
 
 // cold returns the time of f: the lower quartile of a few calls, between which the
@@ -349,7 +363,7 @@ func (o *operands) time(i, level int) (float64, error) {
 func (o *operands) cold(f func() error) (float64, error) {
 	var times []float64
 	for n, total := 0, 0.0; n < 7 || n < 19 && total < 0.02; n++ {
-		copy(o.chill[0], o.chill[1])
+		o.cool()
 		began := time.Now()
 		if err := f(); err != nil {
 			return 0, err
@@ -360,6 +374,9 @@ func (o *operands) cold(f func() error) (float64, error) {
 	slices.Sort(times)
 	return times[len(times)/4], nil
 }
+
+// cool fills the caches with something else.
+func (o *operands) cool() { copy(o.chill[0], o.chill[1]) }
 
 // sine is a plaintext that fills all slots.
 func sine(n int) *ir.SlotData {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -122,15 +123,7 @@ func timeTier(e *env, dir string) (p backend.TierProfile, err error) {
 		block.Free()
 		err = errors.Join(err, arena.Close())
 	}()
-	for k, s := range block.Slabs { // bytes that a device cannot compress away
-		r := rand.New(rand.NewPCG(3, uint64(k)))
-		for i := 0; i < len(s); i += 8 {
-			v := r.Uint64()
-			for j := range 8 {
-				s[i+j] = byte(v >> (8 * j))
-			}
-		}
-	}
+	fillRandom(block.Slabs)
 	x := &tierProber{m: m, slabs: block.Slabs}
 	p = backend.TierProfile{Name: tech.Name(), Depth: tierDepth, Source: "measured by home characterize"}
 	bar := e.bar("slow tier", 2+3*len(tierThreads)+len(tierThreads)+1)
@@ -187,6 +180,16 @@ func timeTier(e *env, dir string) (p backend.TierProfile, err error) {
 		p.Table = append(p.Table, point)
 	}
 	return p, nil
+}
+
+// fillRandom fills slabs with bytes that a device cannot compress away.
+func fillRandom(slabs [][]byte) {
+	for k, s := range slabs {
+		r := rand.New(rand.NewPCG(3, uint64(k)))
+		for i := 0; i < len(s); i += 8 {
+			binary.LittleEndian.PutUint64(s[i:], r.Uint64())
+		}
+	}
 }
 
 // tierProber reads and writes a file of tierProbe bytes.
@@ -268,6 +271,9 @@ func reportTiers(w io.Writer, prof *backend.Profile) error {
 		}
 		if x.CPU > 0 {
 			t.row("", "", "", "", fmt.Sprintf("%.2f CPU s/GB", 1e9*x.CPU), "")
+		}
+		if x.Beside > 0 {
+			t.row("", "", "", "", fmt.Sprintf("%.2f s/GB lost by steps beside", 1e9*x.Beside), "")
 		}
 	}
 	return t.write(w, "")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -43,6 +44,14 @@ type validateRow struct {
 	StallSeen float64   `json:"stall_seconds"` // median
 	BytesRead int64     `json:"bytes_read"`
 	Error     float64   `json:"error"` // predicted over median, less one
+	// The time of the reference steps around these runs over what the profile says, the
+	// prediction for a core of that speed, and its error.
+	Core        float64   `json:"core_time"`
+	CoreSeconds []float64 `json:"reference_seconds"` // around each run
+	AtSpeed     float64   `json:"predicted_at_speed_seconds"`
+	ErrorAt     float64   `json:"error_at_speed"`
+
+	profile *backend.Profile
 }
 
 type validateReport struct {
@@ -55,10 +64,17 @@ type validateReport struct {
 	Rows    []validateRow `json:"rows"`
 	Median  float64       `json:"median_error"` // of the magnitudes
 	Worst   float64       `json:"worst_error"`
+	// The same for the speed that the core had meanwhile.
+	MedianAt  float64 `json:"median_error_at_speed"`
+	WorstAt   float64 `json:"worst_error_at_speed"`
+	Reference float64 `json:"profile_reference_seconds"` // what the profile says of the reference steps
+	Core      float64 `json:"core_time"`                 // median of the rows
 }
 
 // validate runs a plan under every bandwidth and budget, in turn, and compares
-// times with what the profile predicts. Each run is a process of its own.
+// times with what the profile predicts. Each run is a process of its own. Before and
+// after each, reference steps tell how fast a core is at that time: a machine that is
+// slower than its profile is one thing, a prediction that is wrong another.
 func (c *characterizeCmd) validate(e *env) error {
 	if c.Keys == "" || c.Input == "" || c.PMem == "" || len(c.DRAM) == 0 || c.Runs < 1 || c.Threads < 1 {
 		return misuse("--validate wants --keys, --input, --pmem and --dram, and --runs and --threads that are positive")
@@ -91,7 +107,7 @@ func (c *characterizeCmd) validate(e *env) error {
 				return fmt.Errorf("--dram %s: %w", dram, err)
 			}
 			t := other.Tier
-			r.Rows = append(r.Rows, validateRow{Tier: with.Slow().Name, DRAM: int64(dram), Predicted: t.Seconds, Stall: t.StallSeconds, Read: t.BytesRead})
+			r.Rows = append(r.Rows, validateRow{Tier: with.Slow().Name, DRAM: int64(dram), Predicted: t.Seconds, Stall: t.StallSeconds, Read: t.BytesRead, profile: with})
 			if spec != "none" {
 				i, err := store.ParseImitation(spec, imitations())
 				if err != nil {
@@ -103,49 +119,92 @@ func (c *characterizeCmd) validate(e *env) error {
 		}
 	}
 	*p = plan.Plan{} // the runs need the memory
+	if err := c.measure(e, &r, imitate, prof); err != nil {
+		return err
+	}
+	if p, err = plan.Load(c.Validate); err != nil {
+		return err
+	}
+	var all, at []float64
+	var cores []float64
+	for i := range r.Rows {
+		x := &r.Rows[i]
+		other := *p
+		if err := passes.Retier(&other, x.DRAM, x.profile, c.Threads); err != nil {
+			return err
+		}
+		x.AtSpeed = passes.PredictAt(&other, other.Tier, x.profile, c.Threads, 1/x.Core).Seconds
+		x.Error, x.ErrorAt = x.Predicted/x.Median-1, x.AtSpeed/x.Median-1
+		all, at, cores = append(all, math.Abs(x.Error)), append(at, math.Abs(x.ErrorAt)), append(cores, x.Core)
+	}
+	r.Median, r.Worst, r.MedianAt, r.WorstAt, r.Core = middle(all), slices.Max(all), middle(at), slices.Max(at), middle(cores)
+	if c.JSON {
+		return e.printJSON(r)
+	}
+	return r.write(e.out)
+}
+
+// write prints the report as a table.
+func (r *validateReport) write(w io.Writer) error {
+	t := newTable(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+	t.row("slow tier", "DRAM", "predicted", "measured", "spread", "error", "core", "predicted so", "error so", "stalls predicted", "seen", "read")
+	for _, x := range r.Rows {
+		t.row(x.Tier, byteSize(x.DRAM).String(), seconds(x.Predicted), seconds(x.Median), fmt.Sprintf("%s to %s", seconds(slices.Min(x.Seconds)), seconds(slices.Max(x.Seconds))),
+			fmt.Sprintf("%+.1f %%", 100*x.Error), fmt.Sprintf("x%.2f", x.Core), seconds(x.AtSpeed), fmt.Sprintf("%+.1f %%", 100*x.ErrorAt),
+			seconds(x.Stall), seconds(x.StallSeen), byteSize(x.BytesRead).String())
+	}
+	if err := t.write(w, ""); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, `
+error of the prediction: %.1f %% in the median, %.1f %% at worst
+core: reference steps took %.2f times what the profile says (%s), median of the rows
+error for a core of the speed that it had: %.1f %% in the median, %.1f %% at worst
+`, 100*r.Median, 100*r.Worst, r.Core, seconds(r.Reference), 100*r.MedianAt, 100*r.WorstAt)
+	return err
+}
+
+// measure runs all rows by turns, with the reference steps before and after each.
+func (c *characterizeCmd) measure(e *env, r *validateReport, imitate []string, prof *backend.Profile) (err error) {
 	dir, err := os.MkdirTemp("", "home-validate-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	steps, err := newReferenceSteps()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, steps.close()) }()
+	r.Reference = steps.predict(prof)
 	bar := e.bar("runs", c.Runs*len(r.Rows))
 	defer bar.stop()
 	stalls := make([][]float64, len(r.Rows))
+	before, err := steps.time()
+	if err != nil {
+		return err
+	}
 	for range c.Runs {
 		for i := range r.Rows {
 			x := &r.Rows[i]
-			seconds, stall, read, err := c.runOnce(e, x.DRAM, imitate[i], filepath.Join(dir, "y.hct"))
+			s, stall, read, err := c.runOnce(e, x.DRAM, imitate[i], filepath.Join(dir, "y.hct"))
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", x.Tier, byteSize(x.DRAM), err)
 			}
-			x.Seconds, x.BytesRead = append(x.Seconds, seconds), read
-			stalls[i] = append(stalls[i], stall)
+			after, err := steps.time()
+			if err != nil {
+				return err
+			}
+			x.Seconds, x.BytesRead, x.CoreSeconds = append(x.Seconds, s), read, append(x.CoreSeconds, (before+after)/2)
+			stalls[i], before = append(stalls[i], stall), after
 			bar.add(1)
 		}
 	}
-	bar.stop()
-	var all []float64
 	for i := range r.Rows {
 		x := &r.Rows[i]
-		x.Median, x.StallSeen = middle(x.Seconds), middle(stalls[i])
-		x.Error = x.Predicted/x.Median - 1
-		all = append(all, math.Abs(x.Error))
+		x.Median, x.StallSeen, x.Core = middle(x.Seconds), middle(stalls[i]), middle(x.CoreSeconds)/r.Reference
 	}
-	r.Median, r.Worst = middle(all), slices.Max(all)
-	if c.JSON {
-		return e.printJSON(r)
-	}
-	t := newTable(1, 2, 3, 4, 5, 6, 7, 8)
-	t.row("slow tier", "DRAM", "predicted", "measured", "spread", "error", "stalls predicted", "seen", "read")
-	for _, x := range r.Rows {
-		t.row(x.Tier, byteSize(x.DRAM).String(), seconds(x.Predicted), seconds(x.Median), fmt.Sprintf("%s to %s", seconds(slices.Min(x.Seconds)), seconds(slices.Max(x.Seconds))),
-			fmt.Sprintf("%+.1f %%", 100*x.Error), seconds(x.Stall), seconds(x.StallSeen), byteSize(x.BytesRead).String())
-	}
-	if err := t.write(e.out, ""); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(e.out, "\nerror of the prediction: %.1f %% in the median, %.1f %% at worst\n", 100*r.Median, 100*r.Worst)
-	return err
+	return nil
 }
 
 // middle is the median.

@@ -60,8 +60,9 @@ type Tier struct {
 	// Prediction for the cores it was made for.
 	Seconds      float64 `cbor:"seconds"`
 	StallSeconds float64 `cbor:"stall_seconds"`
-	MakeSeconds  float64 `cbor:"make_seconds"` // CPU time of ActMake
-	BytesRead    int64   `cbor:"bytes_read"`   // fetched, and mapped each time it is read; inputs apart
+	MakeSeconds  float64 `cbor:"make_seconds"`            // CPU time of ActMake
+	InputSeconds float64 `cbor:"input_seconds,omitempty"` // that steps lose to what is read beside them
+	BytesRead    int64   `cbor:"bytes_read"`              // fetched, and mapped each time it is read; inputs apart
 	BytesWritten int64   `cbor:"bytes_written"`
 	// What no plan with the same forms and actions of the same kind can do without:
 	// see passes.TierBound.
