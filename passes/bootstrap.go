@@ -121,6 +121,13 @@ func (c *bootstrap) stages(par *ir.Params, n, top int, in float64) (stc, cts []s
 	return stc, cts
 }
 
+// likely and unlikely weigh the multiples of q_0 in the fit of the cosine: a normal
+// curve almost twice as wide as theirs, and what counts everywhere.
+const (
+	likely   = 3
+	unlikely = 1e-8
+)
+
 // cosine returns the Chebyshev coefficients of y_0 = c_0*cos(2*pi*span*u/2^doublings)
 // and the constants of the recurrence y_k = 2*y_(k-1)^2 - c_k that ends at
 // c*cos(2*pi*span*u), c_k = c^(2^(k-doublings)). Half of the coefficients are zero, and
@@ -130,6 +137,10 @@ func (c *bootstrap) cosine(scale float64) (coef, consts []float64) {
 	nodes, weight := withRange(nil, 1, 4*(c.degree+1))
 	f := make([]float64, len(nodes))
 	for j, u := range nodes {
+		// Multiples of q_0 beyond a few deviations are rare: there more bits may be lost,
+		// if enough remain, so that the others keep more.
+		x := c.span() * u / likely
+		weight[j] *= unlikely + math.Exp(-x*x/2)
 		f[j] = root(0) * math.Cos(2*math.Pi*c.span()*u/math.Exp2(float64(c.doublings)))
 	}
 	coef, err := chebyshevFit(nodes, f, weight, c.degree, func(k int) bool { return k%2 == 0 })

@@ -47,7 +47,7 @@ func (r *rings) served() kernels.Form {
 }
 
 // Form names the kernels that serve the largest primes of an engine of this package.
-func Form(e backend.Engine) string { return e.(*engine).form.String() }
+func Form(e backend.Engine) string { return e.(*engine).served().String() }
 
 // comparison holds the same computation twice.
 type comparison struct {
