@@ -21,9 +21,10 @@ type KernelTime struct {
 	Step  string // what is computed
 	LogN  int    // ring degree
 	Level int
-	Form  string    // kernels that serve the primes
-	Ours  []float64 // milliseconds, run by run
+	Form  kernels.Form // that serves the primes
+	Ours  []float64    // milliseconds, run by run
 	Stock []float64
+	Need  Need // that of one run
 }
 
 // Medians returns the times in the middle, in milliseconds.
@@ -46,8 +47,8 @@ func (r *rings) served() kernels.Form {
 	return form
 }
 
-// Form names the kernels that serve the largest primes of an engine of this package.
-func Form(e backend.Engine) string { return e.(*engine).served().String() }
+// Form returns the kernels that serve the largest primes of an engine of this package.
+func Form(e backend.Engine) kernels.Form { return e.(*engine).served() }
 
 // comparison holds the same computation twice.
 type comparison struct {
@@ -56,6 +57,7 @@ type comparison struct {
 	runs   int
 	wanted func(step string) bool
 	clock  func() float64
+	record *recorder // of what runs now, or nil
 	out    []KernelTime
 	failed error
 }
@@ -97,17 +99,38 @@ func (c *comparison) fail(err error) {
 	}
 }
 
-// compare times both and checks nothing: that results agree is for tests.
+// compare times both and checks nothing: that results agree is for tests. Steps of ours
+// go through exec, which notes what they need.
 func (c *comparison) compare(step string, level int, ours, theirs func()) {
+	c.timed(step, level, func() Need {
+		c.record = newRecorder(c.e.p)
+		defer func() { c.record = nil }()
+		ours()
+		return PlanNeed(&c.record.p)
+	}, ours, theirs)
+}
+
+// timed compares what is not made of steps, or does not go through exec.
+func (c *comparison) timed(step string, level int, need func() Need, ours, theirs func()) {
 	if c.failed != nil || c.wanted != nil && !c.wanted(step) {
 		return
 	}
+	k := KernelTime{Step: step, LogN: c.e.p.LogN, Level: level, Form: c.e.served(), Need: need()}
 	n, m := c.calls(ours), c.calls(theirs)
-	k := KernelTime{Step: step, LogN: c.e.p.LogN, Level: level, Form: c.e.served().String()}
 	for range c.runs {
 		k.Ours, k.Stock = append(k.Ours, c.milliseconds(ours, n)), append(k.Stock, c.milliseconds(theirs, m))
 	}
 	c.out = append(c.out, k)
+}
+
+// needs returns arithmetic and so many bytes as a need.
+func (c *comparison) needs(arithmetic func(*count), read, written int) func() Need {
+	return func() Need {
+		w := count{Params: c.e.p}
+		arithmetic(&w)
+		w.Read, w.Written = int64(read), int64(written)
+		return w.Need
+	}
 }
 
 // fill makes an object of random residues.
@@ -135,6 +158,9 @@ func (c *comparison) fill(k ir.Kind, level int) *operand {
 func (c *comparison) exec(op ir.Op, rot int, out *operand, in ...*operand) {
 	var args [3]*operand
 	copy(args[:], in)
+	if c.record != nil {
+		c.record.step(op, out, in)
+	}
 	if err := c.e.exec(&plan.Step{Op: op, Rot: rot}, args, out); err != nil {
 		c.fail(fmt.Errorf("%s: %w", op, err))
 	}
@@ -145,9 +171,11 @@ func (c *comparison) rows() {
 	x, y := c.fill(ir.CipherKind, 0), c.fill(ir.CipherKind, 0)
 	m, s := c.e.mods[0], c.stock.RingQ().SubRings[0]
 	a, b, z := x.q(0, 0), x.q(1, 0), y.q(0, 0)
-	c.compare("NTT", 0, func() { m.NTT(z, a) }, func() { s.NTT(a, z) })
-	c.compare("inverse NTT", 0, func() { m.INTT(z, a) }, func() { s.INTT(a, z) })
-	c.compare("multiply and accumulate", 0, func() { m.Mac(z, z, a, b) }, func() { s.MulCoeffsMontgomeryThenAdd(a, b, z) })
+	limb := c.e.p.SlabBytes()
+	c.timed("NTT", 0, c.needs(func(w *count) { w.ntt(1) }, limb, limb), func() { m.NTT(z, a) }, func() { s.NTT(a, z) })
+	c.timed("inverse NTT", 0, c.needs(func(w *count) { w.intt(1) }, limb, limb), func() { m.INTT(z, a) }, func() { s.INTT(a, z) })
+	c.timed("multiply and accumulate", 0, c.needs(func(w *count) { w.sums(1, 1) }, 2*limb, limb),
+		func() { m.Mac(z, z, a, b) }, func() { s.MulCoeffsMontgomeryThenAdd(a, b, z) })
 }
 
 // steps compares steps of a plan at one level.
@@ -215,7 +243,8 @@ func (c *comparison) encode() {
 	meta := pt.MetaData.CopyNew()
 	meta.IsMontgomery, meta.Scale = true, rlwe.NewScale(scale)
 	poly := c.stock.RingQP().NewPoly()
-	c.compare("encode at QP", top, func() {
+	need := c.needs(func(w *count) { w.encode(v.Period, len(out.rows)) }, 8*v.Period, len(out.rows)*e.p.SlabBytes())
+	c.timed("encode at QP", top, need, func() {
 		if err := e.Encode(v, out); err != nil {
 			c.fail(err)
 		}

@@ -28,6 +28,8 @@ type benchCmd struct {
 	Unit     bool     `help:"Time one bootstrap of stock Lattigo instead, the unit of published figures: minutes, and 12 GiB of memory."`
 	JSON     bool     `help:"Print JSON."`
 
+	Roofline string `placeholder:"FILE" help:"With --kernels: measure what this machine can do, too, say how far each step is from it, and draw that (HTML)."`
+
 	compareFlags
 }
 
@@ -122,9 +124,16 @@ func (c *benchCmd) Run(e *env) error {
 	}
 	goruntime.GOMAXPROCS(c.Threads)
 	switch {
+	case c.Roofline != "" && !c.Kernels:
+		return misuse("--roofline needs --kernels")
+	case c.Roofline == "-":
+		return misuse("--roofline takes the name of a file")
 	case c.Kernels && c.Unit:
 		return misuse("--kernels or --unit, not both")
 	case c.Kernels:
+		if err := writable(c.Roofline); err != nil {
+			return err
+		}
 		return c.kernels(e)
 	case c.Unit:
 		goruntime.GOMAXPROCS(1)

@@ -123,7 +123,8 @@ func compareCircuit(ctx context.Context, k *circuitCase, runs int, clock func() 
 	}
 	defer func() { err = errors.Join(err, ours.close()) }()
 	debug.FreeOSMemory()
-	row := &kernelRow{Step: k.step, LogN: p.Params.LogN, Level: k.level, Form: lattigo.Form(ours.engine), StockWay: theirs.Way, Products: p.Counts.Diagonals + p.Counts.CtMults, KeySwitches: p.Counts.KeySwitches}
+	row := newKernelRow(k.step, p.Params.LogN, k.level, lattigo.Form(ours.engine), lattigo.PlanNeed(p))
+	row.StockWay, row.Products, row.KeySwitches = theirs.Way, p.Counts.Diagonals+p.Counts.CtMults, p.Counts.KeySwitches
 	var times [2][]float64
 	for i := range runs + 1 {
 		for side, run := range []func() error{ours.run, theirs.Run} {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/runtime"
@@ -32,6 +33,15 @@ type kernelRow struct {
 	Products    int         `json:"products,omitempty"`     // with diagonals and of ciphertexts
 	KeySwitches int         `json:"key_switches,omitempty"` // all
 	StockWay    string      `json:"stock_way,omitempty"`
+	Roof        *roof       `json:"roof,omitempty"` // with --roofline
+
+	form kernels.Form
+	need lattigo.Need
+}
+
+// newKernelRow returns a row without its times.
+func newKernelRow(step string, logN, level int, form kernels.Form, need lattigo.Need) *kernelRow {
+	return &kernelRow{Step: step, LogN: logN, Level: level, Form: form.String(), form: form, need: need}
 }
 
 // times sets what follows from the times of all runs, in milliseconds.
@@ -42,11 +52,13 @@ func (k *kernelRow) times(ours, stock []float64) {
 }
 
 type kernelReport struct {
-	Schema     int         `json:"schema"`
-	Machine    string      `json:"machine"`
-	Arithmetic string      `json:"arithmetic"`
-	Rows       []kernelRow `json:"kernels"`
-	Left       []string    `json:"left_out,omitempty"` // rows, with the reason
+	Schema     int          `json:"schema"`
+	Machine    string       `json:"machine"`
+	Arithmetic string       `json:"arithmetic"`
+	Rows       []kernelRow  `json:"kernels"`
+	Left       []string     `json:"left_out,omitempty"` // rows, with the reason
+	Peaks      []peakReport `json:"peaks,omitempty"`    // with --roofline, as are the paces
+	Paces      []paceReport `json:"paces,omitempty"`
 }
 
 // kernelCase is a chain of primes on which kernels are compared.
@@ -88,6 +100,10 @@ func (c *benchCmd) kernels(e *env) error {
 	if clock() == 0 {
 		clock = func() float64 { return time.Since(began).Seconds() }
 	}
+	var limits *limits
+	if c.Roofline != "" {
+		limits = measureLimits(clock)
+	}
 	bar := e.bar("chains of primes", len(kernelCases)+len(lattigo.StockChains))
 	defer bar.stop()
 	circuit := func(k *circuitCase, bits, runs int) error {
@@ -115,9 +131,10 @@ func (c *benchCmd) kernels(e *env) error {
 			return fmt.Errorf("%s: %w", where, err)
 		}
 		for _, t := range times {
-			row := kernelRow{Step: t.Step, LogN: t.LogN, Level: t.Level, PrimeBits: k.q, Form: t.Form}
+			row := newKernelRow(t.Step, t.LogN, t.Level, t.Form, t.Need)
+			row.PrimeBits = k.q
 			row.times(t.Ours, t.Stock)
-			r.Rows = append(r.Rows, row)
+			r.Rows = append(r.Rows, *row)
 		}
 		debug.FreeOSMemory()
 		if k.circuits() {
@@ -158,6 +175,14 @@ func (c *benchCmd) kernels(e *env) error {
 		bar.add(1)
 	}
 	bar.stop()
+	if limits != nil {
+		if err := r.measure(limits); err != nil {
+			return err
+		}
+		if err := r.writeRoofline(e, c.Roofline, limits.peaks[0]); err != nil {
+			return err
+		}
+	}
 	if c.JSON {
 		return e.printJSON(r)
 	}
@@ -175,6 +200,9 @@ func (c *benchCmd) kernels(e *env) error {
 	}
 	for _, s := range r.Left {
 		e.note("left out: %s", s)
+	}
+	if limits != nil {
+		return r.roofText(e.out)
 	}
 	return nil
 }

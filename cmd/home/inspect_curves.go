@@ -19,10 +19,16 @@ type chartView struct {
 	XLabel, YLabel                 string
 	Areas, Lines                   []pathView
 	Dots                           []dot
+	Marks                          []mark // beside dots
 	Bars                           []rectView
 	Legend                         []legendView
 	Columns                        []string // of the table below, if any
 	Rows                           [][]string
+}
+
+type mark struct {
+	X, Y float64
+	Text string
 }
 
 type pathView struct{ Class, D string }
@@ -120,8 +126,8 @@ func (c *chartView) line(class string, x, y *axis, points [][2]float64, label fu
 // seriesClass is the colour of the k-th series.
 func seriesClass(k int) string { return fmt.Sprintf("s%d", k%8) }
 
-// groups returns the distinct keys of the points in order of appearance.
-func groups[K comparable](w []whatIfReport, key func(*whatIfReport) K) []K {
+// groups returns the distinct keys in order of appearance.
+func groups[T any, K comparable](w []T, key func(*T) K) []K {
 	var out []K
 	for i := range w {
 		if k := key(&w[i]); !slices.Contains(out, k) {

@@ -26,6 +26,7 @@ var subjects = []struct {
 	{"aes", aes},
 	{"dq", dq},
 	{"gadget", gadget},
+	{"peaks", peaks},
 }
 
 // emit collects the functions of a file.
