@@ -90,7 +90,7 @@ func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
 		e.limbs(o, slabs, s.own[0], x, nil)
 	} else {
 		_, c := s.encoding(e.rings)
-		e.limbs(o, slabs, nil, nil, append(c[:0], unsafe.Slice((*float64)(at), e.n)...))
+		e.limbs(o, slabs, s.own[0], nil, append(c[:0], unsafe.Slice((*float64)(at), e.n)...))
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func (e *engine) coefs(s *scratch, values *ir.SlotData, t ir.Type) ([]float64, f
 
 // limbs writes limbs of a plaintext, given by number, or all where slabs is nil, from
 // its coefficients: x as fixed rounds them, or c where x is nil. It may overwrite
-// work, as long as x, which may be x itself, and c.
+// work, a row that may be x itself, and c.
 func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64) {
 	// Slots that repeat make a polynomial in X^k, which takes every value k times
 	// in a row. All primes must have the transform for it.
@@ -134,7 +134,10 @@ func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64)
 	}
 	limb := func(i int) {
 		m, row := e.mod(i, o.t.Level), o.rows[i]
-		z := row[:n]
+		z := row
+		if gap > 0 {
+			z = work[len(work)/2:][:n] // in the cache; the row is written once, and in order
+		}
 		if x != nil {
 			m.Centre(z, x[:n], fixedMod, m.Montgomery(1)) // in Montgomery form
 		} else {
@@ -144,7 +147,9 @@ func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64)
 		if x == nil {
 			m.MulConst(z, z, m.Montgomery(1))
 		}
-		repeat(row, gap)
+		if gap > 0 {
+			repeat(row, z, gap)
+		}
 	}
 	if slabs == nil {
 		for i := range o.rows {
@@ -177,25 +182,21 @@ func gather[T uint64 | float64](z, x []T, gap int) {
 	}
 }
 
-// repeat puts each of the first len(z)>>gap entries 2^gap times in a row.
-func repeat(z []uint64, gap int) {
+// repeat puts each entry of x 2^gap times in a row, gap > 0, which fills z.
+func repeat(z, x []uint64, gap int) {
 	switch k := 1 << gap; k {
-	case 1:
 	case 2:
-		for i := len(z)/2 - 1; i >= 0; i-- {
-			v := z[i]
+		for i, v := range x {
 			y := z[2*i : 2*i+2]
 			y[0], y[1] = v, v
 		}
 	case 4:
-		for i := len(z)/4 - 1; i >= 0; i-- {
-			v := z[i]
+		for i, v := range x {
 			y := z[4*i : 4*i+4]
 			y[0], y[1], y[2], y[3] = v, v, v, v
 		}
 	default:
-		for i := len(z)>>gap - 1; i >= 0; i-- {
-			v := z[i]
+		for i, v := range x {
 			for y := z[i<<gap : (i+1)<<gap]; len(y) >= 8; y = y[8:] {
 				y[0], y[1], y[2], y[3], y[4], y[5], y[6], y[7] = v, v, v, v, v, v, v, v
 			}

@@ -274,7 +274,7 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 		fixed(x, c)
 		e.limbs(o, nil, x, x, nil)
 	} else {
-		e.limbs(o, nil, nil, nil, c)
+		e.limbs(o, nil, s.own[0], nil, c)
 	}
 	return nil
 }
