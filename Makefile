@@ -8,7 +8,10 @@ FUZZTIME    ?= 30s
 # Packages in which several goroutines work on shared memory.
 CONCURRENT = ./runtime/... ./backend/lattigo/... ./backend/kernels/... ./backend/clear/...
 
-.PHONY: all demo build test test-long lint bench fuzz generate clean
+# Where it has to build besides here: other processors, other systems.
+PLATFORMS = linux/arm64 linux/riscv64 darwin/arm64 windows/amd64
+
+.PHONY: all demo build test test-long lint cross bench fuzz generate clean
 
 all: build
 
@@ -32,11 +35,20 @@ test:
 test-long:
 	HOME_LONG=1 $(GO) test -timeout 6h -count 1 ./...
 
-# lint: formatting, go vet, and staticcheck as staticcheck.conf says.
-lint:
+# lint: formatting, go vet, staticcheck as staticcheck.conf says, and other platforms.
+lint: cross
 	@unformatted=$$(gofmt -l . ); if [ -n "$$unformatted" ]; then echo "gofmt:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+
+# cross: everything builds without cgo, and go vet passes on other platforms, tests
+# included.
+cross:
+	CGO_ENABLED=0 $(GO) build ./...
+	@set -e; for p in $(PLATFORMS); do \
+		echo "go vet on $$p"; \
+		GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) vet ./...; \
+	done
 
 # bench: the table of home bench, on one core.
 bench: build

@@ -94,6 +94,9 @@ func (c *benchCmd) Run(e *env) error {
 	if c.Runs < 1 || c.Threads < 1 || c.Batch < 1 {
 		return misuse("--runs, --threads and --batch must be positive")
 	}
+	if c.Threads > maxThreads {
+		return misuse("--threads must be at most %d", maxThreads)
+	}
 	if (c.Only != "" || c.BootRuns != 0) && !c.Kernels {
 		return misuse("--only and --boot-runs are for --kernels")
 	}

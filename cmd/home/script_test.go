@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -90,10 +91,13 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(e.WorkDir, "in.idx"), idx, 0o644)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "cut": cutFile, "flip": flipByte, "version": otherVersion, "weaken": weaken,
+			"exits": exits, "cut": cutFile, "flip": flipByte, "version": otherVersion, "weaken": weaken, "modulus": otherModulus,
 		},
 	})
 }
+
+// panicked matches what a broken invariant or the Go runtime says in the end.
+var panicked = regexp.MustCompile(`goroutine |\bBUG|this is a bug`)
 
 // exits N command...: runs the command and wants exit code N.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
@@ -111,7 +115,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
-	if msg := ts.ReadFile("stderr"); strings.Contains(msg, "goroutine ") || strings.Contains(msg, "BUG") || strings.Contains(msg, "this is a bug") {
+	if panicked.MatchString(ts.ReadFile("stderr")) {
 		ts.Fatalf("it panicked")
 	}
 }
@@ -157,6 +161,32 @@ func weaken(ts *testscript.TestScript, _ bool, args []string) {
 	weak.Insecure = args[2] == "stamped"
 	c.Params = *weak
 	ts.Check(c.Save(ts.MkAbs(args[1])))
+}
+
+// modulus from to q|logn: copies a plan, or the client's part of one, with q in place
+// of its first prime or of another exponent of the ring degree, in a file that is well
+// formed otherwise.
+func otherModulus(ts *testscript.TestScript, _ bool, args []string) {
+	change := func(p *ir.Params) {
+		n, err := strconv.ParseUint(args[2], 10, 64)
+		ts.Check(err)
+		if n < 100 {
+			p.LogN = int(n)
+		} else {
+			p.Q[0] = n
+		}
+	}
+	if strings.HasSuffix(args[0], ".hclient") {
+		c, err := plan.LoadClient(ts.MkAbs(args[0]))
+		ts.Check(err)
+		change(&c.Params)
+		ts.Check(c.Save(ts.MkAbs(args[1])))
+		return
+	}
+	p, err := plan.Load(ts.MkAbs(args[0]))
+	ts.Check(err)
+	change(&p.Params)
+	ts.Check(p.Save(ts.MkAbs(args[1])))
 }
 
 // tinyModel is an ONNX model of one node with a vector of four in and out.

@@ -32,7 +32,7 @@ const maxThreads = 1024
 
 func (f *serverFlags) threads() (int, error) {
 	if f.Threads < 0 || f.Threads > maxThreads {
-		return 0, misuse("--threads must be between 1 and %d", maxThreads)
+		return 0, misuse("--threads must be between 0, one per processor, and %d", maxThreads)
 	}
 	if f.Threads == 0 {
 		return runtime.Threads(), nil
