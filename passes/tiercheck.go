@@ -51,10 +51,13 @@ func CheckTier(p *plan.Plan, t *plan.Tier) error {
 			return fmt.Errorf("%w: %s says %d, the replay finds %d", ErrTier, c.what, c.got, c.want)
 		}
 	}
+	if t.BytesBought < 0 || t.BytesBought > t.BytesRead {
+		return fmt.Errorf("%w: bytes_bought is %d, of %d that are read", ErrTier, t.BytesBought, t.BytesRead)
+	}
 	for _, c := range []struct {
 		what string
 		got  float64
-	}{{"seconds", t.Seconds}, {"stall_seconds", t.StallSeconds}, {"make_seconds", t.MakeSeconds}, {"input_seconds", t.InputSeconds}} {
+	}{{"seconds", t.Seconds}, {"stall_seconds", t.StallSeconds}, {"make_seconds", t.MakeSeconds}, {"input_seconds", t.InputSeconds}, {"bought_seconds", t.BoughtSeconds}} {
 		if !(c.got >= 0) || math.IsInf(c.got, 0) {
 			return fmt.Errorf("%w: %s is %v", ErrTier, c.what, c.got)
 		}

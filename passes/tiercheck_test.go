@@ -374,10 +374,13 @@ func tierTwin(p *plan.Plan, t *plan.Tier) (w twin) {
 	if t.Forms.Compact < 0 || t.Forms.Twice > plan.TwiceAll {
 		return fail("forms")
 	}
-	for _, x := range []float64{t.Seconds, t.StallSeconds, t.MakeSeconds} {
+	for _, x := range []float64{t.Seconds, t.StallSeconds, t.MakeSeconds, t.InputSeconds, t.BoughtSeconds} {
 		if math.IsNaN(x) || x < 0 || x > math.MaxFloat64 {
 			return fail("seconds")
 		}
+	}
+	if t.BytesBought < 0 || t.BytesBought > t.BytesRead {
+		return fail("bytes")
 	}
 	leaves := func(x slab) {
 		if x.how == plan.ActMake && x.used >= 0 {
@@ -819,7 +822,7 @@ func breakages() []breakage {
 		{name: "output spilled at the end", once: true, at: whole(func(p *plan.Plan, t *plan.Tier) {
 			o := p.Outputs[0].Objects[0]
 			t.Actions = append(t.Actions, plan.Action{Step: int32(len(p.Steps)), Kind: plan.ActSpill, Obj: o, Count: int32(p.Slabs(o))})
-		}), want: "not in DRAM at the end"},
+		}), want: "is not in DRAM at the end"},
 		{name: "no actions", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Actions = nil }), want: ": not in DRAM"},
 		{name: "arena one slab below the peak", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.ArenaSlabs = t.PeakSlabs - 1 }), want: noRoom},
 		{name: "no arena", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.ArenaSlabs = 0 }), want: "arena of 0 slabs"},
@@ -835,6 +838,8 @@ func breakages() []breakage {
 		{name: "time without end", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Seconds = math.Inf(1) }), want: "seconds is"},
 		{name: "time that is no number", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.StallSeconds = math.NaN() }), want: "stall_seconds is"},
 		{name: "negative time", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.MakeSeconds = -1 }), want: "make_seconds is"},
+		{name: "negative time of input", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.InputSeconds = -1 }), want: "input_seconds is"},
+		{name: "more bytes bought than read", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.BytesBought = t.BytesRead + 1 }), want: "bytes_bought is"},
 		{name: "form that is unknown", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms.Twice = 3 }), want: "forms of the slow tier"},
 		{name: "form that is negative", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms.Compact = -1 }), want: "forms of the slow tier"},
 		{name: "nothing has a source", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms = plan.Forms{} }), want: "cannot be computed|slabs from slab|does not hold", luck: true},

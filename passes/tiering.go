@@ -106,7 +106,7 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 	}
 	s := newTierSearch(t, &o, f, room)
 	s.all()
-	tier := s.best().tier
+	tier := s.chosen()
 	b, err := TierBound(p, tier)
 	if err != nil {
 		return nil, fmt.Errorf("BUG: the tier plan fails its check: %w", err)
@@ -322,6 +322,31 @@ const tierWear = 4e-10
 
 // best returns the best of what was tried.
 func (s *tierSearch) best() *tierTried { return pickTier(s.tried) }
+
+// tierEqual is how much longer a run may be predicted to take, and still be taken for
+// as quick: no prediction is as good as that.
+const tierEqual = 1.005
+
+// chosen returns the tier plan that reads least of those that are as quick as the best,
+// and notes what reading least of all would cost.
+func (s *tierSearch) chosen() *plan.Tier {
+	best := s.best()
+	chosen, thrifty := best, best
+	for i := range s.tried {
+		x := &s.tried[i]
+		if x.cost() <= best.cost()*tierEqual && x.tier.BytesRead < chosen.tier.BytesRead {
+			chosen = x
+		}
+		if r := x.tier.BytesRead; r < thrifty.tier.BytesRead || r == thrifty.tier.BytesRead && x.cost() < thrifty.cost() {
+			thrifty = x
+		}
+	}
+	t := chosen.tier
+	if loss := thrifty.tier.Seconds - t.Seconds; loss > 0 && thrifty.tier.BytesRead < t.BytesRead {
+		t.BytesBought, t.BoughtSeconds = t.BytesRead-thrifty.tier.BytesRead, loss
+	}
+	return t
+}
 
 func pickTier(tried []tierTried) *tierTried {
 	best := &tried[0]

@@ -260,6 +260,35 @@ func TestTieringTradesReadingForMaking(t *testing.T) {
 	}
 }
 
+// What input costs the steps decides between reading and making where the channel has
+// time for either; what is read to save making is noted.
+func TestTieringPricesInput(t *testing.T) {
+	p := plantest.Deep(plantest.DeepConfig{LogN: 8, Layers: 3, Diagonals: 40, Babies: 8})
+	p.Tier = &plan.Tier{Forms: plan.Forms{Compact: 2, Seeds: true, Twice: plan.TwiceAll}}
+	slab := float64(p.Params.SlabBytes())
+	plans := func(input float64) *plan.Tier {
+		o := tierOpts(p, TierLeast(p, 1<<20)+60*int64(slab))
+		o.MakeSeconds = func(plan.ObjectID) float64 { return 0.2e-3 }
+		o.Tier.ReadBps = slab * 1e5
+		o.Input = input / slab
+		tier, err := Tiering(p, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckTier(p, tier); err != nil {
+			t.Fatal(err)
+		}
+		return tier
+	}
+	cheap, dear := plans(0.01e-3), plans(2e-3)
+	if dear.BytesRead*3 > cheap.BytesRead*2 || cheap.MakeSeconds > dear.MakeSeconds {
+		t.Errorf("where input costs ten times as much as making, %d bytes are read and %v s spent making, where it costs a twentieth %d and %v s", dear.BytesRead, dear.MakeSeconds, cheap.BytesRead, cheap.MakeSeconds)
+	}
+	if cheap.BytesBought == 0 || !(cheap.BoughtSeconds > 0) || cheap.BytesBought > cheap.BytesRead || dear.BytesBought > cheap.BytesBought {
+		t.Errorf("bought: %d of %d bytes for %v s where input is cheap, %d of %d where it is dear", cheap.BytesBought, cheap.BytesRead, cheap.BoughtSeconds, dear.BytesBought, dear.BytesRead)
+	}
+}
+
 // What one step uses is used where it lies, if the slow tier can be addressed and
 // is quick; nothing is mapped otherwise.
 func TestTieringMaps(t *testing.T) {

@@ -106,7 +106,10 @@ func textReport(w io.Writer, r *planReport) error {
 		if r.Tier.Budget > 0 {
 			budget = "budget " + byteSize(r.Tier.Budget).String()
 		}
-		t.row("tiers", fmt.Sprintf("%s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(r.Tier.BytesLower), byteSize(r.Tier.BytesWritten))+transformText(r.Tier))
+		t.row("tiers", fmt.Sprintf("%s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(max(r.Tier.BytesLower, r.Tier.BytesAll)), byteSize(r.Tier.BytesWritten))+transformText(r.Tier))
+		if text := r.Tier.costText(); text != "" {
+			t.row("", text)
+		}
 	}
 	for _, x := range r.Inputs {
 		t.row("input", fmt.Sprintf("%s  %s in %d ciphertext%s at level %d", x.Name, dims(x.Shape), x.Ciphertexts, plural(x.Ciphertexts), x.Level))

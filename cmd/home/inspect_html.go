@@ -498,6 +498,9 @@ func (v *pageView) tier(r *planReport) {
 		{"loads", count(t.Fetches), byteSize(t.BytesRead).String() + " from the slow tier" + transformText(t)},
 		{"spills", count(t.Spills), byteSize(t.BytesWritten).String() + " to the slow tier"},
 	}}
+	if text := t.costText(); text != "" {
+		tv.Facts = append(tv.Facts, fact{"cost", seconds(t.MakeSeconds + t.InputSeconds), text})
+	}
 	if t.Seconds > 0 {
 		tv.Gap = min(100, 100*t.StallSeconds/t.Seconds)
 		tv.Compute = 100 - tv.Gap

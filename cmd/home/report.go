@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/home-fhe/home/ir"
@@ -119,7 +120,12 @@ type tierReport struct {
 	StallSeconds float64 `json:"stall_seconds"`
 	BytesRead    int64   `json:"bytes_read"`
 	BytesWritten int64   `json:"bytes_written"`
-	BytesLower   int64   `json:"bytes_lower"`
+	BytesLower   int64   `json:"bytes_lower"`                    // keys and weights, as if they had the arena to themselves
+	BytesAll     int64   `json:"bytes_lower_all,omitempty"`      // with what is made and all ciphertexts in it
+	MakeSeconds  float64 `json:"make_seconds,omitempty"`         // CPU time
+	InputSeconds float64 `json:"input_seconds,omitempty"`        // that steps lose to what is read beside them
+	BytesBought  int64   `json:"bytes_bought,omitempty"`         // of those that are read, what a plan was found to do without,
+	Bought       float64 `json:"bytes_bought_seconds,omitempty"` // and the predicted time that they save
 	Fetches      int     `json:"fetches"`
 	Spills       int     `json:"spills"`
 	Transforms   int     `json:"transforms"` // fetches that end with computing: transforms of coefficients, halves of keys from seeds
@@ -145,6 +151,10 @@ func reportPlan(p *plan.Plan) *planReport {
 		tr := &tierReport{
 			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Peak: int64(t.PeakSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
 			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
+			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds,
+		}
+		if b, err := passes.TierBound(p, t); err == nil {
+			tr.BytesAll = b.All
 		}
 		for _, a := range t.Actions {
 			switch a.Kind {
@@ -228,4 +238,17 @@ func keyKind(rot int) string {
 		return "to ephemeral"
 	}
 	return "rotation"
+}
+
+// costText says what residency costs the cores, and what bytes buy; "" where that is
+// nothing.
+func (t *tierReport) costText() string {
+	if t.MakeSeconds == 0 && t.InputSeconds == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("making slabs takes %s of it, steps lose %s to reading beside them", seconds(t.MakeSeconds), seconds(t.InputSeconds))
+	if t.BytesBought > 0 {
+		text += fmt.Sprintf("; %s are read to save %s of making", byteSize(t.BytesBought), seconds(t.Bought))
+	}
+	return text
 }

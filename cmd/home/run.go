@@ -90,7 +90,10 @@ type planned struct {
 	BytesAll     int64   `json:"bytes_bound_all"` // all that is read, ciphertexts that come back included
 	Seconds      float64 `json:"seconds,omitempty"`
 	StallSeconds float64 `json:"stall_seconds,omitempty"`
-	MakeSeconds  float64 `json:"make_seconds,omitempty"` // CPU time
+	MakeSeconds  float64 `json:"make_seconds,omitempty"`         // CPU time
+	InputSeconds float64 `json:"input_seconds,omitempty"`        // that steps lose to what is read beside them
+	BytesBought  int64   `json:"bytes_bought,omitempty"`         // of those that are read, what a plan was found to do without,
+	Bought       float64 `json:"bytes_bought_seconds,omitempty"` // and the predicted time that they save
 }
 
 func plannedBy(p *plan.Plan) (*planned, error) {
@@ -103,6 +106,7 @@ func plannedBy(p *plan.Plan) (*planned, error) {
 		DRAM: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()),
 		BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesBound: bound.Belady, BytesAll: bound.All,
 		Seconds: t.Seconds, StallSeconds: t.StallSeconds, MakeSeconds: t.MakeSeconds,
+		InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds,
 	}, nil
 }
 

@@ -64,6 +64,10 @@ type Tier struct {
 	InputSeconds float64 `cbor:"input_seconds,omitempty"` // that steps lose to what is read beside them
 	BytesRead    int64   `cbor:"bytes_read"`              // fetched, and mapped each time it is read; inputs apart
 	BytesWritten int64   `cbor:"bytes_written"`
+	// Of the bytes that are read, those that a plan was found to do without, and the
+	// predicted seconds that they save: time in which cores would make slabs instead.
+	BytesBought   int64   `cbor:"bytes_bought,omitempty"`
+	BoughtSeconds float64 `cbor:"bought_seconds,omitempty"`
 	// What no plan with the same forms and actions of the same kind can do without:
 	// see passes.TierBound.
 	BytesBound int64 `cbor:"bytes_bound"`
