@@ -206,10 +206,27 @@ func (p *Profile) Seconds(par *ir.Params, op ir.Op, level int) float64 {
 	return p.seconds(&w)
 }
 
-// MemoryBytes is what one scheme operation moves between DRAM and core.
-func MemoryBytes(par *ir.Params, op ir.Op, level int) float64 {
+// StepSeconds is Seconds for a step that adds up several products with plaintexts
+// where its operation does (ir.Op.Terms).
+func (p *Profile) StepSeconds(par *ir.Params, op ir.Op, level, terms int) float64 {
+	w := WorkOfStep(par, op, level, terms)
+	return p.seconds(&w)
+}
+
+// Bytes is what the work moves between DRAM and core.
+func (w *Work) Bytes() float64 { return 8 * w.Words }
+
+// WorkOfStep is WorkOf for a step of several terms: the sum is read and written once
+// for all.
+func WorkOfStep(par *ir.Params, op ir.Op, level, terms int) Work {
 	w := WorkOf(par, op, level)
-	return 8 * w.Words
+	if terms > 1 {
+		more := float64(terms - 1)
+		limbs := w.Mul + w.Mac // of two polynomials
+		w.Mac += more * limbs
+		w.Words += more * 3 * limbs / 2
+	}
+	return w
 }
 
 // WorkOf counts the work of one scheme operation as the encrypted engine does

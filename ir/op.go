@@ -54,7 +54,7 @@ const (
 	OpHEAdd       // ct + ct
 	OpHESub       // ct - ct
 	OpHEAddPlain  // ct + pt
-	OpHEMulPlain  // ct * pt
+	OpHEMulPlain  // ct * pt + ..., see MostTerms
 	OpHEAddConst  // ct + c in every slot
 	OpHEMulConst  // ct * c, c encoded at the quotient of the scales
 	OpHEMacConst  // acc + ct * c
@@ -64,15 +64,15 @@ const (
 	OpHEDecompose // gadget decomposition of c1 for hoisted rotations
 	OpHEHoistRot  // hoisted rotation, stays modulo QP; args ct, digits, key
 	OpHELift      // ct times P, modulo QP: the unrotated baby step
-	OpHEMulQP     // ctqp * ptqp
-	OpHEMacQP     // acc + ctqp * ptqp
+	OpHEMulQP     // ctqp * ptqp + ..., see MostTerms
+	OpHEMacQP     // acc + ctqp * ptqp + ..., see MostTerms
 	OpHEGiant     // rotate a ctqp: ModDown of c1, key switch, stays modulo QP; args ctqp, key
 	OpHEAddQP     // ctqp + ctqp
 	OpHEModDown   // divide a ctqp by P
 	OpHERaise     // level 0 to a higher one, adding multiples of q_0 to the coefficients; args ct, sparse key, dense key
 	OpHERealPart  // ct + its complex conjugate: twice the real parts; args ct, key
 	OpHEMulI      // ct times the imaginary unit
-	OpHEMacPlain  // acc + ct * pt
+	OpHEMacPlain  // acc + ct * pt + ..., see MostTerms
 	OpHEOutput    // ciphertext for the client
 
 	// Plan files hold the numbers of scheme operations: what is new comes last.

@@ -56,8 +56,8 @@ var _ = register([]Info{
 		Attrs: []AttrSpec{levelAttr}, Doc: "difference of two ciphertexts", Infer: inferSum(CipherKind, CipherKind)},
 	{Op: OpHEAddPlain, Name: "he.addplain", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
 		Attrs: []AttrSpec{levelAttr}, Doc: "ciphertext plus plaintext", Infer: inferSum(CipherKind, PlainKind)},
-	{Op: OpHEMulPlain, Name: "he.mulplain", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
-		Attrs: []AttrSpec{levelAttr}, Doc: "ciphertext times plaintext; the scales multiply", Infer: inferProduct(CipherKind, PlainKind)},
+	{Op: OpHEMulPlain, Name: "he.mulplain", Vocab: Scheme, MinArgs: 2, MaxArgs: 2 * MostTerms, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "sum of ciphertexts times plaintexts; the scales multiply", Infer: inferProducts(CipherKind, PlainKind)},
 	{Op: OpHEAddConst, Name: "he.addconst", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
 		Attrs: []AttrSpec{constAttr, levelAttr}, Doc: "adds a constant in every slot",
 		Infer: func(v *Value) (Type, error) { return sameAs(v, 0, CipherKind) }},
@@ -150,12 +150,12 @@ var _ = register([]Info{
 			t.Kind = CipherQPKind
 			return t, err
 		}},
-	{Op: OpHEMulQP, Name: "he.mulqp", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherQPKind,
-		Attrs: []AttrSpec{levelAttr}, Doc: "product with a plaintext modulo QP", Infer: inferProduct(CipherQPKind, PlainQPKind)},
-	{Op: OpHEMacQP, Name: "he.macqp", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Result: CipherQPKind,
-		Doc: "accumulates a product with a plaintext modulo QP", Infer: inferMac(CipherQPKind, PlainQPKind)},
-	{Op: OpHEMacPlain, Name: "he.macplain", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Result: CipherKind,
-		Doc: "accumulates a product with a plaintext", Infer: inferMac(CipherKind, PlainKind)},
+	{Op: OpHEMulQP, Name: "he.mulqp", Vocab: Scheme, MinArgs: 2, MaxArgs: 2 * MostTerms, Result: CipherQPKind,
+		Attrs: []AttrSpec{levelAttr}, Doc: "sum of products with plaintexts modulo QP", Infer: inferProducts(CipherQPKind, PlainQPKind)},
+	{Op: OpHEMacQP, Name: "he.macqp", Vocab: Scheme, MinArgs: 3, MaxArgs: 1 + 2*MostTerms, Result: CipherQPKind,
+		Doc: "accumulates products with plaintexts modulo QP", Infer: inferMac(CipherQPKind, PlainQPKind)},
+	{Op: OpHEMacPlain, Name: "he.macplain", Vocab: Scheme, MinArgs: 3, MaxArgs: 1 + 2*MostTerms, Result: CipherKind,
+		Doc: "accumulates products with plaintexts", Infer: inferMac(CipherKind, PlainKind)},
 	{Op: OpHEGiant, Name: "he.giant", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherQPKind,
 		Attrs: []AttrSpec{rotAttr}, Doc: "giant step: rotation of a sum modulo QP",
 		Infer: func(v *Value) (Type, error) {
@@ -218,6 +218,33 @@ var _ = register([]Info{
 			return t, err
 		}},
 })
+
+// MostTerms is the number of products with plaintexts that one step adds up at
+// most. Its ciphertexts and plaintexts alternate after the accumulator, where there
+// is one: acc, ct, pt, ct, pt, ... Each is read once and the accumulator once for all,
+// and the order of the terms does not matter: sums are exact.
+const MostTerms = 8
+
+// Accumulates reports whether an op adds up products with plaintexts, and whether to
+// its first argument.
+func (o Op) Accumulates() (sum, acc bool) {
+	switch o {
+	case OpHEMulPlain, OpHEMulQP:
+		return true, false
+	case OpHEMacPlain, OpHEMacQP:
+		return true, true
+	}
+	return false, false
+}
+
+// Terms returns how many products with plaintexts an op of so many arguments adds up;
+// 0 where it does not.
+func (o Op) Terms(args int) int {
+	if sum, _ := o.Accumulates(); sum {
+		return args / 2 // beside an accumulator
+	}
+	return 0
+}
 
 // An evaluation key is known by the rotation it serves, or by one of these
 // numbers.
@@ -309,16 +336,31 @@ func inferProduct(ka, kb Kind) func(*Value) (Type, error) {
 	}
 }
 
-// inferMac types an accumulator plus a product, at the accumulator's level.
-func inferMac(acc, plain Kind) func(*Value) (Type, error) {
+// inferProducts types a sum of products.
+func inferProducts(cipher, plain Kind) func(*Value) (Type, error) {
 	return func(v *Value) (Type, error) {
-		t, err := sameAs(v, 0, acc)
+		t, err := inferProduct(cipher, plain)(v)
 		if err != nil {
 			return t, err
 		}
-		a, b := v.Args[1].Type, v.Args[2].Type
+		if _, ok := v.Attrs["level"]; !ok {
+			for _, a := range v.Args {
+				t.Level = min(t.Level, a.Type.Level)
+			}
+		}
+		return addProducts(t, v.Args[2:], cipher, plain)
+	}
+}
+
+// addProducts types a sum plus products of pairs of arguments, at the level of the sum.
+func addProducts(t Type, pairs []*Value, cipher, plain Kind) (Type, error) {
+	if len(pairs)%2 != 0 {
+		return t, errors.New("the last ciphertext has no plaintext to be multiplied with")
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		a, b := pairs[i].Type, pairs[i+1].Type
 		switch {
-		case a.Kind != acc || b.Kind != plain:
+		case a.Kind != cipher || b.Kind != plain:
 			return t, fmt.Errorf("product of kinds %s and %s", a.Kind, b.Kind)
 		case a.Level < t.Level || b.Level < t.Level:
 			return t, fmt.Errorf("levels %d and %d below %d", a.Level, b.Level, t.Level)
@@ -326,7 +368,18 @@ func inferMac(acc, plain Kind) func(*Value) (Type, error) {
 			return t, fmt.Errorf("scale %s times %s added to scale %s", a.Scale, b.Scale, t.Scale)
 		}
 		t.Complex = t.Complex || a.Complex || b.Complex
-		return t, nil
+	}
+	return t, nil
+}
+
+// inferMac types an accumulator plus products, at the accumulator's level.
+func inferMac(acc, plain Kind) func(*Value) (Type, error) {
+	return func(v *Value) (Type, error) {
+		t, err := sameAs(v, 0, acc)
+		if err != nil {
+			return t, err
+		}
+		return addProducts(t, v.Args[1:], acc, plain)
 	}
 }
 

@@ -411,7 +411,7 @@ func (r *predictedRun) begin(n int32) {
 // ExecutionOf returns how the runtime executes a plan on a machine that a profile
 // describes.
 func ExecutionOf(p *plan.Plan, prof *backend.Profile) Execution {
-	x := Execution{Split: prof.Split, StepBytes: func(i int) float64 { return backend.MemoryBytes(&p.Params, p.Steps[i].Op, StepLevel(p, i)) }}
+	x := Execution{Split: prof.Split, StepBytes: func(i int) float64 { return StepBytes(p, i) }}
 	if x.CoreBps = memoryBps(prof); x.CoreBps > 0 {
 		x.TotalBps = max(x.CoreBps, prof.Tiers[0].ReadBps)
 	}

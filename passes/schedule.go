@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
@@ -51,7 +52,7 @@ func schedule(u *unit) error {
 			for _, a := range v.Args {
 				s.Args = append(s.Args, id[a])
 			}
-			if a := v.Args[0]; plan.InPlace(v.Op) && uses[a] == 1 && a.Type.Level == v.Type.Level && a.Type.Complex == v.Type.Complex && p.Objects[id[a]].Role == plan.RoleTemp && !slices.Contains(v.Args[1:], a) {
+			if a := v.Args[0]; updates(v, uses) && p.Objects[id[a]].Role == plan.RoleTemp {
 				id[v] = id[a]
 				p.Objects[id[a]].Type = v.Type
 			} else {
@@ -92,6 +93,13 @@ func schedule(u *unit) error {
 	}
 	u.describe(id)
 	return nil
+}
+
+// updates reports whether a value may take the place of its first argument, where
+// that is the result of a step.
+func updates(v *ir.Value, uses map[*ir.Value]int) bool {
+	a := v.Args[0]
+	return plan.InPlace(v.Op) && uses[a] == 1 && a.Type.Level == v.Type.Level && a.Type.Complex == v.Type.Complex
 }
 
 // How far beyond its calibrated range, in half widths, an input may go before the
@@ -189,10 +197,16 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 }
 
 // StepSeconds predicts the time of step i of a plan on one core.
-func StepSeconds(p *plan.Plan, prof interface {
-	Seconds(par *ir.Params, op ir.Op, level int) float64
-}, i int) float64 {
-	return prof.Seconds(&p.Params, p.Steps[i].Op, StepLevel(p, i))
+func StepSeconds(p *plan.Plan, prof *backend.Profile, i int) float64 {
+	s := &p.Steps[i]
+	return prof.StepSeconds(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)))
+}
+
+// StepBytes is what step i of a plan moves between DRAM and core.
+func StepBytes(p *plan.Plan, i int) float64 {
+	s := &p.Steps[i]
+	w := backend.WorkOfStep(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)))
+	return w.Bytes()
 }
 
 // StepLevel returns the level by which costs of step i go: that of its result, for

@@ -31,7 +31,7 @@ func tierOpts(p *plan.Plan, dram int64) TierOptions {
 // does not read less than the bound.
 func TestTieringBudgetSweep(t *testing.T) {
 	for seed := range uint64(6) {
-		p := plantest.Random(seed, plantest.Config{Steps: 150, Keys: 12, Special: 2})
+		p := plantest.Random(seed, plantest.Config{Steps: 150, Keys: 12, Special: 2, Terms: 1 + int(seed%4)})
 		if seed%2 == 1 { // keys of which steps touch parts
 			p = tierProgram(rand.New(rand.NewPCG(seed, 1)), 100)
 		}

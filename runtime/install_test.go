@@ -71,7 +71,7 @@ func TestBudgetSweep(t *testing.T) {
 	}{{4, 8}, {9, 1}} { // slabs below a page, and of one
 		logN := c.logN
 		for seed := range c.seeds {
-			p := plantest.Random(seed, plantest.Config{LogN: logN, Steps: 120, Keys: 10})
+			p := plantest.Random(seed, plantest.Config{LogN: logN, Steps: 120, Keys: 10, Terms: 1 + int(seed%4)})
 			e := &fakeEngine{params: &p.Params}
 			want := reference(t, p)
 			dir := t.TempDir()

@@ -141,7 +141,7 @@ func (m *memory) Map(obj plan.ObjectID, first, count int) ([][]byte, func() erro
 func residencies(t *testing.T, seeds uint64, f func(t *testing.T, name string, p *plan.Plan, maps bool, made int)) {
 	t.Helper()
 	for seed := range seeds {
-		p := plantest.Random(seed, plantest.Config{LogN: 4, Levels: 6, Special: 2, Steps: 60, Keys: 6})
+		p := plantest.Random(seed, plantest.Config{LogN: 4, Levels: 6, Special: 2, Steps: 60, Keys: 6, Terms: 1 + int(seed%4)})
 		for i := range p.Objects { // some steps use only the lower limbs of a key
 			if o := &p.Objects[i]; o.Type.Kind == ir.KeyKind && i%2 == 0 {
 				o.Type.Level = 5

@@ -243,6 +243,9 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if !ok {
 		return fmt.Errorf("%s: result belongs to another engine", s.Op)
 	}
+	if sum, acc := s.Op.Accumulates(); sum {
+		return addUp(s, acc, args, z)
+	}
 	var in [3]*operand
 	if len(args) > len(in) {
 		return fmt.Errorf("%s: %d operands", s.Op, len(args))
@@ -264,7 +267,7 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if want, ok := vectorArgs[s.Op]; !ok || vectors != want || in[0] == nil {
 		return fmt.Errorf("%s: %d vectors of slots among the operands, want %d", s.Op, vectors, vectorArgs[s.Op])
 	}
-	a, b, c := in[0], in[1], in[2]
+	a, b := in[0], in[1]
 	if s.Op == ir.OpHEDecompose {
 		return nil
 	}
@@ -281,10 +284,8 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	case ir.OpHESub:
 		difference(z.re, a.re, b.re)
 		difference(z.im, a.im, b.im)
-	case ir.OpHEMulPlain, ir.OpHEMul, ir.OpHEMulQP:
+	case ir.OpHEMul:
 		multiply(z, a, b)
-	case ir.OpHEMacQP, ir.OpHEMacPlain:
-		accumulate(z, a, b, c)
 	case ir.OpHEAddConst:
 		for i := range z.re {
 			z.re[i] = a.re[i] + s.Const
@@ -314,6 +315,43 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 		e.addMultiples(s, a, z)
 	default:
 		panic("BUG: " + s.Op.String() + " has operands but no semantics")
+	}
+	return nil
+}
+
+// addUp adds up products with plaintexts, to the first operand where acc is set, in
+// the order of the operands.
+func addUp(s *plan.Step, acc bool, args []backend.Operand, z *operand) error {
+	in := make([]*operand, len(args))
+	for i, a := range args {
+		x, ok := a.(*operand)
+		switch {
+		case !ok:
+			return fmt.Errorf("%s: operand %d belongs to another engine", s.Op, i)
+		case x.re == nil || z.re == nil:
+			return fmt.Errorf("%s: operand %d or the result holds no slots", s.Op, i)
+		case x.im != nil && z.im == nil:
+			return fmt.Errorf("%s: operand %d is complex, the result is not", s.Op, i)
+		}
+		in[i] = x
+	}
+	first := 0
+	if acc {
+		first = 1
+	}
+	if n := len(in) - first; n < 2 || n%2 != 0 || n > 2*ir.MostTerms {
+		return fmt.Errorf("%s: %d operands", s.Op, len(in))
+	}
+	sum := z
+	if acc {
+		sum = in[0]
+	} else {
+		multiply(z, in[0], in[1])
+		first = 2
+	}
+	for ; first < len(in); first += 2 {
+		accumulate(z, sum, in[first], in[first+1])
+		sum = z
 	}
 	return nil
 }
@@ -492,7 +530,7 @@ var vectorArgs = map[ir.Op]int{
 	ir.OpHEAdd: 2, ir.OpHESub: 2, ir.OpHEAddPlain: 2, ir.OpHEMulPlain: 2,
 	ir.OpHEAddConst: 1, ir.OpHEMulConst: 1, ir.OpHEMacConst: 2, ir.OpHEMul: 2,
 	ir.OpHERescale: 1, ir.OpHERotate: 1, ir.OpHEDecompose: 1, ir.OpHEHoistRot: 1,
-	ir.OpHELift: 1, ir.OpHEMulQP: 2, ir.OpHEMacQP: 3, ir.OpHEMacPlain: 3, ir.OpHEGiant: 1,
+	ir.OpHELift: 1, ir.OpHEGiant: 1,
 	ir.OpHEAddQP: 2, ir.OpHEModDown: 1, ir.OpHEOutput: 1,
 	ir.OpHERaise: 1, ir.OpHERealPart: 1, ir.OpHEMulI: 1,
 }

@@ -1,6 +1,6 @@
 // Package conformance is the suite every backend passes: each scheme step alone,
 // at several levels and with operands and keys above the level of the result, in
-// both rings; in-place updates; exact scales through a small program; a
+// both rings; in-place updates; sums of several products; exact scales through a small program; a
 // double-hoisted matrix-vector product; what a step touches of a key; in the standard ring complex slots and the
 // steps of bootstrapping; the same bytes from any number of goroutines.
 package conformance
@@ -12,6 +12,7 @@ import (
 	"math/bits"
 	"math/cmplx"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"unsafe"
@@ -66,6 +67,7 @@ func Run(t *testing.T, name string, open func(p *ir.Params) (backend.Engine, Cli
 			r := &runner{t: t, e: e, c: client, p: p, rng: rand.New(rand.NewPCG(1, uint64(c.logN))), keys: map[[2]int]backend.Operand{}}
 			t.Run("steps", func(t *testing.T) { r.with(t).steps() })
 			t.Run("in-place", func(t *testing.T) { r.with(t).inPlace() })
+			t.Run("sums", func(t *testing.T) { r.with(t).sums() })
 			t.Run("scales", func(t *testing.T) { r.with(t).scales() })
 			t.Run("matrix", func(t *testing.T) { r.with(t).matrix() })
 			if c.ring == ir.RingStandard {
@@ -336,6 +338,78 @@ func (r *runner) steps() {
 			r.check(at(ir.OpHEHoistRot), r.do(plan.Step{Op: ir.OpHEHoistRot, Rot: rot}, qp(d), x, high, key), rotated(a, rot))
 			r.check(at(ir.OpHEGiant), r.do(plan.Step{Op: ir.OpHEGiant, Rot: rot}, qp(d), liftHigh, key), rotated(a, rot))
 			r.check(at(ir.OpHEGiant), r.do(plan.Step{Op: ir.OpHEGiant, Rot: rot}, qp(d2), prod, key), rotated(zip(a, w, mul), rot))
+		}
+	}
+}
+
+// sums holds steps of several terms against one step for each: the results are the
+// same bit for bit, whatever lies above the level of the result.
+func (r *runner) sums() {
+	top := r.p.MaxLevel()
+	d := r.delta()
+	d2 := d.Mul(d)
+	for _, c := range []struct {
+		mul, mac      ir.Op
+		cipher, plain ir.Kind
+	}{
+		{ir.OpHEMulPlain, ir.OpHEMacPlain, ir.CipherKind, ir.PlainKind},
+		{ir.OpHEMulQP, ir.OpHEMacQP, ir.CipherQPKind, ir.PlainQPKind},
+	} {
+		for _, level := range []int{0, top} {
+			var pairs []backend.Operand
+			for i := range ir.MostTerms {
+				l := top - i%2*(top-level)
+				x := r.encrypt(r.vector(), l)
+				if c.cipher == ir.CipherQPKind {
+					x = r.do(plan.Step{Op: ir.OpHELift}, kind(c.cipher, l, d), x)
+				}
+				pairs = append(pairs, x, r.encode(r.vector(), c.plain, top-i%3/2*(top-level), d))
+			}
+			out := kind(c.cipher, level, d2)
+			exec := func(op ir.Op, z backend.Operand, args ...backend.Operand) {
+				r.t.Helper()
+				if err := r.e.Exec(&plan.Step{Op: op}, args, z); err != nil {
+					r.t.Fatalf("%s of %d arguments: %v", op, len(args), err)
+				}
+			}
+			first, start := r.bind(out)
+			exec(c.mul, first, pairs[:2]...)
+			one, want := r.bind(out)
+			exec(c.mul, one, pairs[:2]...)
+			for n := 1; n <= ir.MostTerms; n++ {
+				if n > 1 {
+					exec(c.mac, one, one, pairs[2*n-2], pairs[2*n-1])
+				}
+				many, got := r.bind(out)
+				same := func(what string) {
+					r.t.Helper()
+					if !bytes.Equal(bytes.Join(got, nil), bytes.Join(want, nil)) {
+						r.t.Errorf("%s at level %d: %d terms at once give another result than one after the other", what, level, n)
+					}
+				}
+				exec(c.mul, many, pairs[:2*n]...)
+				same(c.mul.String())
+				if n > 1 {
+					more := append([]backend.Operand{first}, pairs[2:2*n]...)
+					exec(c.mac, many, more...)
+					same(c.mac.String())
+					for i := range got {
+						copy(got[i], start[i])
+					}
+					more[0] = many
+					exec(c.mac, many, more...)
+					same(c.mac.String() + " in place")
+				}
+			}
+			for _, args := range [][]backend.Operand{nil, pairs[:1], pairs[:3], append(slices.Clone(pairs), pairs[:2]...)} {
+				z, _ := r.bind(out)
+				if err := r.e.Exec(&plan.Step{Op: c.mul}, args, z); err == nil {
+					r.t.Errorf("%s of %d arguments is accepted", c.mul, len(args))
+				}
+				if err := r.e.Exec(&plan.Step{Op: c.mac}, append([]backend.Operand{first}, args...), z); err == nil {
+					r.t.Errorf("%s of an accumulator and %d arguments is accepted", c.mac, len(args))
+				}
+			}
 		}
 	}
 }

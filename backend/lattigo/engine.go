@@ -349,9 +349,6 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if !ok {
 		return fmt.Errorf("%s is no step of the encrypted backend", s.Op)
 	}
-	if len(args) != len(kinds) {
-		return fmt.Errorf("%s: %d operands, want %d", s.Op, len(args), len(kinds))
-	}
 	o, err := e.operand(out)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Op, err)
@@ -362,6 +359,12 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	}
 	if o.t.Kind != want {
 		return fmt.Errorf("%s: result is a %s, want a %s", s.Op, o.t.Kind, want)
+	}
+	if sum, _ := s.Op.Accumulates(); sum {
+		return e.addUp(s, args, o)
+	}
+	if len(args) != len(kinds) {
+		return fmt.Errorf("%s: %d operands, want %d", s.Op, len(args), len(kinds))
 	}
 	l := o.t.Level
 	need := [3]int{l, l, l}
@@ -379,17 +382,25 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	}
 	var in [3]*operand
 	for i, a := range args {
-		if in[i], err = e.operand(a); err != nil {
-			return fmt.Errorf("%s: %w", s.Op, err)
-		}
-		if in[i].t.Kind != kinds[i] {
-			return fmt.Errorf("%s: operand %d is a %s, want a %s", s.Op, i, in[i].t.Kind, kinds[i])
-		}
-		if in[i].t.Level < need[i] {
-			return fmt.Errorf("%s: operand %d has level %d, the result needs %d", s.Op, i, in[i].t.Level, need[i])
+		if in[i], err = e.argument(s.Op, i, a, kinds[i], need[i]); err != nil {
+			return err
 		}
 	}
 	return e.exec(s, in, o)
+}
+
+// argument returns operand i of a step, which must be of a kind and of a level at least.
+func (e *engine) argument(op ir.Op, i int, a backend.Operand, want ir.Kind, level int) (*operand, error) {
+	x, err := e.operand(a)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", op, err)
+	case x.t.Kind != want:
+		return nil, fmt.Errorf("%s: operand %d is a %s, want a %s", op, i, x.t.Kind, want)
+	case x.t.Level < level:
+		return nil, fmt.Errorf("%s: operand %d has level %d, the result needs %d", op, i, x.t.Level, level)
+	}
+	return x, nil
 }
 
 func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
@@ -420,12 +431,6 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 		for i := range nq {
 			e.mods[i].MacConst(out.q(0, i), a.q(0, i), b.q(0, i), e.mods[i].Plain(1))
 			copyRow(out.q(1, i), a.q(1, i))
-		}
-	case ir.OpHEMulPlain:
-		for i := range nq { // limb by limb, while that of the plaintext is in cache
-			for k := range 2 {
-				e.mods[i].Mul(out.q(k, i), a.q(k, i), b.q(0, i))
-			}
 		}
 	case ir.OpHEAddConst:
 		v, err := e.constant(s.Const, out.t.Scale)
@@ -458,24 +463,6 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 			f := m.bigMod(v)
 			for k := range 2 {
 				m.MacConst(out.q(k, i), a.q(k, i), b.q(k, i), f)
-			}
-		}
-	case ir.OpHEMulQP:
-		for i := range nqp {
-			for k := range 2 {
-				e.mod(i, l).Mul(out.q(k, i), a.qp(k, i, l), b.qp(0, i, l))
-			}
-		}
-	case ir.OpHEMacQP:
-		for i := range nqp {
-			for k := range 2 {
-				e.mod(i, l).Mac(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l), c.qp(0, i, l))
-			}
-		}
-	case ir.OpHEMacPlain:
-		for i := range nq {
-			for k := range 2 {
-				e.mods[i].Mac(out.q(k, i), a.q(k, i), b.q(k, i), c.q(0, i))
 			}
 		}
 	case ir.OpHELift:

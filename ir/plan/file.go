@@ -23,9 +23,10 @@ import (
 //
 // Version 2 has plaintexts that are generated, and evaluation keys for
 // bootstrapping. Version 3 plans tiers slab by slab; the tier plans of older files
-// are ignored, and made again by whoever runs them.
+// are ignored, and made again by whoever runs them. Version 4 has steps that add up
+// several products, and that add to a ciphertext in place.
 const (
-	PlanVersion   = 3
+	PlanVersion   = 4
 	ClientVersion = 2
 )
 
@@ -762,7 +763,7 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 }
 
 // inPlaceOps may write their first argument.
-var inPlaceOps = []ir.Op{ir.OpHEAdd, ir.OpHEAddQP, ir.OpHEMacConst, ir.OpHEMacQP, ir.OpHEMacPlain}
+var inPlaceOps = []ir.Op{ir.OpHEAdd, ir.OpHEAddQP, ir.OpHEAddPlain, ir.OpHEAddConst, ir.OpHEMacConst, ir.OpHEMacQP, ir.OpHEMacPlain}
 
 // InPlace reports whether steps of an op may write their first argument.
 func InPlace(op ir.Op) bool { return slices.Contains(inPlaceOps, op) }

@@ -32,9 +32,9 @@ type Object struct {
 	Layer int32   `cbor:"l"`           // index into Plan.Layers, -1 for none
 }
 
-// Step is one scheme operation. Out is a fresh object except for the
-// accumulating ops (OpHEMacConst, OpHEMacQP, OpHEMacPlain, OpHEAddQP, OpHEAdd), where Out may
-// equal Args[0]: then the step updates in place.
+// Step is one scheme operation. Out is a fresh object except for the ops that add to
+// their first argument (see InPlace), where Out may equal Args[0]: then the step updates
+// in place.
 type Step struct {
 	Op    ir.Op      `cbor:"o"`
 	Args  []ObjectID `cbor:"a"`
@@ -145,7 +145,7 @@ func (p *Plan) CountStep(c *Counts, step int) {
 		c.CtMults++
 		c.KeySwitches++
 	case ir.OpHEMulPlain, ir.OpHEMacPlain, ir.OpHEMulQP, ir.OpHEMacQP:
-		c.Diagonals++
+		c.Diagonals += s.Op.Terms(len(s.Args))
 	}
 }
 

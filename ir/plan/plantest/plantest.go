@@ -5,6 +5,7 @@ package plantest
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
@@ -20,6 +21,7 @@ type Config struct {
 	Outputs  int
 	Keys     int // distinct keys
 	Plains   int // distinct plaintexts
+	Terms    int // products that a step adds up at most
 	Live     int // about how many ciphertexts are alive at once
 	OneShot  int // percent of plaintext operands that are used only once
 	Layers   int
@@ -42,6 +44,7 @@ func Random(seed uint64, c Config) *plan.Plan {
 	def(&c.Outputs, 2)
 	def(&c.Keys, 6)
 	def(&c.Plains, 10)
+	def(&c.Terms, 1)
 	def(&c.Live, 6)
 	def(&c.OneShot, 50)
 	def(&c.Layers, 4)
@@ -126,6 +129,11 @@ func Random(seed uint64, c Config) *plan.Plan {
 			}
 		case 4, 5:
 			st.Op, st.Args = ir.OpHEMacQP, []plan.ObjectID{a, b, usePlain()}
+			for len(st.Args) < 2*c.Terms && rng.IntN(3) > 0 {
+				if x, w := pick(), usePlain(); x != a && !slices.Contains(st.Args, w) {
+					st.Args = append(st.Args, x, w)
+				}
+			}
 			if written[a] && a != b {
 				st.Out = a
 			} else {

@@ -1,0 +1,103 @@
+package lattigo
+
+import (
+	"fmt"
+
+	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
+)
+
+// This file holds the steps that add up products of ciphertexts with plaintexts.
+// They go limb by limb, and each limb block by block, so that the sum stays in cache
+// while the terms, each read once, stream past.
+
+const (
+	// sumBlock is the number of residues of a block: two of its rows fit the first
+	// cache or nearly, eight the second.
+	sumBlock = 4096
+	// sumOnce is how many terms are read side by side. Limbs lie at multiples of their
+	// own size, so that what is read side by side competes for the same places of the
+	// caches: three rows a term, of twelve ways of the first.
+	sumOnce = 4
+)
+
+// addUp performs out = args[0] + args[1]*args[2] + ..., or without the accumulator.
+func (e *engine) addUp(s *plan.Step, args []backend.Operand, out *operand) error {
+	_, acc := s.Op.Accumulates()
+	kinds := argKinds[s.Op]
+	first := 0
+	if acc {
+		first = 1
+	}
+	if n := len(args) - first; n < 2 || n%2 != 0 || n > 2*ir.MostTerms {
+		return fmt.Errorf("%s: %d operands", s.Op, len(args))
+	}
+	var in [1 + 2*ir.MostTerms]*operand
+	for i, a := range args {
+		want := kinds[0]
+		if i > 0 {
+			want = kinds[first+(i-first)%2]
+		}
+		x, err := e.argument(s.Op, i, a, want, out.t.Level)
+		if err != nil {
+			return err
+		}
+		in[i] = x
+	}
+	l := out.t.Level
+	limbs := l + 1
+	if out.t.Kind == ir.CipherQPKind {
+		limbs += len(e.p.P)
+	}
+	sum := in[0]
+	if !acc {
+		sum = nil
+	}
+	pairs := in[first:len(args)]
+	w := e.take()
+	defer e.give(w)
+	e.halves(w, 0, limbs, 1, func(w *scratch, from, to int) {
+		for i := from; i < to; i++ {
+			e.addUpLimb(w, out, sum, pairs, i)
+		}
+	})
+	return nil
+}
+
+// addUpLimb computes one limb of a sum of products, to which those of sum are added
+// where it is not nil.
+func (e *engine) addUpLimb(w *scratch, out, sum *operand, pairs []*operand, i int) {
+	l := out.t.Level
+	m := e.mod(i, l)
+	var x, y0, y1 [sumOnce][]uint64
+	for base := 0; base < e.n; base += sumBlock {
+		end := min(base+sumBlock, e.n)
+		row := func(o *operand, k int) []uint64 { return o.qp(k, i, l)[base:end] }
+		z0, z1 := row(out, 0), row(out, 1)
+		s0, s1 := w.acc[0][:end-base], w.acc[1][:end-base]
+		last := sum
+		for at := 0; at < len(pairs); at += 2 * sumOnce {
+			n := min(len(pairs)-at, 2*sumOnce) / 2
+			for k := range n {
+				ct, pt := pairs[at+2*k], pairs[at+2*k+1]
+				x[k], y0[k], y1[k] = row(pt, 0), row(ct, 0), row(ct, 1)
+			}
+			switch {
+			case last == nil && n == 1:
+				m.Mul(z0, y0[0], x[0])
+				m.Mul(z1, y1[0], x[0])
+			case last == nil:
+				m.Dot(z0, z1, x[:n], y0[:n], y1[:n])
+			case n == 1:
+				m.Mac(z0, row(last, 0), y0[0], x[0])
+				m.Mac(z1, row(last, 1), y1[0], x[0])
+			default:
+				m.Dot(s0, s1, x[:n], y0[:n], y1[:n])
+				m.Add(z0, row(last, 0), s0)
+				m.Add(z1, row(last, 1), s1)
+			}
+			last = out
+		}
+	}
+}
