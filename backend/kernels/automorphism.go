@@ -59,7 +59,7 @@ func (a *Automorphism) Apply(z, x []uint64) {
 	like(z, x)
 	apart(z, x)
 	if a.vector {
-		permuteVec(&z[0], &x[0], &a.from[0], &a.lanes, len(a.from))
+		dqPermute(&z[0], &x[0], &a.from[0], &a.lanes, len(a.from))
 		return
 	}
 	for i, f := range a.from {

@@ -144,7 +144,7 @@ func (b *Basis) Prepare(rows [][]uint64, v []uint8) {
 			case DQ:
 				dqPrepare(&x[0], &sum[0], len(x), s.inv, s.quotient(s.inv), s.Q, s.frac)
 			default:
-				prepareVec(&x[0], &sum[0], len(x), s.inv, s.quotient52(s.inv), s.Q, s.frac)
+				ifmaPrepare(&x[0], &sum[0], len(x), s.inv, s.quotient52(s.inv), s.Q, s.frac)
 			}
 		}
 		for i, out := 0, v[base:end]; i < len(out); i++ {
@@ -177,9 +177,9 @@ func (b *Basis) Convert(z [][]uint64, to []int, rows [][]uint64, v []uint8) {
 	}
 	for len(z) > 0 {
 		k := 1
-		if b.form == IFMA && len(b.src) > 1 && b.narrow(to) {
+		if f := b.next(to); len(b.src) > 1 && f != Portable {
 			k = groupOf
-			b.convert4(z, to, rows, v)
+			b.convert4(z, to, rows, v, f)
 		} else {
 			b.convert(z[0], &b.target[to[0]], rows, v)
 		}
@@ -187,20 +187,21 @@ func (b *Basis) Convert(z [][]uint64, to []int, rows [][]uint64, v []uint8) {
 	}
 }
 
-// narrow reports whether the next targets make a group for IFMA.
-func (b *Basis) narrow(to []int) bool {
+// next returns the vector form that serves a whole group of targets, if there is one.
+func (b *Basis) next(to []int) Form {
 	if len(to) < groupOf {
-		return false
+		return Portable
 	}
+	f := b.target[to[0]].form
 	for _, t := range to[:groupOf] {
-		if b.target[t].form != IFMA {
-			return false
+		if b.target[t].form != f {
+			return Portable
 		}
 	}
-	return true
+	return f
 }
 
-func (b *Basis) convert4(z [][]uint64, to []int, rows [][]uint64, v []uint8) {
+func (b *Basis) convert4(z [][]uint64, to []int, rows [][]uint64, v []uint8, f Form) {
 	var out [groupOf]*uint64
 	var w [groupOf * maxVectorSources]uint64
 	var c [3 * groupOf]uint64
@@ -210,9 +211,13 @@ func (b *Basis) convert4(z [][]uint64, to []int, rows [][]uint64, v []uint8) {
 		for j, x := range t.w {
 			w[groupOf*j+i] = x
 		}
-		c[i], c[groupOf+i], c[2*groupOf+i] = t.neg, t.Q, -t.inv&(1<<52-1)
+		c[i], c[groupOf+i], c[2*groupOf+i] = t.neg, t.Q, t.inv
 	}
-	convert4Vec(&out, &rows[0], &w, len(rows), &v[0], &c, len(z[0]))
+	if f == IFMA {
+		ifmaConvert4(&out, &rows[0], &w, len(rows), &v[0], &c, len(z[0]))
+	} else {
+		dqConvert4(&out, &rows[0], &w, len(rows), &v[0], &c, len(z[0]))
+	}
 }
 
 func (b *Basis) convert(z []uint64, t *target, rows [][]uint64, v []uint8) {
@@ -226,6 +231,6 @@ func (b *Basis) convert(z []uint64, t *target, rows [][]uint64, v []uint8) {
 	case DQ:
 		dqConvert(&z[0], &rows[0], &t.w[0], len(rows), &v[0], t.neg, len(z), t.Q, t.inv)
 	default:
-		convertVec(&z[0], &rows[0], &t.w[0], len(rows), &v[0], t.neg, len(z), t.Q, -t.inv&(1<<52-1))
+		ifmaConvert(&z[0], &rows[0], &t.w[0], len(rows), &v[0], t.neg, len(z), t.Q, t.inv)
 	}
 }

@@ -74,8 +74,8 @@ func (m *ifma) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *A
 	}
 	f = m.Montgomery(f)
 	if far {
-		ifmaDotMapFar(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(z0), &phi.to[0], &phi.lanes, m.Q, m.neginv)
+		ifmaDotMapFar(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(z0), &phi.to[0], &phi.lanes, m.Q, m.inv)
 	} else {
-		ifmaDotMap(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(z0), &phi.to[0], &phi.lanes, m.Q, m.neginv)
+		ifmaDotMap(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(z0), &phi.to[0], &phi.lanes, m.Q, m.inv)
 	}
 }

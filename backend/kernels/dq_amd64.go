@@ -13,17 +13,6 @@ func dqForward4(z *uint64, x *uint64, blocks int, t int, w *uint64, s *uint64, q
 //go:noescape
 func dqForward2(z *uint64, x *uint64, blocks int, t int, w *uint64, s *uint64, q uint64)
 
-// dqForwardLast runs the last six forward layers on blocks of 64 residues and reduces
-// fully.
-//
-//go:noescape
-func dqForwardLast(z *uint64, x *uint64, blocks int, w *uint64, q uint64)
-
-// dqInverseFirst runs the first six inverse layers on blocks of 64 residues below 4q.
-//
-//go:noescape
-func dqInverseFirst(z *uint64, x *uint64, blocks int, w *uint64, q uint64)
-
 // dqInverse4 runs two inverse layers: those of dqForward4, backwards.
 //
 //go:noescape
@@ -34,23 +23,34 @@ func dqInverse4(z *uint64, x *uint64, blocks int, t int, w *uint64, s *uint64, q
 //go:noescape
 func dqInverse2(z *uint64, x *uint64, blocks int, t int, w *uint64, s *uint64, q uint64)
 
-// dqFold sets z[j] = x[j] - f*x[n-j], and the same for n-j, for j = 8..n/2-1: the
-// step of the conjugate-invariant ring. Residues below 4q, results below 8q.
+// dqForwardLast runs the last six forward layers on blocks of 64 residues and reduces
+// fully.
+//
+//go:noescape
+func dqForwardLast(z *uint64, x *uint64, blocks int, w *uint64, q uint64, inv uint64)
+
+// dqInverseFirst runs the first six inverse layers on blocks of 64 residues below q.
+//
+//go:noescape
+func dqInverseFirst(z *uint64, x *uint64, blocks int, w *uint64, q uint64, inv uint64)
+
+// dqFold sets z[j] = x[j] - f*x[n-j], and the same for n-j, for j = 8..n/2-1: the step
+// of the conjugate-invariant ring. Residues below 4q, lazy results.
 //
 //go:noescape
 func dqFold(z *uint64, x *uint64, n int, f uint64, s uint64, q uint64)
 
-// dqMulConst sets z = x*c mod q, for any words x.
+// dqMulConst sets z = x*c mod q, for x below 4q.
 //
 //go:noescape
 func dqMulConst(z *uint64, x *uint64, n int, c uint64, cs uint64, q uint64)
 
-// dqMacConst sets z = a + x*c mod q, for a < q and any words x.
+// dqMacConst sets z = a + x*c mod q, for a below q and x below 4q.
 //
 //go:noescape
 func dqMacConst(z *uint64, a *uint64, x *uint64, n int, c uint64, cs uint64, q uint64)
 
-// dqSubMul sets z = (x-y)*c mod q, for x and y below 4q.
+// dqSubMul sets z = (x-y)*c mod q, for x and y below q.
 //
 //go:noescape
 func dqSubMul(z *uint64, x *uint64, y *uint64, n int, c uint64, cs uint64, q uint64)
@@ -75,8 +75,8 @@ func dqMac(z *uint64, a *uint64, x *uint64, y *uint64, n int, shift uint64, q ui
 //go:noescape
 func dqTensor(z0 *uint64, z1 *uint64, z2 *uint64, a0 *uint64, a1 *uint64, b0 *uint64, b1 *uint64, n int, c uint64, cs uint64, q uint64, inv uint64)
 
-// dqDot sets z0 = sum x_k*y0_k*2^shift/2^64 and z1 likewise mod q, for terms*q <= 3*2^64
-// and at most 24 terms.
+// dqDot sets z0 = sum x_k*y0_k*2^shift/2^64 and z1 likewise mod q, for
+// terms*q*2^shift <= 3*2^64 and at most 24 terms.
 //
 //go:noescape
 func dqDot(z0 *uint64, z1 *uint64, x *[]uint64, y0 *[]uint64, y1 *[]uint64, terms int, n int, shift uint64, q uint64, inv uint64)
@@ -87,7 +87,29 @@ func dqDot(z0 *uint64, z1 *uint64, x *[]uint64, y0 *[]uint64, y1 *[]uint64, term
 //go:noescape
 func dqConvert(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint64, n int, q uint64, inv uint64)
 
+// dqConvert4 does what dqConvert does for four targets at once, so that the sources are
+// read once: w holds four constants per term, c the four neg, q and inv.
+//
+//go:noescape
+func dqConvert4(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int)
+
 // dqPrepare sets x = x*c mod q and adds x*frac to sum.
 //
 //go:noescape
 func dqPrepare(x *uint64, sum *float64, n int, c uint64, cs uint64, q uint64, frac float64)
+
+// dqAdd sets z = x + y mod q.
+//
+//go:noescape
+func dqAdd(z *uint64, x *uint64, y *uint64, n int, q uint64)
+
+// dqSub sets z = x - y mod q.
+//
+//go:noescape
+func dqSub(z *uint64, x *uint64, y *uint64, n int, q uint64)
+
+// dqPermute sets group i of eight residues of z to group from[i]>>3 of x, permuted by
+// lanes[from[i]&7].
+//
+//go:noescape
+func dqPermute(z *uint64, x *uint64, from *uint32, lanes *[8][8]uint64, groups int)

@@ -8,10 +8,10 @@ package kernels
 // of z0 and z1.
 //
 //go:noescape
-func ifmaDotMap(z0 *uint64, z1 *uint64, a *uint64, f uint64, x *[]uint64, y0 *[]uint64, y1 *[]uint64, terms int, n int, to *uint32, lanes *[8][8]uint64, q uint64, neginv uint64)
+func ifmaDotMap(z0 *uint64, z1 *uint64, a *uint64, f uint64, x *[]uint64, y0 *[]uint64, y1 *[]uint64, terms int, n int, to *uint32, lanes *[8][8]uint64, q uint64, inv uint64)
 
-// dqDotMap computes (a*f + sum x_k*y0_k)/2^64 and (sum x_k*y1_k)/2^64 mod q,
-// without a if it is nil, the y times 2^shift, for (terms*2^shift+1)*q <= 3*2^64 and at most 23 terms.
+// dqDotMap computes (a*f + sum x_k*y0_k*2^shift)/2^64 and (sum x_k*y1_k*2^shift)/2^64 mod q,
+// without a if it is nil, for (terms*2^shift+1)*q <= 3*2^64 and at most 23 terms.
 // It stores group i of the results, lanes permuted by lanes[to[i]&7], as group to[i]>>3
 // of z0 and z1.
 //
@@ -24,10 +24,10 @@ func dqDotMap(z0 *uint64, z1 *uint64, a *uint64, f uint64, x *[]uint64, y0 *[]ui
 // of z0 and z1.
 //
 //go:noescape
-func ifmaDotMapFar(z0 *uint64, z1 *uint64, a *uint64, f uint64, x *[]uint64, y0 *[]uint64, y1 *[]uint64, terms int, n int, to *uint32, lanes *[8][8]uint64, q uint64, neginv uint64)
+func ifmaDotMapFar(z0 *uint64, z1 *uint64, a *uint64, f uint64, x *[]uint64, y0 *[]uint64, y1 *[]uint64, terms int, n int, to *uint32, lanes *[8][8]uint64, q uint64, inv uint64)
 
-// dqDotMapFar computes (a*f + sum x_k*y0_k)/2^64 and (sum x_k*y1_k)/2^64 mod q,
-// without a if it is nil, the y times 2^shift, for (terms*2^shift+1)*q <= 3*2^64 and at most 23 terms.
+// dqDotMapFar computes (a*f + sum x_k*y0_k*2^shift)/2^64 and (sum x_k*y1_k*2^shift)/2^64 mod q,
+// without a if it is nil, for (terms*2^shift+1)*q <= 3*2^64 and at most 23 terms.
 // It streams group i of the results, lanes permuted by lanes[to[i]&7], as group to[i]>>3
 // of z0 and z1.
 //

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+	"github.com/mmcloughlin/avo/x86"
 )
 
 // vec is a register of eight words.
@@ -18,9 +20,22 @@ func (e *emit) mulu(a, b Op) vec { z := e.ZMM(); e.VPMULUDQ(b, a, z); return z }
 func (e *emit) mull(a, b Op) vec { z := e.ZMM(); e.VPMULLQ(b, a, z); return z }  // low word
 func (e *emit) high(a Op) vec    { z := e.ZMM(); e.VPSRLQ(U8(32), a, z); return z }
 func (e *emit) sra(a Op) vec     { z := e.ZMM(); e.VPSRAQ(U8(32), a, z); return z }
+func (e *emit) carry(a Op) vec   { z := e.ZMM(); e.VPSRLQ(U8(52), a, z); return z }
 func (e *emit) load(m Mem) vec   { z := e.ZMM(); e.VMOVDQU64(m, z); return z }
 func (e *emit) spread(m Mem) vec { z := e.ZMM(); e.VPBROADCASTQ(m, z); return z }
-func (e *emit) zero() vec        { z := e.ZMM(); e.VPXORQ(z, z, z); return z }
+
+// zero returns a cleared register, and ones one with all bits set. Neither reads what the
+// register held, which the allocator must be told.
+func (e *emit) zero() vec { z := e.ZMM(); e.fresh(x86.VPXORQ(z, z, z)); return z }
+func (e *emit) ones() vec { z := e.ZMM(); e.fresh(x86.VPTERNLOGQ(U8(0xff), z, z, z)); return z }
+
+func (e *emit) fresh(i *ir.Instruction, err error) {
+	if err != nil {
+		panic(err)
+	}
+	i.CancellingInputs = true
+	e.Instruction(i)
+}
 
 // arg loads a parameter into a general register.
 func (e *emit) arg(name string) reg.GPVirtual {
