@@ -15,6 +15,7 @@ import (
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/passes"
+	"github.com/home-fhe/home/runtime"
 	"github.com/home-fhe/home/runtime/store"
 )
 
@@ -135,6 +136,8 @@ func (r *referenceSteps) time() (float64, error) {
 // each byte that is read from the slow tier in dir beside them, by a core that does
 // nothing else. They take turns with and without a reader at full speed.
 func timeBeside(e *env, dir string) (alone, beside float64, err error) {
+	undo := processors(runtime.Options{Threads: 1}.Processors()) // as in a run
+	defer func() { err = errors.Join(err, undo()) }()
 	tech, err := store.Detect(dir)
 	if err != nil {
 		return 0, 0, err
