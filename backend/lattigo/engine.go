@@ -65,6 +65,7 @@ type scratch struct {
 	v     [][]uint8  // quotients, per digit, and two more
 	auto  kernels.Automorphism
 	x     [][]uint64 // group limbs per digit
+	part  [][]uint64 // parts of limbs
 	terms [][]uint64 // operands of inner products
 	y0    [][]uint64
 	y1    [][]uint64
@@ -129,6 +130,7 @@ func (e *engine) give(s *scratch) { e.scratch <- s }
 
 func makeRows(k, n int) [][]uint64 {
 	all := make([]uint64, k*n)
+	adviseHuge(all)
 	rows := make([][]uint64, k)
 	for i := range rows {
 		rows[i] = all[i*n : (i+1)*n : (i+1)*n]
@@ -142,7 +144,7 @@ func (r *rings) newScratch() *scratch {
 	s := &scratch{
 		coef: makeRows(nq, r.n), own: makeRows(nq, r.n),
 		tmp: makeRows((digits+2)*r.group, r.n), acc: makeRows(2*np+2, r.n),
-		x: make([][]uint64, digits*r.group), terms: make([][]uint64, digits), y0: make([][]uint64, digits), y1: make([][]uint64, digits),
+		x: make([][]uint64, digits*r.group), part: make([][]uint64, np), terms: make([][]uint64, digits), y0: make([][]uint64, digits), y1: make([][]uint64, digits),
 	}
 	for range digits + 2 {
 		s.v = append(s.v, make([]uint8, r.n))

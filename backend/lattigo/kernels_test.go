@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
@@ -178,6 +179,15 @@ func BenchmarkTransform(b *testing.B) {
 	}
 }
 
+// heapSlabs hands out slabs.
+func heapSlabs(p *ir.Params) func(n int) ([][]byte, error) {
+	return func(n int) ([][]byte, error) {
+		buf := make([]byte, n*p.SlabBytes()+64)
+		buf = buf[-uintptr(unsafe.Pointer(&buf[0]))%64:]
+		return slices.Collect(slices.Chunk(buf[:n*p.SlabBytes()], p.SlabBytes())), nil
+	}
+}
+
 // TestCompareKernels runs the comparison once: every figure must be there.
 func TestCompareKernels(t *testing.T) {
 	began := time.Now()
@@ -187,7 +197,8 @@ func TestCompareKernels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := must[[]KernelTime](t)(CompareKernels(p, 3, func() float64 { return time.Since(began).Seconds() }, nil, 1, 2, 9))
+			clock := func() float64 { return time.Since(began).Seconds() }
+			got := must[[]KernelTime](t)(CompareKernels(p, 3, clock, heapSlabs(p), nil, 1, 2, 9))
 			if want := 3 + 3*5 + 1; len(got) != want {
 				t.Errorf("%d comparisons, want %d", len(got), want)
 			}

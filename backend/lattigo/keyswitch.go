@@ -41,10 +41,14 @@ func (e *engine) modDown(w *scratch, out, in *operand) {
 // hands them to emit modulo q_0..q_l, transformed, with the inverse of the product
 // of the sources. It overwrites x and w.tmp.
 func (e *engine) divide(w *scratch, b *kernels.Basis, x [][][]uint64, l int, emit func(k, i int, t []uint64, down uint64)) {
-	for k := range x {
-		b.Prepare(x[k], w.v[k])
+	if len(x[0]) > 1 {
+		e.halves(w, 0, 2, func(w *scratch, from, to int) {
+			for k := range x {
+				e.prepare(w, b, x[k], w.v[k], from, to)
+			}
+		})
 	}
-	e.halves(w, 0, l+1, e.group, func(w *scratch, from, to int) {
+	e.halves(w, 0, l+1, func(w *scratch, from, to int) {
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
 			for k := range x {
@@ -62,13 +66,13 @@ func (e *engine) divide(w *scratch, b *kernels.Basis, x [][][]uint64, l int, emi
 	})
 }
 
-// halves runs f over limbs from..to-1, in two parts at once where a core has
-// nothing else to do. unit divides the parts. The second part works in a scratch
-// space of its own, which shares with w what f only reads, or writes limb by limb:
-// coef, own, v and the automorphism.
-func (e *engine) halves(w *scratch, from, to, unit int, f func(w *scratch, from, to int)) {
-	mid := from + ((to-from)/2+unit-1)/unit*unit
-	if mid <= from || mid >= to {
+// halves runs f over numbers from..to-1, of limbs for example, in two parts at once
+// where a core has nothing else to do. The second part works in a scratch space of its
+// own, which shares with w what f only reads, or writes number by number: coef, own, v
+// and the automorphism.
+func (e *engine) halves(w *scratch, from, to int, f func(w *scratch, from, to int)) {
+	mid := from + (to-from+1)/2
+	if mid >= to {
 		f(w, from, to)
 		return
 	}
@@ -96,7 +100,7 @@ func (e *engine) halves(w *scratch, from, to, unit int, f func(w *scratch, from,
 
 // coefficients sets w.coef to the coefficients of limbs 0..l of a polynomial.
 func (e *engine) coefficients(w *scratch, l int, limb func(i int) []uint64) {
-	e.halves(w, 0, l+1, 1, func(w *scratch, from, to int) {
+	e.halves(w, 0, l+1, func(w *scratch, from, to int) {
 		for i := from; i < to; i++ {
 			e.mods[i].INTT(w.coef[i], limb(i))
 		}
@@ -106,10 +110,25 @@ func (e *engine) coefficients(w *scratch, l int, limb func(i int) []uint64) {
 // prepareDigits turns w.coef[0..l], coefficients of a polynomial modulo Q_l, into
 // prepared digits.
 func (e *engine) prepareDigits(w *scratch, l int) {
-	for d := range e.p.Digits(l) {
-		from, to := e.digitPrimes(d, l)
-		e.digitBasis(d, l).Prepare(w.coef[from:to], w.v[d])
+	if len(e.p.P) == 1 {
+		return // single primes need no preparation
 	}
+	e.halves(w, 0, 2, func(w *scratch, from, to int) {
+		for d := range e.p.Digits(l) {
+			lo, hi := e.digitPrimes(d, l)
+			e.prepare(w, e.digitBasis(d, l), w.coef[lo:hi], w.v[d], from, to)
+		}
+	})
+}
+
+// prepare turns halves from..to-1 of rows, coefficients modulo the sources of b, into
+// digits and their quotients v.
+func (e *engine) prepare(w *scratch, b *kernels.Basis, rows [][]uint64, v []uint8, from, to int) {
+	half, part := e.n/2, w.part[:len(rows)]
+	for k, x := range rows {
+		part[k] = x[from*half : to*half]
+	}
+	b.Prepare(part, v[from*half:to*half])
 }
 
 // digitLimbs computes digit d modulo limbs from..from+len(t)-1 of QP_l into rows t,
@@ -138,7 +157,7 @@ func (e *engine) decompose(w *scratch, out, in *operand) {
 	own := func(i int) []uint64 { return in.q(1, i) }
 	e.coefficients(w, l, own)
 	e.prepareDigits(w, l)
-	e.halves(w, 0, l+1+len(e.p.P), e.group, func(w *scratch, lo, hi int) {
+	e.halves(w, 0, l+1+len(e.p.P), func(w *scratch, lo, hi int) {
 		var x [maxGroup][]uint64
 		for d := range e.p.Digits(l) {
 			for from := lo; from < hi; from += e.group {
@@ -216,7 +235,7 @@ func (e *engine) switchKey(w *scratch, key *operand, l int, own func(i int) []ui
 func (e *engine) divideProduct(w *scratch, l int, product func(w *scratch, z0, z1 []uint64, from, to int, emit func(i int)), emit func(w *scratch, i int, z0, z1 []uint64)) {
 	np := len(e.p.P)
 	p0, p1 := w.acc[:np], w.acc[np:2*np]
-	e.halves(w, l+1, l+1+np, e.group, func(w *scratch, from, to int) {
+	e.halves(w, l+1, l+1+np, func(w *scratch, from, to int) {
 		z0, z1 := w.acc[2*np], w.acc[2*np+1]
 		product(w, z0, z1, from, to, func(i int) {
 			m := e.mod(i, l)
@@ -226,9 +245,13 @@ func (e *engine) divideProduct(w *scratch, l int, product func(w *scratch, z0, z
 	})
 	v0, v1 := w.v[len(w.v)-2], w.v[len(w.v)-1]
 	b := e.pToQ
-	b.Prepare(p0, v0)
-	b.Prepare(p1, v1)
-	e.halves(w, 0, l+1, e.group, func(w *scratch, lo, hi int) {
+	if np > 1 {
+		e.halves(w, 0, 2, func(w *scratch, from, to int) {
+			e.prepare(w, b, p0, v0, from, to)
+			e.prepare(w, b, p1, v1, from, to)
+		})
+	}
+	e.halves(w, 0, l+1, func(w *scratch, lo, hi int) {
 		z0, z1 := w.acc[2*np], w.acc[2*np+1]
 		for from := lo; from < hi; from += e.group {
 			n := min(e.group, hi-from)
@@ -254,7 +277,7 @@ func (e *engine) divideProduct(w *scratch, l int, product func(w *scratch, z0, z
 // mulRelin multiplies two ciphertexts and brings the product back to degree one.
 func (e *engine) mulRelin(w *scratch, out, a, b, key *operand) {
 	l := out.t.Level
-	e.halves(w, 0, l+1, 1, func(w *scratch, from, to int) {
+	e.halves(w, 0, l+1, func(w *scratch, from, to int) {
 		for i := from; i < to; i++ {
 			m := e.mods[i]
 			m.Tensor(out.q(0, i), out.q(1, i), w.own[i], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
@@ -358,7 +381,7 @@ func (e *engine) hoistRot(w *scratch, out, in, digits, key *operand, rot int) {
 	l := out.t.Level
 	e.automorphism(&w.auto, rotation(e.p, rot))
 	d := e.p.Digits(l)
-	e.halves(w, 0, l+1+len(e.p.P), 1, func(w *scratch, from, to int) {
+	e.halves(w, 0, l+1+len(e.p.P), func(w *scratch, from, to int) {
 		for i := from; i < to; i++ {
 			for k := range d {
 				w.terms[k] = digits.qp(k, i, l)
@@ -404,7 +427,7 @@ func (e *engine) giant(w *scratch, out, in, key *operand, rot int) {
 	e.prepareDigits(w, l)
 	e.automorphism(&w.auto, rotation(e.p, rot))
 	own := func(i int) []uint64 { return w.own[i] }
-	e.halves(w, 0, l+1+np, e.group, func(w *scratch, from, to int) {
+	e.halves(w, 0, l+1+np, func(w *scratch, from, to int) {
 		e.digitGadget(w, from, to, l, own, func(i int, x [][]uint64) {
 			e.rotateDot(w, out, i, in.qp(0, i, l), 1, x, key, l)
 		})

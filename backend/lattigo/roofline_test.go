@@ -117,7 +117,7 @@ func TestNeed(t *testing.T) {
 		for _, m := range e.mods {
 			m.Rows = &counted{m.Rows, m.Q, e.n, &did}
 		}
-		c := &comparison{e: e}
+		c := &comparison{e: e, memory: heapSlabs(p)}
 		for op := range argKinds {
 			for _, l := range []int{1, 3} {
 				t.Run(fmt.Sprintf("%s/P%d/L%d", op, len(special), l), func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestNeedBytes(t *testing.T) {
 	}
 	e := &engine{rings: must[*rings](t)(newRings(p)), scratch: make(chan *scratch, 1)}
 	e.scratch <- nil
-	c := &comparison{e: e}
+	c := &comparison{e: e, memory: heapSlabs(p)}
 	const l = 2
 	for op := range argKinds {
 		t.Run(op.String(), func(t *testing.T) {

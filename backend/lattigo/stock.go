@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"unsafe"
 
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/kernels"
@@ -57,6 +56,7 @@ type comparison struct {
 	runs   int
 	wanted func(step string) bool
 	clock  func() float64
+	memory func(slabs int) ([][]byte, error)
 	record *recorder // of what runs now, or nil
 	out    []KernelTime
 	failed error
@@ -65,15 +65,16 @@ type comparison struct {
 // CompareKernels times the engine's steps against stock Lattigo for the given
 // parameters, at the top level and at the levels given below it, alternating between
 // the two so that a busy machine harms both alike. clock returns seconds, best those
-// that the processor has spent on this process. It runs the steps that are wanted, all
-// where that is nil. It uses keys of its own, for timing only, and says nothing of
+// that the processor has spent on this process. memory hands out slabs for the engine's
+// objects, as in a run; stock Lattigo makes its own. It runs the steps that are wanted,
+// all where that is nil. It uses keys of its own, for timing only, and says nothing of
 // security.
-func CompareKernels(p *ir.Params, runs int, clock func() float64, wanted func(step string) bool, levels ...int) ([]KernelTime, error) {
+func CompareKernels(p *ir.Params, runs int, clock func() float64, memory func(slabs int) ([][]byte, error), wanted func(step string) bool, levels ...int) ([]KernelTime, error) {
 	r, err := newRings(p)
 	if err != nil {
 		return nil, err
 	}
-	c := &comparison{e: &engine{rings: r, scratch: make(chan *scratch, 1)}, runs: max(runs, 1), wanted: wanted, clock: clock}
+	c := &comparison{e: &engine{rings: r, scratch: make(chan *scratch, 1)}, runs: max(runs, 1), wanted: wanted, clock: clock, memory: memory}
 	c.e.scratch <- nil
 	c.stock, err = ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: stockRing(p.Ring), LogDefaultScale: p.LogScale})
 	if err != nil {
@@ -133,15 +134,14 @@ func (c *comparison) needs(arithmetic func(*count), read, written int) func() Ne
 	}
 }
 
-// fill makes an object of random residues.
+// fill makes an object of random residues, or returns nil and has the comparison fail
+// where there is no memory.
 func (c *comparison) fill(k ir.Kind, level int) *operand {
 	e, t := c.e, ir.Type{Kind: k, Level: level}
-	n := e.Slabs(t)
-	buf := make([]uint64, n*e.n+8)
-	off := int(-uintptr(unsafe.Pointer(&buf[0]))&63) / 8
-	slabs := make([][]byte, n)
-	for i := range slabs {
-		slabs[i] = unsafe.Slice((*byte)(unsafe.Pointer(&buf[off+i*e.n])), e.SlabBytes())
+	slabs, err := c.memory(e.Slabs(t))
+	if err != nil {
+		c.fail(err)
+		return nil
 	}
 	o, err := e.bind(t, slabs)
 	if err != nil {
@@ -169,6 +169,9 @@ func (c *comparison) exec(op ir.Op, rot int, out *operand, in ...*operand) {
 // rows compares what one row goes through.
 func (c *comparison) rows() {
 	x, y := c.fill(ir.CipherKind, 0), c.fill(ir.CipherKind, 0)
+	if c.failed != nil {
+		return
+	}
 	m, s := c.e.mods[0], c.stock.RingQ().SubRings[0]
 	a, b, z := x.q(0, 0), x.q(1, 0), y.q(0, 0)
 	limb := c.e.p.SlabBytes()
@@ -183,6 +186,9 @@ func (c *comparison) steps(eval *ckks.Evaluator, l int) {
 	poly := func(o *operand, k int) ring.Poly { return ring.Poly{Coeffs: o.rows[k*o.stride : (k+1)*o.stride]} }
 	x, y, res := c.fill(ir.CipherKind, l), c.fill(ir.CipherKind, l), c.fill(ir.CipherKind, l)
 	low, key := c.fill(ir.CipherKind, l-1), c.fill(ir.KeyKind, l)
+	if c.failed != nil {
+		return
+	}
 	in, in2, out := ckks.NewCiphertext(c.stock, 1, l), ckks.NewCiphertext(c.stock, 1, l), ckks.NewCiphertext(c.stock, 1, l)
 	for k := range 2 {
 		in.Value[k].Copy(poly(x, k))

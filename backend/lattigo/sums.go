@@ -57,7 +57,7 @@ func (e *engine) addUp(s *plan.Step, args []backend.Operand, out *operand) error
 	pairs := in[first:len(args)]
 	w := e.take()
 	defer e.give(w)
-	e.halves(w, 0, limbs, 1, func(w *scratch, from, to int) {
+	e.halves(w, 0, limbs, func(w *scratch, from, to int) {
 		for i := from; i < to; i++ {
 			e.addUpLimb(w, out, sum, pairs, i)
 		}

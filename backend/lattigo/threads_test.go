@@ -47,7 +47,7 @@ func TestThreads(t *testing.T) {
 			return x
 		}
 		a, b, qp := object(ir.CipherKind, top), object(ir.CipherKind, top), object(ir.CipherQPKind, top)
-		key, low, sparse := object(ir.KeyKind, top+1), object(ir.CipherKind, 0), object(ir.SparseKeyKind, 0)
+		digits, key, low, sparse := object(ir.DigitsKind, top-1), object(ir.KeyKind, top+1), object(ir.CipherKind, 0), object(ir.SparseKeyKind, 0)
 		out := map[string][][]uint64{}
 		for _, s := range []struct {
 			op   ir.Op
@@ -60,6 +60,7 @@ func TestThreads(t *testing.T) {
 			{ir.OpHERotate, ir.CipherKind, top, []backend.Operand{a, key}},
 			{ir.OpHERealPart, ir.CipherKind, top - 3, []backend.Operand{a, key}},
 			{ir.OpHEDecompose, ir.DigitsKind, top, []backend.Operand{a}},
+			{ir.OpHEHoistRot, ir.CipherQPKind, top - 2, []backend.Operand{a, digits, key}},
 			{ir.OpHEGiant, ir.CipherQPKind, top, []backend.Operand{qp, key}},
 			{ir.OpHEModDown, ir.CipherKind, top, []backend.Operand{qp}},
 			{ir.OpHERaise, ir.CipherKind, top, []backend.Operand{low, sparse, key}},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/home-fhe/home/backend/lattigo"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/runtime"
+	"github.com/home-fhe/home/runtime/store"
 )
 
 // kernelRow compares one step with stock Lattigo: medians, and the fastest and
@@ -82,6 +84,27 @@ func (k *kernelCase) params() (*ir.Params, error) {
 // circuits reports whether scale and primes agree, so that circuits can be run.
 func (k *kernelCase) circuits() bool { return k.q == k.scale }
 
+// compareSteps times steps on memory such as runs have.
+func compareSteps(p *ir.Params, runs int, clock func() float64, wanted func(step string) bool) ([]lattigo.KernelTime, error) {
+	arena, err := store.NewArena(p.SlabBytes(), 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	var blocks []*store.Block
+	times, err := lattigo.CompareKernels(p, runs, clock, func(slabs int) ([][]byte, error) {
+		b, err := arena.Alloc(slabs, store.Scratch, "bench")
+		if err != nil {
+			return nil, err
+		}
+		blocks = append(blocks, b)
+		return b.Slabs, nil
+	}, wanted, kernelLevel)
+	for _, b := range blocks {
+		b.Free()
+	}
+	return times, errors.Join(err, arena.Close())
+}
+
 // kernelLevel is compared besides the top level: where networks compute. Circuits
 // start there.
 const kernelLevel = 9
@@ -126,7 +149,7 @@ func (c *benchCmd) kernels(e *env) error {
 			return err
 		}
 		where := fmt.Sprintf("primes of %d bits, N=2^%d", k.q, k.logN)
-		times, err := lattigo.CompareKernels(p, runs, clock, func(step string) bool { return c.wanted(step, k.logN, k.q) }, kernelLevel)
+		times, err := compareSteps(p, runs, clock, func(step string) bool { return c.wanted(step, k.logN, k.q) })
 		if err != nil {
 			return fmt.Errorf("%s: %w", where, err)
 		}
