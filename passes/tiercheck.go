@@ -57,7 +57,7 @@ func CheckTier(p *plan.Plan, t *plan.Tier) error {
 	for _, c := range []struct {
 		what string
 		got  float64
-	}{{"seconds", t.Seconds}, {"stall_seconds", t.StallSeconds}, {"make_seconds", t.MakeSeconds}, {"input_seconds", t.InputSeconds}, {"bought_seconds", t.BoughtSeconds}} {
+	}{{"seconds", t.Seconds}, {"stall_seconds", t.StallSeconds}, {"make_seconds", t.MakeSeconds}, {"input_seconds", t.InputSeconds}, {"bought_seconds", t.BoughtSeconds}, {"cost_bound", t.CostBound}} {
 		if !(c.got >= 0) || math.IsInf(c.got, 0) {
 			return fmt.Errorf("%w: %s is %v", ErrTier, c.what, c.got)
 		}

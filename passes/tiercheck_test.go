@@ -374,7 +374,7 @@ func tierTwin(p *plan.Plan, t *plan.Tier) (w twin) {
 	if t.Forms.Compact < 0 || t.Forms.Twice > plan.TwiceAll {
 		return fail("forms")
 	}
-	for _, x := range []float64{t.Seconds, t.StallSeconds, t.MakeSeconds, t.InputSeconds, t.BoughtSeconds} {
+	for _, x := range []float64{t.Seconds, t.StallSeconds, t.MakeSeconds, t.InputSeconds, t.BoughtSeconds, t.CostBound} {
 		if math.IsNaN(x) || x < 0 || x > math.MaxFloat64 {
 			return fail("seconds")
 		}

@@ -111,7 +111,7 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("BUG: the tier plan fails its check: %w", err)
 	}
-	tier.BytesBound = b.Belady
+	tier.BytesBound, tier.CostBound = b.Belady, t.leastCost(&o.Machine, room)
 	return tier, nil
 }
 

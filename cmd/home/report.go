@@ -126,6 +126,7 @@ type tierReport struct {
 	InputSeconds float64 `json:"input_seconds,omitempty"`        // that steps lose to what is read beside them
 	BytesBought  int64   `json:"bytes_bought,omitempty"`         // of those that are read, what a plan was found to do without,
 	Bought       float64 `json:"bytes_bought_seconds,omitempty"` // and the predicted time that they save
+	CostBound    float64 `json:"cost_bound_seconds,omitempty"`   // least that making and input can cost together, whatever the plan
 	Fetches      int     `json:"fetches"`
 	Spills       int     `json:"spills"`
 	Transforms   int     `json:"transforms"` // fetches that end with computing: transforms of coefficients, halves of keys from seeds
@@ -151,7 +152,7 @@ func reportPlan(p *plan.Plan) *planReport {
 		tr := &tierReport{
 			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Peak: int64(t.PeakSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
 			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
-			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds,
+			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds, CostBound: t.CostBound,
 		}
 		if b, err := passes.TierBound(p, t); err == nil {
 			tr.BytesAll = b.All
@@ -247,6 +248,9 @@ func (t *tierReport) costText() string {
 		return ""
 	}
 	text := fmt.Sprintf("making slabs takes %s of it, steps lose %s to reading beside them", seconds(t.MakeSeconds), seconds(t.InputSeconds))
+	if t.CostBound > 0 {
+		text += fmt.Sprintf(", together %s at least", seconds(t.CostBound))
+	}
 	if t.BytesBought > 0 {
 		text += fmt.Sprintf("; %s are read to save %s of making", byteSize(t.BytesBought), seconds(t.Bought))
 	}

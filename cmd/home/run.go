@@ -94,6 +94,7 @@ type planned struct {
 	InputSeconds float64 `json:"input_seconds,omitempty"`        // that steps lose to what is read beside them
 	BytesBought  int64   `json:"bytes_bought,omitempty"`         // of those that are read, what a plan was found to do without,
 	Bought       float64 `json:"bytes_bought_seconds,omitempty"` // and the predicted time that they save
+	CostBound    float64 `json:"cost_bound_seconds,omitempty"`   // least that making and input can cost together, whatever the plan
 }
 
 func plannedBy(p *plan.Plan) (*planned, error) {
@@ -106,7 +107,7 @@ func plannedBy(p *plan.Plan) (*planned, error) {
 		DRAM: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()),
 		BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesBound: bound.Belady, BytesAll: bound.All,
 		Seconds: t.Seconds, StallSeconds: t.StallSeconds, MakeSeconds: t.MakeSeconds,
-		InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds,
+		InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds, CostBound: t.CostBound,
 	}, nil
 }
 

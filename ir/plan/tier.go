@@ -68,6 +68,9 @@ type Tier struct {
 	// predicted seconds that they save: time in which cores would make slabs instead.
 	BytesBought   int64   `cbor:"bytes_bought,omitempty"`
 	BoughtSeconds float64 `cbor:"bought_seconds,omitempty"`
+	// The least that input and making can take from the steps together, whatever is
+	// read, made and kept with the same forms and arena; 0 where that is not known.
+	CostBound float64 `cbor:"cost_bound,omitempty"`
 	// What no plan with the same forms and actions of the same kind can do without:
 	// see passes.TierBound.
 	BytesBound int64 `cbor:"bytes_bound"`
