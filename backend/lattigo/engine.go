@@ -363,7 +363,7 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 		return fmt.Errorf("%s: result is a %s, want a %s", s.Op, o.t.Kind, want)
 	}
 	if sum, _ := s.Op.Accumulates(); sum {
-		return e.addUp(s, args, o)
+		return e.execSum(s, args, o)
 	}
 	if len(args) != len(kinds) {
 		return fmt.Errorf("%s: %d operands, want %d", s.Op, len(args), len(kinds))
@@ -467,6 +467,8 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 				m.MacConst(out.q(k, i), a.q(k, i), b.q(k, i), f)
 			}
 		}
+	case ir.OpHEMulPlain, ir.OpHEMulQP, ir.OpHEMacPlain, ir.OpHEMacQP:
+		e.addUp(out, in[:len(argKinds[s.Op])])
 	case ir.OpHELift:
 		for k := range 2 {
 			for i := range nqp {

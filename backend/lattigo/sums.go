@@ -22,18 +22,14 @@ const (
 	sumOnce = 4
 )
 
-// addUp performs out = args[0] + args[1]*args[2] + ..., or without the accumulator.
-func (e *engine) addUp(s *plan.Step, args []backend.Operand, out *operand) error {
-	_, acc := s.Op.Accumulates()
+// execSum performs a step that adds up products.
+func (e *engine) execSum(s *plan.Step, args []backend.Operand, out *operand) error {
 	kinds := argKinds[s.Op]
-	first := 0
-	if acc {
-		first = 1
-	}
+	first := len(kinds) - 2
 	if n := len(args) - first; n < 2 || n%2 != 0 || n > 2*ir.MostTerms {
 		return fmt.Errorf("%s: %d operands", s.Op, len(args))
 	}
-	var in [1 + 2*ir.MostTerms]*operand
+	in := make([]*operand, len(args))
 	for i, a := range args {
 		want := kinds[0]
 		if i > 0 {
@@ -45,16 +41,23 @@ func (e *engine) addUp(s *plan.Step, args []backend.Operand, out *operand) error
 		}
 		in[i] = x
 	}
+	e.addUp(out, in)
+	return nil
+}
+
+// addUp sets out = in[0] + in[1]*in[2] + ..., or without the accumulator where there is
+// an even number of operands.
+func (e *engine) addUp(out *operand, in []*operand) {
 	l := out.t.Level
 	limbs := l + 1
 	if out.t.Kind == ir.CipherQPKind {
 		limbs += len(e.p.P)
 	}
-	sum := in[0]
-	if !acc {
-		sum = nil
+	var sum *operand
+	pairs := in
+	if len(in)%2 != 0 {
+		sum, pairs = in[0], in[1:]
 	}
-	pairs := in[first:len(args)]
 	w := e.take()
 	defer e.give(w)
 	e.halves(w, 0, limbs, func(w *scratch, from, to int) {
@@ -62,7 +65,6 @@ func (e *engine) addUp(s *plan.Step, args []backend.Operand, out *operand) error
 			e.addUpLimb(w, out, sum, pairs, i)
 		}
 	})
-	return nil
 }
 
 // addUpLimb computes one limb of a sum of products, to which those of sum are added
