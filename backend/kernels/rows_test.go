@@ -439,3 +439,27 @@ func panics(f func()) (did bool) {
 	f()
 	return false
 }
+
+// FuzzBasis extends from and to primes of the fuzzer's choice.
+func FuzzBasis(f *testing.F) {
+	f.Add(uint8(3), uint8(5), uint64(1))
+	f.Add(uint8(9), uint8(2), uint64(2))
+	f.Fuzz(func(t *testing.T, sources, targets uint8, seed uint64) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		used := map[uint64]bool{}
+		primes := func(n int) (out []uint64) {
+			for len(out) < n {
+				q := rng.Uint64N(1<<(20+rng.IntN(42))) | 1
+				if !used[q] && q > 1<<19 && new(big.Int).SetUint64(q).ProbablyPrime(4) {
+					used[q] = true
+					out = append(out, q)
+				}
+			}
+			return out
+		}
+		src, to := primes(1+int(sources)%maxSources), primes(1+int(targets)%6)
+		for _, form := range Supported() {
+			testBasis(t, rng, src, to, form, 32*(1+int(seed%4)))
+		}
+	})
+}

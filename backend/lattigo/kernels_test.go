@@ -58,7 +58,7 @@ func TestTransforms(t *testing.T) {
 						if m.Form() != want {
 							t.Errorf("prime %d is served by %s, want %s", m.Q, m.Form(), want)
 						}
-						testTransform(t, m, stock.SubRings[i])
+						testTransform(t, rand.New(rand.NewPCG(7, m.Q)), m, stock.SubRings[i])
 					}
 					testAutomorphisms(t, own, stock)
 				})
@@ -67,9 +67,8 @@ func TestTransforms(t *testing.T) {
 	}
 }
 
-func testTransform(t *testing.T, m *modulus, stock *ring.SubRing) {
+func testTransform(t *testing.T, rng *rand.Rand, m *modulus, stock *ring.SubRing) {
 	t.Helper()
-	rng := rand.New(rand.NewPCG(7, m.Q))
 	n := stock.N
 	same := func(what string, got, want []uint64) {
 		t.Helper()
@@ -126,18 +125,48 @@ func testTransform(t *testing.T, m *modulus, stock *ring.SubRing) {
 	}
 }
 
+// FuzzTransform does the same for primes, degrees and coefficients of the fuzzer's
+// choice.
+func FuzzTransform(f *testing.F) {
+	f.Add(uint8(6), uint8(50), false, uint64(1))
+	f.Add(uint8(7), uint8(61), true, uint64(2))
+	f.Add(uint8(4), uint8(30), true, uint64(3))
+	f.Fuzz(func(t *testing.T, logN, bits uint8, real bool, seed uint64) {
+		kind, r := ring.Standard, ir.RingStandard
+		if real {
+			kind, r = ring.ConjugateInvariant, ir.RingReal
+		}
+		n, size := 4+int(logN)%8, 26+int(bits)%36
+		p, err := ir.NewParams("fuzz", n, r, ir.SecretTernary, []int{size}, []int{26 + int(seed%36)}, 20)
+		if err != nil {
+			t.Skip(err) // there are not so many primes of this size
+		}
+		stock := must[*ring.Ring](t)(ring.NewRingFromType(p.N(), append(slices.Clone(p.Q), p.P...), kind))
+		for _, form := range kernels.Supported() {
+			own := must[*rings](t)(newRingsWith(p, form))
+			for i, m := range own.mods {
+				testTransform(t, rand.New(rand.NewPCG(seed, m.Q)), m, stock.SubRings[i])
+			}
+			testAutomorphisms(t, own, stock, 2*seed+1)
+		}
+	})
+}
+
 func panics(f func()) (did bool) {
 	defer func() { did = recover() != nil }()
 	f()
 	return false
 }
 
-func testAutomorphisms(t *testing.T, own *rings, stock *ring.Ring) {
+func testAutomorphisms(t *testing.T, own *rings, stock *ring.Ring, more ...uint64) {
 	t.Helper()
 	p := own.p
 	elements := []uint64{1, rotation(p, 1), rotation(p, 2), rotation(p, 3), rotation(p, 5), rotation(p, -1), rotation(p, p.Slots()/2)}
 	if p.Ring == ir.RingStandard {
 		elements = append(elements, conjugation(p), 3)
+		for _, g := range more {
+			elements = append(elements, g&(order(p)-1))
+		}
 	}
 	x := edgeRow(rand.New(rand.NewPCG(3, 3)), own.n, 1<<60)
 	level0 := stock.AtLevel(0)
