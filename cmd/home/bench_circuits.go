@@ -9,6 +9,7 @@ import (
 	goruntime "runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/lattigo"
@@ -100,14 +101,20 @@ type circuitCase struct {
 	level int
 	depth int // levels that it takes; a refresh brings some
 	x     []float64
-	want  []float64
+	want  func() []float64
 	ours  func() (*plan.Plan, error)
 	stock func() (*lattigo.StockCircuit, error)
 	bytes int64 // memory that it takes
 }
 
+// manyBytes is how much a comparison may take before garbage is collected earlier.
+const manyBytes = 4 << 30
+
 // compareCircuit times both sides by turns, after a run of each that does not count.
 func compareCircuit(ctx context.Context, k *circuitCase, runs int, clock func() float64) (_ *kernelRow, err error) {
+	if k.bytes > manyBytes {
+		defer debug.SetGCPercent(debug.SetGCPercent(10))
+	}
 	theirs, err := k.stock()
 	if err != nil {
 		return nil, fmt.Errorf("stock: %w", err)
@@ -146,11 +153,11 @@ func compareCircuit(ctx context.Context, k *circuitCase, runs int, clock func() 
 	if err != nil {
 		return nil, fmt.Errorf("stock: %w", err)
 	}
-	re := make([]float64, len(z))
+	want, re := k.want(), make([]float64, len(z))
 	for i := range z {
 		re[i] = real(z[i])
 	}
-	row.OursBits, row.StockBits = precisionBits(got, k.want), precisionBits(re, k.want)
+	row.OursBits, row.StockBits = precisionBits(got, want), precisionBits(re, want)
 	if worst := min(row.OursBits[1], row.StockBits[1]); worst < leastCircuitBits {
 		return nil, fmt.Errorf("results are off: %.1f bits of ours are right, %.1f of stock", row.OursBits[1], row.StockBits[1])
 	}
@@ -177,11 +184,12 @@ func circuitCases(par *ir.Params, level int, clock func() float64) ([]circuitCas
 	}
 	var out []circuitCase
 	for _, n := range []int{128, 1024} {
-		m := newBand(par.Slots(), n)
+		m := sync.OnceValue(func() *band { return newBand(par.Slots(), n) })
 		out = append(out, circuitCase{
-			step: fmt.Sprintf("linear transform, %d diagonals", n), level: level, depth: 1, x: x, want: m.times(x),
-			ours:  func() (*plan.Plan, error) { return passes.CompileLinear(par, prof, m.sparse(), level) },
-			stock: func() (*lattigo.StockCircuit, error) { return stock.Linear(m.diagonals(), x, level, clock) },
+			step: fmt.Sprintf("linear transform, %d diagonals", n), level: level, depth: 1, x: x,
+			want:  func() []float64 { return m().times(x) },
+			ours:  func() (*plan.Plan, error) { return passes.CompileLinear(par, prof, m().sparse(), level) },
+			stock: func() (*lattigo.StockCircuit, error) { return stock.Linear(m().diagonals(), x, level, clock) },
 			bytes: int64(2 * n * par.Slabs(ir.PlainQPKind, level) * par.SlabBytes()),
 		})
 	}
@@ -191,9 +199,12 @@ func circuitCases(par *ir.Params, level int, clock func() float64) ([]circuitCas
 			c[i] /= float64(degree + 1)
 		}
 		poly := ir.Approx{Coef: c, Bound: 1}
-		want := make([]float64, len(x))
-		for i := range x {
-			want[i] = poly.At(0, x[i])
+		want := func() []float64 {
+			y := make([]float64, len(x))
+			for i := range x {
+				y[i] = poly.At(0, x[i])
+			}
+			return y
 		}
 		out = append(out, circuitCase{
 			step: fmt.Sprintf("Chebyshev, degree %d", degree), level: level, depth: bits.Len(uint(degree)), x: x, want: want,
@@ -279,7 +290,7 @@ func bootstrapCase(i, logN int) (*circuitCase, error) {
 		z[i] = complex(v, 0)
 	}
 	return &circuitCase{
-		step: fmt.Sprintf("bootstrap, 2^%d slots, %s", logN-1, chain.Name), level: par.MaxLevel(), x: x, want: x,
+		step: fmt.Sprintf("bootstrap, 2^%d slots, %s", logN-1, chain.Name), level: par.MaxLevel(), x: x, want: func() []float64 { return x },
 		ours: func() (*plan.Plan, error) {
 			return passes.CompileRefresh(par, backend.DefaultProfile(), bootstrapRatio[i])
 		},

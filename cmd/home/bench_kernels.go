@@ -218,6 +218,9 @@ func (c *benchCmd) kernels(e *env) error {
 			bitsText(k.OursBits), bitsText(k.StockBits))
 	}
 	e.note("%s, %s kernels, medians, one core; bits: of the mean and of the largest error", r.Machine, r.Arithmetic)
+	if slices.ContainsFunc(r.Rows, func(k kernelRow) bool { return k.OursBits != nil }) {
+		e.note("circuits on real slots, as the compiler makes them: pairs of real diagonals are one complex one, bootstraps reduce real parts alone; stock works on complex slots")
+	}
 	if err := t.write(e.out, ""); err != nil {
 		return err
 	}
