@@ -27,6 +27,7 @@ func (c *checked) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi
 
 // DotMap sums a block at a time and puts it into its place.
 func (m *portable) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *Automorphism, _ bool) {
+	form, late := m.Montgomery(f), len(x) == MaxTerms // then no sum takes a product more
 	var b [2][dotBlock]uint64
 	var u, v [MaxTerms][]uint64
 	for base := 0; base < len(z0); base += dotBlock {
@@ -35,9 +36,12 @@ func (m *portable) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, ph
 			for k := range x {
 				u[k], v[k] = x[k][base:end], y[k][base:end]
 			}
-			sums := b[r][:end-base]
-			m.dot(sums, u[:len(x)], v[:len(x)])
-			if r == 0 && a != nil {
+			sums, first := b[r][:end-base], r == 0 && a != nil
+			if first && !late {
+				m.dot(sums, u[:len(x)], v[:len(x)], a[base:end], form)
+				continue
+			}
+			if m.dot(sums, u[:len(x)], v[:len(x)], nil, 0); first {
 				m.MacConst(sums, sums, a[base:end], f)
 			}
 		}

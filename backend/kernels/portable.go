@@ -209,26 +209,36 @@ func (s *sum128) mac(x, y uint64) {
 // lazy returns the sum over 2^64 mod q in [0, 3q), for a high word below 2q.
 func (s *sum128) lazy(q, inv uint64) uint64 { return s.hi - mulHi(s.lo*inv, q) + q }
 
-// dotBlock is the number of residues whose 128-bit sums are held at a time.
-const dotBlock = 256
+// dotBlock is the number of residues whose 128-bit sums are held at a time: they stay in
+// the first cache, and rows are read in runs of a page.
+const dotBlock = 512
 
 func (m *portable) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
-	m.dot(z0, x, y0)
-	m.dot(z1, x, y1)
+	m.dot(z0, x, y0, nil, 0)
+	m.dot(z1, x, y1, nil, 0)
 }
 
-func (m *portable) dot(z []uint64, x, y [][]uint64) {
+// dot sets z to the sum of x_k*y_k and, unless a is nil, a*f, f in Montgomery form.
+func (m *portable) dot(z []uint64, x, y [][]uint64, a []uint64, f uint64) {
 	var s sums
 	q, inv, shift := m.Q, m.inv, m.shift&63
-	many := bits.Len(uint(len(x)))+bits.Len64(m.Q)+int(shift) > 64 // sums may reach q*2^64
+	many := bits.Len(uint(len(x)+1))+bits.Len64(m.Q)+int(shift) > 64 // sums may reach q*2^64
 	for base := 0; base < len(z); base += dotBlock {
 		out := z[base:min(base+dotBlock, len(z))]
 		row := func(x []uint64) []uint64 { return x[base : base+len(out)] }
-		d := 2 - len(x)&1
-		if d == 1 {
+		d := 0
+		switch odd := len(x)&1 == 1; {
+		case a != nil && odd:
+			s.setConst2(row(a), f<<shift, row(x[0]), row(y[0]), shift)
+			d = 1
+		case a != nil:
+			s.setConst(row(a), f<<shift)
+		case odd:
 			s.set(row(x[0]), row(y[0]), shift)
-		} else {
+			d = 1
+		default:
 			s.set2(row(x[0]), row(y[0]), row(x[1]), row(y[1]), shift)
+			d = 2
 		}
 		for ; d < len(x); d += 2 {
 			s.add2(row(x[d]), row(y[d]), row(x[d+1]), row(y[d+1]), shift)
@@ -268,6 +278,28 @@ func (s *sums) set2(x0, y0, x1, y1 []uint64, shift uint) {
 		l, c := bits.Add64(l0, l1, 0)
 		s.lo[k] = l
 		s.hi[k], _ = bits.Add64(h0, h1, c)
+	}
+}
+
+// setConst makes the sums x*c.
+func (s *sums) setConst(x []uint64, c uint64) {
+	for i := range x {
+		k := i & (dotBlock - 1)
+		s.hi[k], s.lo[k] = bits.Mul64(x[i], c)
+	}
+}
+
+// setConst2 makes the sums x0*c + x1*y1<<shift.
+func (s *sums) setConst2(x0 []uint64, c uint64, x1, y1 []uint64, shift uint) {
+	shift &= 63
+	x1, y1 = x1[:len(x0)], y1[:len(x0)]
+	for i := range x0 {
+		k := i & (dotBlock - 1)
+		h0, l0 := bits.Mul64(x0[i], c)
+		h1, l1 := bits.Mul64(x1[i], y1[i]<<shift)
+		l, carry := bits.Add64(l0, l1, 0)
+		s.lo[k] = l
+		s.hi[k], _ = bits.Add64(h0, h1, carry)
 	}
 }
 

@@ -1,5 +1,7 @@
 package kernels
 
+import "math/bits"
+
 // portableTransform is the transform in plain Go.
 type portableTransform struct {
 	n     int
@@ -37,10 +39,16 @@ func (m *portable) Gaps() int {
 	return g
 }
 
-// forward is the butterfly of Harvey: x, y below 4q become x+y*w and x-y*w below 4q.
+// forward is the butterfly of Harvey, x+y*w and x-y*w. It reduces y alone: results are
+// 2q above the bound of x.
 func forward(x, y, w, s, q, q2 uint64) (uint64, uint64) {
-	x, y = below(x, q2), lazy(y, w, s, q)
+	y = lazy(y, w, s, q)
 	return x + y, x + q2 - y
+}
+
+// forwardBelow is forward for x below 8q; results are below 6q.
+func forwardBelow(x, y, w, s, q, q2, q4 uint64) (uint64, uint64) {
+	return forward(below(x, q4), y, w, s, q, q2)
 }
 
 // inverse is its inverse: x, y below 2q become x+y and (x-y)*w below 2q.
@@ -48,52 +56,78 @@ func inverse(x, y, w, s, q, q2 uint64) (uint64, uint64) {
 	return below(x+y, q2), lazy(x+q2-y, w, s, q)
 }
 
+// NTT runs one layer if need be, then two at a time, and the last three together. Of
+// two layers only the second reduces its first operands: residues that enter a pair
+// are below 6q, those between its layers below 8q.
 func (m *portable) NTT(z, x []uint64) {
-	t, q := &m.t, m.Q
-	q2, n := 2*q, len(z)
+	t, q, n := &m.t, m.Q, len(z)
 	if t.fold {
 		m.foldEnds(z, x, t.f, t.fs, n/2)
-		x = z
+	} else if &z[0] != &x[0] {
+		copy(z, x)
 	}
 	h, d := 1, n/2 // blocks, and half their size
-	for ; d >= 8; h, d = 2*h, d/2 {
-		for b := range h {
-			w, s := t.w[h+b], t.ws[h+b]
-			for i := 2 * d * b; i < d*(2*b+1); i += 8 {
-				x0, x1, z0, z1 := eight(x, i), eight(x, i+d), eight(z, i), eight(z, i+d)
-				z0[0], z1[0] = forward(x0[0], x1[0], w, s, q, q2)
-				z0[1], z1[1] = forward(x0[1], x1[1], w, s, q, q2)
-				z0[2], z1[2] = forward(x0[2], x1[2], w, s, q, q2)
-				z0[3], z1[3] = forward(x0[3], x1[3], w, s, q, q2)
-				z0[4], z1[4] = forward(x0[4], x1[4], w, s, q, q2)
-				z0[5], z1[5] = forward(x0[5], x1[5], w, s, q, q2)
-				z0[6], z1[6] = forward(x0[6], x1[6], w, s, q, q2)
-				z0[7], z1[7] = forward(x0[7], x1[7], w, s, q, q2)
-			}
-		}
-		x = z
+	if bits.Len(uint(n))%2 == 1 {
+		forward2(z[:d], z[d:], t.w[1], t.ws[1], q)
+		h, d = 2, d/2
 	}
-	for b := range h { // the last three layers, and full reduction
-		x, z := eight(x, 8*b), eight(z, 8*b)
+	for ; d >= 16; h, d = 4*h, d/4 {
+		for b := range h {
+			y, e, k := z[2*d*b:2*d*(b+1)], d/2, h+b
+			forward4(y[:e], y[e:d], y[d:d+e], y[d+e:], (*[2]uint64)(t.w[2*k:]), (*[2]uint64)(t.ws[2*k:]), t.w[k], t.ws[k], q)
+		}
+	}
+	m.forwardLast(z)
+}
+
+// forward2 is a layer on the halves of a block.
+func forward2(a, b []uint64, w, s, q uint64) {
+	q2 := 2 * q
+	b = b[:len(a)]
+	for i := range a {
+		a[i], b[i] = forward(a[i], b[i], w, s, q, q2)
+	}
+}
+
+// forward4 is two layers on the quarters of a block: w and s belong to the first.
+func forward4(a, b, c, d []uint64, v, r *[2]uint64, w, s, q uint64) {
+	q2, q4 := 2*q, 4*q
+	v0, r0, v1, r1 := v[0], r[0], v[1], r[1]
+	b, c, d = b[:len(a)], c[:len(a)], d[:len(a)]
+	for i := range a {
+		x0, x2 := forward(a[i], c[i], w, s, q, q2)
+		x1, x3 := forward(b[i], d[i], w, s, q, q2)
+		a[i], b[i] = forwardBelow(x0, x1, v0, r0, q, q2, q4)
+		c[i], d[i] = forwardBelow(x2, x3, v1, r1, q, q2, q4)
+	}
+}
+
+// forwardLast is the last three layers, on residues below 6q, and the full reduction.
+func (m *portable) forwardLast(row []uint64) {
+	t, q, h := &m.t, m.Q, len(row)/8
+	q2, q4 := 2*q, 4*q
+	full := func(x uint64) uint64 { return below(below(below(x, q4), q2), q) }
+	for b := range h {
+		z := eight(row, 8*b)
 		w, s := t.w[h+b], t.ws[h+b]
-		a0, a4 := forward(x[0], x[4], w, s, q, q2)
-		a1, a5 := forward(x[1], x[5], w, s, q, q2)
-		a2, a6 := forward(x[2], x[6], w, s, q, q2)
-		a3, a7 := forward(x[3], x[7], w, s, q, q2)
+		a0, a4 := forward(z[0], z[4], w, s, q, q2)
+		a1, a5 := forward(z[1], z[5], w, s, q, q2)
+		a2, a6 := forward(z[2], z[6], w, s, q, q2)
+		a3, a7 := forward(z[3], z[7], w, s, q, q2)
 		v, r := (*[2]uint64)(t.w[2*(h+b):]), (*[2]uint64)(t.ws[2*(h+b):])
-		a0, a2 = forward(a0, a2, v[0], r[0], q, q2)
-		a1, a3 = forward(a1, a3, v[0], r[0], q, q2)
-		a4, a6 = forward(a4, a6, v[1], r[1], q, q2)
-		a5, a7 = forward(a5, a7, v[1], r[1], q, q2)
+		a0, a2 = forwardBelow(a0, a2, v[0], r[0], q, q2, q4)
+		a1, a3 = forwardBelow(a1, a3, v[0], r[0], q, q2, q4)
+		a4, a6 = forwardBelow(a4, a6, v[1], r[1], q, q2, q4)
+		a5, a7 = forwardBelow(a5, a7, v[1], r[1], q, q2, q4)
 		u, p := (*[4]uint64)(t.w[4*(h+b):]), (*[4]uint64)(t.ws[4*(h+b):])
 		a0, a1 = forward(a0, a1, u[0], p[0], q, q2)
+		z[0], z[1] = full(a0), full(a1)
 		a2, a3 = forward(a2, a3, u[1], p[1], q, q2)
+		z[2], z[3] = full(a2), full(a3)
 		a4, a5 = forward(a4, a5, u[2], p[2], q, q2)
+		z[4], z[5] = full(a4), full(a5)
 		a6, a7 = forward(a6, a7, u[3], p[3], q, q2)
-		z[0], z[1] = below(below(a0, q2), q), below(below(a1, q2), q)
-		z[2], z[3] = below(below(a2, q2), q), below(below(a3, q2), q)
-		z[4], z[5] = below(below(a4, q2), q), below(below(a5, q2), q)
-		z[6], z[7] = below(below(a6, q2), q), below(below(a7, q2), q)
+		z[6], z[7] = full(a6), full(a7)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
@@ -102,6 +103,19 @@ func operandsOf(c *comparison, op ir.Op, l int) (in []*operand, out *operand) {
 	return in, c.fill(kind, l)
 }
 
+// do runs a step and records it.
+func do(t *testing.T, c *comparison, op ir.Op, out *operand, in []*operand) {
+	t.Helper()
+	c.record.step(op, out, in)
+	var args []backend.Operand
+	for _, o := range in {
+		args = append(args, o)
+	}
+	if err := c.e.Exec(&plan.Step{Op: op, Rot: 1, Const: 0.7, Scale: ir.ScaleTwo(30)}, args, out); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestNeed holds the arithmetic that the roofline counts against what the engine asks
 // of its kernels. With one special prime every conversion is of one source, so that
 // all of it goes through rows; with more, transforms do.
@@ -124,10 +138,7 @@ func TestNeed(t *testing.T) {
 					in, out := operandsOf(c, op, l)
 					did = Need{}
 					c.record = newRecorder(p)
-					c.exec(op, 1, out, in...)
-					if c.failed != nil {
-						t.Fatal(c.failed)
-					}
+					do(t, c, op, out, in)
 					want := count{Params: p}
 					want.step(&c.record.p.Steps[0], l)
 					got := did
@@ -160,12 +171,7 @@ func TestNeedBytes(t *testing.T) {
 			run := func() [][]uint64 {
 				out = c.fill(out.t.Kind, l) // random: what is not written shows
 				c.record = newRecorder(p)
-				c.record.step(op, out, in)
-				var args [3]*operand
-				copy(args[:], in)
-				if err := e.exec(&plan.Step{Op: op, Rot: 1, Const: 0.7, Scale: ir.ScaleTwo(30)}, args, out); err != nil {
-					t.Fatal(err)
-				}
+				do(t, c, op, out, in)
 				return out.rows
 			}
 			equal := func(x, y [][]uint64) bool { return slices.EqualFunc(x, y, slices.Equal[[]uint64]) }
