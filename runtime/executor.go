@@ -61,7 +61,8 @@ type Outputs map[plan.ObjectID][][]byte
 type Slow interface {
 	// Read fills dst with the slabs of the object from slab first on, the number
 	// after the last being that of its source, and fails if they are not what was
-	// written. The forms of the tier plan say which slabs there are.
+	// written. Of a source, the first page will do: the seed of a key is no longer. The
+	// forms of the tier plan say which slabs there are.
 	Read(obj plan.ObjectID, first int, dst [][]byte) error
 	// Write stores slabs of a ciphertext from slab first on.
 	Write(obj plan.ObjectID, first int, src [][]byte) error
@@ -278,10 +279,11 @@ func (x *Executor) readSeeds(ctx context.Context) error {
 			return err
 		}
 		defer b.Free()
-		if err := x.o.Slow.Read(keys[i], int(x.slabs[keys[i]]), b.Slabs); err != nil {
+		head := b.Slabs[0][:min(len(b.Slabs[0]), store.PageBytes)]
+		if err := x.o.Slow.Read(keys[i], int(x.slabs[keys[i]]), [][]byte{head}); err != nil {
 			return fmt.Errorf("%s: %w", describe(x.p, keys[i]), err)
 		}
-		x.seeds[keys[i]] = slices.Clone(b.Slabs[0][:x.e.(backend.Compact).SeedBytes()])
+		x.seeds[keys[i]] = slices.Clone(head[:x.e.(backend.Compact).SeedBytes()])
 		return nil
 	})
 }

@@ -15,3 +15,13 @@ func checksum(b []byte) uint32 {
 	}
 	return crc32.Update(sum, castagnoli, b[n:])
 }
+
+var zeros [PageBytes]byte
+
+// padded continues a checksum over n zeros.
+func padded(sum uint32, n int) uint32 {
+	for ; n > 0; n -= len(zeros) {
+		sum = crc32.Update(sum, castagnoli, zeros[:min(n, len(zeros))])
+	}
+	return sum
+}

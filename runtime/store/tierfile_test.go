@@ -649,3 +649,61 @@ func TestMapRefused(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A slab that ends in zeros is read by its beginning, whatever became of the zeros; one
+// that does not is refused.
+func TestReadBeginnings(t *testing.T) {
+	for _, size := range []int{128, PageBytes, 3*PageBytes + 8, 1 << 17} {
+		path := filepath.Join(t.TempDir(), "a.htier")
+		h := Header{KeyFile, size, "seeds"}
+		f, err := Create(File{}, path, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := Spec{Addr{Kind: 1}, 3}
+		data := content(s.Addr, s.Slabs, size)
+		clear(data[2][32:])
+		seg, err := f.Segment([]Spec{s})
+		if err == nil {
+			err = errors.Join(seg.Write(0, data), seg.Commit(), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := func(slab, n int) ([]byte, error) {
+			f, err := Open(File{}, path, h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			b := pageBuffer(int64(n))
+			return b, f.Read(s.Addr, slab, [][]byte{b})
+		}
+		for _, n := range []int{min(size, PageBytes), 64, 32} {
+			if b, err := read(2, n); err != nil || !bytes.Equal(b, data[2][:n]) {
+				t.Errorf("slabs of %d bytes: the first %d: %v", size, n, err)
+			}
+			if _, err := read(1, n); n < size && !errors.Is(err, ErrDamaged) {
+				t.Errorf("slabs of %d bytes: the first %d of one that does not end in zeros: %v", size, n, err)
+			}
+		}
+		img, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.Index(img, data[2][:32])
+		for _, c := range []struct {
+			flip, n int
+			ok      bool
+		}{{5, 64, false}, {40, 64, false}, {40, size, false}, {80, 64, true}} {
+			bad := bytes.Clone(img)
+			bad[at+c.flip] ^= 1
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := read(2, c.n); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrDamaged) {
+				t.Errorf("slabs of %d bytes: byte %d is damaged, %d are read: %v", size, c.flip, c.n, err)
+			}
+		}
+	}
+}
