@@ -16,9 +16,9 @@ func newIFMA(p Prime, t *Transform) *ifma {
 }
 
 // quotient52 returns floor(w*2^52/q).
-func (m *Prime) quotient52(w uint64) uint64 {
+func (p *Prime) quotient52(w uint64) uint64 {
 	hi, lo := bits.Mul64(w, 1<<52)
-	s, _ := bits.Div64(hi, lo, m.Q)
+	s, _ := bits.Div64(hi, lo, p.Q)
 	return s
 }
 

@@ -320,8 +320,8 @@ func (s *sums) add2(x0, y0, x1, y1 []uint64, shift uint) {
 
 // convert sets z, below 3q, to (sum of x_k*w_k + v*neg)/2^64, for at most maxSources
 // words x below 2^61.
-func (m *Prime) convert(z []uint64, x [][]uint64, w []uint64, v []uint8, neg uint64) {
-	q, inv := m.Q, m.inv
+func (p *Prime) convert(z []uint64, x [][]uint64, w []uint64, v []uint8, neg uint64) {
+	q, inv := p.Q, p.inv
 	v = v[:len(z)]
 	switch len(x) {
 	case 2:
@@ -387,8 +387,8 @@ func (m *Prime) convert(z []uint64, x [][]uint64, w []uint64, v []uint8, neg uin
 }
 
 // prepare multiplies x with c, plain, and adds frac times that to sum.
-func (m *Prime) prepare(x []uint64, sum []float64, c uint64, frac float64) {
-	q, s := m.Q, m.quotient(c)
+func (p *Prime) prepare(x []uint64, sum []float64, c uint64, frac float64) {
+	q, s := p.Q, p.quotient(c)
 	sum = sum[:len(x)]
 	for i, u := range x {
 		y := below(lazy(u, c, s, q), q)

@@ -178,8 +178,8 @@ func (m *portable) INTT(z, x []uint64) {
 // foldEnds is the step between the conjugate-invariant ring and the transform: z[j] =
 // x[j] - f*x[n-j], for j and n-j, j = 0..to-1, and for j = n/2; entry 0 is copied.
 // Entries below 4q give such.
-func (m *Prime) foldEnds(z, x []uint64, f, s uint64, to int) {
-	q, q2, n := m.Q, 2*m.Q, len(z)
+func (p *Prime) foldEnds(z, x []uint64, f, s uint64, to int) {
+	q, q2, n := p.Q, 2*p.Q, len(z)
 	z[0] = x[0]
 	for j := 1; j < to; j++ {
 		a, b := x[j], x[n-j]
