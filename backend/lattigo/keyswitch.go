@@ -202,11 +202,11 @@ func (e *engine) digitGadget(w *scratch, from, to, l int, own func(i int) []uint
 }
 
 // keyRows returns limb i of both halves of a key, for each of the digits.
-func (w *scratch) keyRows(key *operand, digits, i, l int) (y0, y1 [][]uint64) {
+func (s *scratch) keyRows(key *operand, digits, i, l int) (y0, y1 [][]uint64) {
 	for k := range digits {
-		w.y0[k], w.y1[k] = key.qp(2*k, i, l), key.qp(2*k+1, i, l)
+		s.y0[k], s.y1[k] = key.qp(2*k, i, l), key.qp(2*k+1, i, l)
 	}
-	return w.y0[:digits], w.y1[:digits]
+	return s.y0[:digits], s.y1[:digits]
 }
 
 // dotKey sets z0, z1 to limb i of the product of the digits x with a key.
