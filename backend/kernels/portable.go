@@ -175,6 +175,20 @@ func (m *portable) Centre(z, x []uint64, s, c uint64) {
 	q, cs := m.Q, m.quotient(c)
 	half, add := s>>1, m.Times((q-s%q)%q, c)
 	x = x[:len(z)]
+	if c == 1 && s < 3*q { // as it is, x is small enough
+		for i := 0; i < len(z); i += 8 {
+			z, x := eight(z, i), eight(x, i)
+			z[0] = x[0] + above(x[0], half, add)
+			z[1] = x[1] + above(x[1], half, add)
+			z[2] = x[2] + above(x[2], half, add)
+			z[3] = x[3] + above(x[3], half, add)
+			z[4] = x[4] + above(x[4], half, add)
+			z[5] = x[5] + above(x[5], half, add)
+			z[6] = x[6] + above(x[6], half, add)
+			z[7] = x[7] + above(x[7], half, add)
+		}
+		return
+	}
 	for i := 0; i < len(z); i += 8 {
 		z, x := eight(z, i), eight(x, i)
 		z[0] = lazy(x[0], c, cs, q) + above(x[0], half, add)

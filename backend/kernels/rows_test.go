@@ -177,16 +177,18 @@ func testRows(t *testing.T, rng *rand.Rand, q uint64, form Form, n int) {
 		is(fmt.Sprintf("Dot, %d terms", terms), sum(y1), nil, func(z, _ []uint64) { m.Dot(other, z, xs, y0, y1) })
 	}
 
-	for _, s := range []uint64{1 << 51, 1<<52 + 1, 1<<61 - 1, q, 3} {
+	for _, s := range []uint64{1 << 51, 1<<52 + 1, 1<<61 - 1, q, 2*q - 1, 3*q - 2, 3 * q, 3} {
 		src := words(rng, n, s, q)
 		src[0], src[1] = s>>1, min(s>>1+1, s-1)
-		is("Centre", func(i int) uint64 {
-			r := bigMul(q, 0, src[i], c)
-			if src[i] > s>>1 {
-				r = addMod(r, q-bigMul(q, 0, s%q, c))
-			}
-			return r
-		}, src, func(z, x []uint64) { m.Centre(z, x, s, c); reduce(t, z, q) })
+		for _, c := range []uint64{c, 1} {
+			is("Centre", func(i int) uint64 {
+				r := bigMul(q, 0, src[i], c)
+				if src[i] > s>>1 {
+					r = addMod(r, q-bigMul(q, 0, s%q, c))
+				}
+				return r
+			}, src, func(z, x []uint64) { m.Centre(z, x, s, c); reduce(t, z, q) })
+		}
 	}
 }
 
