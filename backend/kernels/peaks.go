@@ -3,6 +3,7 @@ package kernels
 import (
 	"math/bits"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,7 +64,7 @@ func measurePeaks(m meter, dram int64) *Peaks {
 	p := &Peaks{Cores: cores}
 	const x = 0x000f_edcb_a987_6543
 	p.Rate[Mul64] = m.rate(func(_, turns int) int { mulWords(turns, x); return turns * 8 })
-	p.Rate[Float] = m.rate(func(_, turns int) int { mulAddFloats(turns, 0.75); return turns * 24 })
+	p.Rate[Float] = m.rate(func(_, turns int) int { runtime.KeepAlive(mulAddFloats(turns, 0.75)); return turns * 24 })
 	vector := func(u Unit, has bool, loop func(turns int, x uint64)) {
 		if has {
 			p.Rate[u] = m.rate(func(_, turns int) int { loop(turns, x); return turns * 24 * lanes })

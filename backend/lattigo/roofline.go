@@ -28,14 +28,6 @@ type Need struct {
 	Read, Written int64
 }
 
-func (w *Need) add(o Need) {
-	w.Butterflies += o.Butterflies
-	w.Products += o.Products
-	w.Terms += o.Terms
-	w.Reductions += o.Reductions
-	w.Complex += o.Complex
-}
-
 // Instructions is how many words of each kind of instruction something takes.
 type Instructions [kernels.NumUnits]int64
 
