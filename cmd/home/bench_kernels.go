@@ -198,6 +198,9 @@ func (c *benchCmd) kernels(e *env) error {
 		bar.add(1)
 	}
 	bar.stop()
+	if len(r.Rows)+len(r.Left) == 0 {
+		return fmt.Errorf("no row has all of %q: give words of its name, such as rotation, its N, such as 2^16, or the bits of its primes", c.Only)
+	}
 	if limits != nil {
 		if err := r.measure(limits); err != nil {
 			return err
