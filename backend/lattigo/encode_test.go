@@ -86,11 +86,7 @@ func TestLattigoAgrees(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.Insecure = true
-			kind := ring.Standard
-			if r == ir.RingReal {
-				kind = ring.ConjugateInvariant
-			}
-			lp, err := ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, LogDefaultScale: 40, RingType: kind})
+			lp, err := ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, LogDefaultScale: 40, RingType: ringType(r)})
 			if err != nil {
 				t.Fatal(err)
 			}

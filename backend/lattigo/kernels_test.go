@@ -40,11 +40,7 @@ func TestTransforms(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			kind := ring.Standard
-			if r == ir.RingReal {
-				kind = ring.ConjugateInvariant
-			}
-			stock := must[*ring.Ring](t)(ring.NewRingFromType(p.N(), append(slices.Clone(p.Q), p.P...), kind))
+			stock := must[*ring.Ring](t)(ring.NewRingFromType(p.N(), append(slices.Clone(p.Q), p.P...), ringType(r)))
 			for _, form := range kernels.Supported() {
 				t.Run(fmt.Sprintf("N%d/%s/%s", logN, r, form), func(t *testing.T) {
 					own := must[*rings](t)(newRingsWith(p, form))

@@ -39,18 +39,22 @@ func newRings(p *ir.Params) (*rings, error) {
 	return newRingsWith(p, form)
 }
 
+// ringType returns the name of a ring at Lattigo.
+func ringType(r ir.Ring) ring.Type {
+	if r == ir.RingReal {
+		return ring.ConjugateInvariant
+	}
+	return ring.Standard
+}
+
 // newRingsWith uses the given kernels, which the machine must support; results
 // are the same with all.
 func newRingsWith(p *ir.Params, form kernels.Form) (*rings, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	kind := ring.Standard
-	if p.Ring == ir.RingReal {
-		kind = ring.ConjugateInvariant
-	}
 	all := append(append([]uint64{}, p.Q...), p.P...)
-	base, err := ring.NewRingFromType(p.N(), all, kind)
+	base, err := ring.NewRingFromType(p.N(), all, ringType(p.Ring))
 	if err != nil {
 		return nil, fmt.Errorf("parameters %q: %w", p.Name, err)
 	}

@@ -76,7 +76,7 @@ func CompareKernels(p *ir.Params, runs int, clock func() float64, memory func(sl
 	}
 	c := &comparison{e: &engine{rings: r, scratch: make(chan *scratch, 1)}, runs: max(runs, 1), wanted: wanted, clock: clock, memory: memory}
 	c.e.scratch <- nil
-	c.stock, err = ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: stockRing(p.Ring), LogDefaultScale: p.LogScale})
+	c.stock, err = ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: ringType(p.Ring), LogDefaultScale: p.LogScale})
 	if err != nil {
 		return nil, err
 	}

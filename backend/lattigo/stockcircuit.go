@@ -49,17 +49,9 @@ type Stock struct {
 	encoder *hefloat.Encoder
 }
 
-// stockRing returns the name of a ring at Lattigo.
-func stockRing(r ir.Ring) ring.Type {
-	if r == ir.RingReal {
-		return ring.ConjugateInvariant
-	}
-	return ring.Standard
-}
-
 // NewStock makes a secret key. It says nothing of security.
 func NewStock(p *ir.Params) (*Stock, error) {
-	params, err := hefloat.NewParametersFromLiteral(hefloat.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: stockRing(p.Ring), LogDefaultScale: p.LogScale})
+	params, err := hefloat.NewParametersFromLiteral(hefloat.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: ringType(p.Ring), LogDefaultScale: p.LogScale})
 	if err != nil {
 		return nil, err
 	}
