@@ -9,7 +9,7 @@ import (
 )
 
 // The functions of this file compile one step of a network by itself, as the
-// pipeline would with these parameters at this level: packing, lowering and
+// pipeline would with these parameters at this level: packing, lowering, sums and
 // schedule choose as they do for a whole network. Input and output are vectors that
 // fill the slots of one ciphertext. What they return has no tier plan, and nothing
 // is held against a bound of security: it is for measurements.
@@ -58,7 +58,7 @@ func compileAlone(par *ir.Params, prof *backend.Profile, n *fusedNode, level, de
 	u.plan = u.newPlan("")
 	for _, p := range Passes {
 		switch p.Name {
-		case "packing", "lowering", "schedule":
+		case "packing", "lowering", "sums", "schedule":
 			if err := p.run(u); err != nil {
 				return nil, err
 			}
