@@ -2,7 +2,6 @@ package ir
 
 import (
 	"fmt"
-	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,29 +78,6 @@ func (s Scale) Check(primes int) error {
 		}
 	}
 	return nil
-}
-
-// Float evaluates the scale for a chain of primes with 192 bits of mantissa,
-// which keeps the relative error below 2^-128 for any plan that fits in memory.
-func (s Scale) Float(q []uint64) *big.Float {
-	const prec = 192
-	num := new(big.Float).SetPrec(prec).SetInt64(1)
-	den := new(big.Float).SetPrec(prec).SetInt64(1)
-	for i, e := range s.Q {
-		p := new(big.Float).SetPrec(prec).SetUint64(q[i])
-		dst := num
-		if e < 0 {
-			dst, e = den, -e
-		}
-		for ; e > 0; e >>= 1 { // square and multiply
-			if e&1 == 1 {
-				dst.Mul(dst, p)
-			}
-			p.Mul(p, p)
-		}
-	}
-	num.Quo(num, den)
-	return num.SetMantExp(num, int(s.Two))
 }
 
 // Float64 evaluates the scale in double precision.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/home-fhe/home/backend/kernels"
@@ -122,39 +123,46 @@ func TestLattigoAgrees(t *testing.T) {
 	}
 }
 
-// TestReserve holds what an engine allocates against what Reserve promises.
+// TestReserve holds what an engine allocates, with all kernels that this machine has,
+// against what Reserve promises.
 func TestReserve(t *testing.T) {
+	chosen, err := kernels.Chosen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what the first one left to be swept
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
 	for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
-		for _, special := range [][]int{{40}, {51, 51, 51}} {
-			p, err := ir.NewParams("reserve", 11, r, ir.SecretTernary, []int{51, 40, 40, 40}, special, 40)
+		for _, special := range [][]int{{40}, {49, 49, 49}, {51, 51, 51, 51, 51, 51}} {
+			p, err := ir.NewParams("reserve", 11, r, ir.SecretTernary, sizes(50, 40, 12), special, 40)
 			if err != nil {
 				t.Fatal(err)
 			}
 			p.Insecure = true
-			e := must[*engine](t)(openEngine(p))
-			words := func(rows ...[]uint64) (n int64) {
-				for _, r := range rows {
-					n += int64(len(r)) * 8
+			for form := range chosen + 1 {
+				before := heap()
+				e := newEngine(must[*rings](t)(newRingsWith(p, form)), 1)
+				opened := heap()
+				s := e.take()
+				s.encoding(e.rings)
+				e.automorphism(&s.auto, rotation(p, 1))
+				ready := heap()
+				tables, scratch := Reserve(p)
+				for _, c := range []struct {
+					what      string
+					got, most int64
+				}{{"tables", opened - before, tables}, {"scratch", ready - opened, scratch}} {
+					if c.got > c.most || c.got < c.most*2/3 {
+						t.Errorf("%s, %d special primes, %s: %s take %d bytes, Reserve says %d", r, len(special), form, c.what, c.got, c.most)
+					}
 				}
-				return n
-			}
-			tables := e.enc.Bytes()
-			for _, m := range e.mods {
-				tables += m.Bytes()
-			}
-			s := e.newScratch()
-			s.encoding(e.rings)
-			used := words(s.coef...) + words(s.own...) + words(s.tmp...) + words(s.acc...) +
-				int64(len(s.v)*p.N()) + int64(p.N()/2) + int64(len(s.cplx))*16 + int64(len(s.float))*8
-			wantTables, wantScratch := Reserve(p)
-			for _, c := range []struct {
-				what      string
-				got, most int64
-			}{{"tables", tables, wantTables}, {"scratch", used, wantScratch}} {
-				// small tables by block may come on top, the promise may be twice too high
-				if c.got > c.most+c.most/16 || c.got < c.most/3 {
-					t.Errorf("%s, %d special primes: %s take %d bytes, Reserve says %d", r, len(special), c.what, c.got, c.most)
-				}
+				runtime.KeepAlive(e)
+				runtime.KeepAlive(s)
 			}
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/big"
 	"runtime"
 	"unsafe"
 
@@ -56,14 +55,13 @@ type engine struct {
 	scratch chan *scratch
 }
 
-// scratch is the working memory of one running step.
+// scratch is the working memory of one running step, or of one of the parts that it is
+// done in.
 type scratch struct {
-	coef  [][]uint64 // L+1 limbs: coefficients of what is decomposed
-	own   [][]uint64 // L+1 limbs: the same in the transform domain
+	*job             // mine, or that of the step that this does a part of
+	mine  job        // of a step that runs here
 	tmp   [][]uint64 // group limbs per digit, and two groups
 	acc   [][]uint64 // 2*(nP+1) limbs: results modulo P, and two more
-	v     [][]uint8  // quotients, per digit, and two more
-	auto  kernels.Automorphism
 	x     [][]uint64 // group limbs per digit
 	part  [][]uint64 // parts of limbs
 	terms [][]uint64 // operands of inner products
@@ -71,6 +69,25 @@ type scratch struct {
 	y1    [][]uint64
 	cplx  []complex128
 	float []float64
+
+	half part       // what this does for another step
+	run  func()     // does it
+	done chan error // says that it is done
+}
+
+// job is a running step with what its parts share. They only read it, or write it number
+// by number.
+type job struct {
+	l    int // level of the result
+	out  *operand
+	in   []*operand
+	coef [][]uint64 // L+1 limbs: coefficients of what is decomposed
+	poly [][]uint64 // as many: the same in the transform domain
+	own  [][]uint64 // L+1 limbs: room for that
+	v    [][]uint8  // quotients, per digit, and two more
+	auto kernels.Automorphism
+	div  division
+	mul  product
 }
 
 // Open returns an engine for the parameters. It refuses parameters below 128
@@ -97,32 +114,41 @@ func Open(p *ir.Params, opts ...Option) (backend.Engine, error) {
 	if o.threads < 1 {
 		o.threads = runtime.NumCPU()
 	}
-	e := &engine{rings: r, scratch: make(chan *scratch, o.threads)}
-	for range cap(e.scratch) {
-		e.scratch <- nil // made when first used
-	}
-	return e, nil
+	return newEngine(r, o.threads), nil
 }
 
-// Reserve returns the bytes that an engine for the parameters holds by itself:
-// its tables, and the scratch memory of one running step.
+func newEngine(r *rings, threads int) *engine {
+	e := &engine{rings: r, scratch: make(chan *scratch, threads)}
+	for range threads {
+		e.scratch <- nil // made when first used
+	}
+	return e
+}
+
+// Reserve returns the bytes of the Go heap that an engine for the parameters holds by
+// itself, at most: its tables, and the scratch memory of one running step.
 func Reserve(p *ir.Params) (tables, scratch int64) {
-	n, primes := int64(p.N()), int64(len(p.Q)+len(p.P))
-	// Transform constants: at most four tables of N words with vector kernels, Lattigo's
-	// two of N or 2N words without.
-	tables = primes*4*n*8 + 16*int64(p.Slots())
-	nq, np := int64(len(p.Q)), int64(len(p.P))
+	n, nq, np := int64(p.N()), int64(len(p.Q)), int64(len(p.P))
+	// Transform constants: four tables of N words for each prime in portable Go, and with
+	// kernels that have wider ones for the inner layers a sixteenth more for the outer.
+	tables = (nq+np)*(8*(4*n+n/16)+1024) + 16*int64(p.Slots())
+	tables += nq * (2*nq + np + 1) * (128 + 16*np) // conversions, by target
 	digits := (nq + np - 1) / np
-	scratch = (2*nq+(digits+2)*int64(groupSize(p))+2*np+2)*n*8 + (digits+2)*n + n/2
-	scratch += 16*int64(p.Slots()) + 8*n // encoding
+	rows := 2*nq + (digits+2)*int64(groupSize(p)) + 2*np + 2
+	scratch = rows*(8*n+64) + (digits+3)*n + 4096 // with quotients and an automorphism
+	scratch += 16*int64(p.Slots()) + 8*n          // encoding
 	return tables, scratch
 }
 
-func (e *engine) take() *scratch {
-	s := <-e.scratch
+func (e *engine) take() *scratch { return e.ready(<-e.scratch) }
+
+// ready returns a scratch space that serves a step of its own, s or a new one where that
+// is nil.
+func (e *engine) ready(s *scratch) *scratch {
 	if s == nil {
 		s = e.newScratch()
 	}
+	s.job = &s.mine
 	return s
 }
 
@@ -138,17 +164,23 @@ func makeRows(k, n int) [][]uint64 {
 	return rows
 }
 
-func (r *rings) newScratch() *scratch {
-	nq, np := len(r.p.Q), len(r.p.P)
-	digits := len(r.digit)
+func (e *engine) newScratch() *scratch {
+	nq, np, digits := len(e.p.Q), len(e.p.P), len(e.digit)
+	terms := max(digits, sumOnce)
 	s := &scratch{
-		coef: makeRows(nq, r.n), own: makeRows(nq, r.n),
-		tmp: makeRows((digits+2)*r.group, r.n), acc: makeRows(2*np+2, r.n),
-		x: make([][]uint64, digits*r.group), part: make([][]uint64, np), terms: make([][]uint64, digits), y0: make([][]uint64, digits), y1: make([][]uint64, digits),
+		mine: job{
+			in: make([]*operand, 0, 2*ir.MostTerms+1), coef: makeRows(nq, e.n), own: makeRows(nq, e.n),
+			div: division{x: make([][][]uint64, 0, 2)},
+		},
+		tmp: makeRows((digits+2)*e.group, e.n), acc: makeRows(2*np+2, e.n),
+		x: make([][]uint64, digits*e.group), part: make([][]uint64, np),
+		terms: make([][]uint64, terms), y0: make([][]uint64, terms), y1: make([][]uint64, terms),
+		done: make(chan error, 1),
 	}
 	for range digits + 2 {
-		s.v = append(s.v, make([]uint8, r.n))
+		s.mine.v = append(s.mine.v, make([]uint8, e.n))
 	}
+	s.run = func() { e.runHalf(s) }
 	return s
 }
 
@@ -203,6 +235,9 @@ func (o *operand) Space() backend.Space { return backend.SpaceHost }
 
 // q returns limb i of polynomial k modulo q_i.
 func (o *operand) q(k, i int) []uint64 { return o.rows[k*o.stride+i] }
+
+// limbs returns the limbs of polynomial k.
+func (o *operand) limbs(k int) [][]uint64 { return o.rows[k*o.stride : (k+1)*o.stride] }
 
 // qp returns limb i of polynomial k as if the object had level l.
 func (o *operand) qp(k, i, l int) []uint64 {
@@ -305,21 +340,6 @@ func (e *engine) operand(o backend.Operand) (*operand, error) {
 	return x, nil
 }
 
-// constant returns round(c*scale) as an integer.
-func (r *rings) constant(c float64, s ir.Scale) (*big.Int, error) {
-	if math.IsNaN(c) || math.IsInf(c, 0) {
-		return nil, fmt.Errorf("constant %v", c)
-	}
-	f := s.Float(r.p.Q)
-	f.Mul(f, new(big.Float).SetPrec(f.Prec()).SetFloat64(c))
-	half := new(big.Float).SetFloat64(0.5)
-	if f.Sign() < 0 {
-		half.Neg(half)
-	}
-	v, _ := f.Add(f, half).Int(nil) // truncation towards zero
-	return v, nil
-}
-
 var argKinds = map[ir.Op][]ir.Kind{
 	ir.OpHEAdd: {ir.CipherKind, ir.CipherKind}, ir.OpHESub: {ir.CipherKind, ir.CipherKind},
 	ir.OpHEAddPlain: {ir.CipherKind, ir.PlainKind}, ir.OpHEMulPlain: {ir.CipherKind, ir.PlainKind},
@@ -388,7 +408,7 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 			return err
 		}
 	}
-	return e.exec(s, in, o)
+	return e.exec(s, in[:len(args)], o)
 }
 
 // argument returns operand i of a step, which must be of a kind and of a level at least.
@@ -405,11 +425,11 @@ func (e *engine) argument(op ir.Op, i int, a backend.Operand, want ir.Kind, leve
 	return x, nil
 }
 
-func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
+func (e *engine) exec(s *plan.Step, in []*operand, out *operand) error {
 	l := out.t.Level
 	nq := l + 1
 	nqp := nq + len(e.p.P)
-	a, b, c := in[0], in[1], in[2]
+	a, b := in[0], in[len(in)-1]
 	switch s.Op {
 	case ir.OpHEAdd:
 		for k := range 2 {
@@ -440,7 +460,7 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 			return fmt.Errorf("%s: %w", s.Op, err)
 		}
 		for i := range nq {
-			e.mods[i].AddConst(out.q(0, i), a.q(0, i), e.mods[i].bigMod(v))
+			e.mods[i].AddConst(out.q(0, i), a.q(0, i), v.mod(e.mods[i]))
 			copyRow(out.q(1, i), a.q(1, i))
 		}
 	case ir.OpHEMulConst:
@@ -450,7 +470,7 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 		}
 		for i := range nq {
 			m := e.mods[i]
-			f := m.bigMod(v)
+			f := v.mod(m)
 			for k := range 2 {
 				m.MulConst(out.q(k, i), a.q(k, i), f)
 			}
@@ -462,13 +482,11 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 		}
 		for i := range nq {
 			m := e.mods[i]
-			f := m.bigMod(v)
+			f := v.mod(m)
 			for k := range 2 {
 				m.MacConst(out.q(k, i), a.q(k, i), b.q(k, i), f)
 			}
 		}
-	case ir.OpHEMulPlain, ir.OpHEMulQP, ir.OpHEMacPlain, ir.OpHEMacQP:
-		e.addUp(out, in[:len(argKinds[s.Op])])
 	case ir.OpHELift:
 		for k := range 2 {
 			for i := range nqp {
@@ -498,25 +516,26 @@ func (e *engine) exec(s *plan.Step, in [3]*operand, out *operand) error {
 	default:
 		w := e.take()
 		defer e.give(w)
+		w.l, w.out, w.in = l, out, append(w.in[:0], in...)
 		switch s.Op {
 		case ir.OpHERescale:
-			e.rescale(w, out, a)
+			e.rescale(w)
 		case ir.OpHEModDown:
-			e.modDown(w, out, a)
+			e.modDown(w)
 		case ir.OpHEMul:
-			e.mulRelin(w, out, a, b, c)
+			e.mulRelin(w)
 		case ir.OpHERotate:
-			e.rotate(w, out, a, b, s.Rot)
+			e.rotate(w, s.Rot)
 		case ir.OpHERealPart:
-			e.realPart(w, out, a, b)
+			e.realPart(w)
 		case ir.OpHERaise:
-			e.raise(w, out, a, b, c)
+			e.raise(w)
 		case ir.OpHEDecompose:
-			e.decompose(w, out, a)
+			e.decompose(w)
 		case ir.OpHEHoistRot:
-			e.hoistRot(w, out, a, b, c, s.Rot)
+			e.hoistRot(w, s.Rot)
 		case ir.OpHEGiant:
-			e.giant(w, out, a, b, s.Rot)
+			e.giant(w, s.Rot)
 		default:
 			panic("BUG: " + s.Op.String() + " has operand kinds but no semantics")
 		}

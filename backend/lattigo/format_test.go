@@ -73,12 +73,12 @@ func TestFormatV1(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, turned := bind(ct)
-	if err := e.exec(&plan.Step{Op: ir.OpHERotate, Rot: 3}, [3]*operand{x, turn}, turned); err != nil {
+	if err := e.exec(&plan.Step{Op: ir.OpHERotate, Rot: 3}, []*operand{x, turn}, turned); err != nil {
 		t.Fatal(err)
 	}
 	ct.Scale = scale.Mul(scale)
 	slabs, product := bind(ct)
-	if err := e.exec(&plan.Step{Op: ir.OpHEMul}, [3]*operand{x, turned, relin}, product); err != nil {
+	if err := e.exec(&plan.Step{Op: ir.OpHEMul}, []*operand{x, turned, relin}, product); err != nil {
 		t.Fatal(err)
 	}
 	reply := c.Reply()

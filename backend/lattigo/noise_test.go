@@ -77,12 +77,12 @@ func TestNoise(t *testing.T) {
 					t.Fatalf("exact encryption of zero has noise %g", d)
 				}
 				y := ct(c.level - 1)
-				if err := e.exec(&plan.Step{Op: ir.OpHERescale}, [3]*operand{x}, y); err != nil {
+				if err := e.exec(&plan.Step{Op: ir.OpHERescale}, []*operand{x}, y); err != nil {
 					t.Fatal(err)
 				}
 				rounding += deviation(y) / runs
 				z := ct(c.level)
-				if err := e.exec(&plan.Step{Op: ir.OpHERotate, Rot: 1}, [3]*operand{x, key}, z); err != nil {
+				if err := e.exec(&plan.Step{Op: ir.OpHERotate, Rot: 1}, []*operand{x, key}, z); err != nil {
 					t.Fatal(err)
 				}
 				rotation += deviation(z) / runs

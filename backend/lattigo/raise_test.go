@@ -51,8 +51,7 @@ func TestRaise(t *testing.T) {
 			}
 			p.Insecure = true
 			e := must[*engine](t)(openEngine(p))
-			portable := &engine{rings: must[*rings](t)(newRingsWith(p, kernels.Portable)), scratch: make(chan *scratch, 1)}
-			portable.scratch <- nil
+			portable := newEngine(must[*rings](t)(newRingsWith(p, kernels.Portable)), 1)
 			cl := newTestClient(t, e)
 			bind := func(k ir.Kind, l int, s ir.Scale) *operand {
 				tt := ir.Type{Kind: k, Encrypted: true, Level: l, Scale: s}
@@ -82,11 +81,11 @@ func TestRaise(t *testing.T) {
 			var square, noise float64
 			for _, l := range []int{1, 2, top} {
 				out := bind(ir.CipherKind, l, d)
-				if err := e.exec(&plan.Step{Op: ir.OpHERaise}, [3]*operand{x, sparse, dense}, out); err != nil {
+				if err := e.exec(&plan.Step{Op: ir.OpHERaise}, []*operand{x, sparse, dense}, out); err != nil {
 					t.Fatal(err)
 				}
 				plain := bind(ir.CipherKind, l, d)
-				if err := portable.exec(&plan.Step{Op: ir.OpHERaise}, [3]*operand{x, sparse, dense}, plain); err != nil {
+				if err := portable.exec(&plan.Step{Op: ir.OpHERaise}, []*operand{x, sparse, dense}, plain); err != nil {
 					t.Fatal(err)
 				}
 				for i := range plain.rows {
@@ -131,7 +130,7 @@ func TestRaise(t *testing.T) {
 			}
 			out := bind(ir.CipherKind, top, d)
 			allocs := testing.AllocsPerRun(4, func() {
-				if err := e.exec(&plan.Step{Op: ir.OpHERaise}, [3]*operand{x, sparse, dense}, out); err != nil {
+				if err := e.exec(&plan.Step{Op: ir.OpHERaise}, []*operand{x, sparse, dense}, out); err != nil {
 					t.Fatal(err)
 				}
 			})

@@ -312,10 +312,10 @@ func TestKeySet(t *testing.T) {
 			if err := c.Encrypt(v, x); err != nil {
 				t.Fatal(err)
 			}
-			step, args := plan.Step{Op: ir.OpHERotate, Rot: spec.Rot}, [3]*operand{x, key}
+			step, args := plan.Step{Op: ir.OpHERotate, Rot: spec.Rot}, []*operand{x, key}
 			want := func(i int) float64 { return v[(i+spec.Rot)%len(v)] }
 			if spec.Rot == 0 {
-				step, args = plan.Step{Op: ir.OpHEMul}, [3]*operand{x, x, key}
+				step, args = plan.Step{Op: ir.OpHEMul}, []*operand{x, x, key}
 				tc.Scale = tc.Scale.Mul(tc.Scale)
 				want = func(i int) float64 { return v[i] * v[i] }
 			}
@@ -540,7 +540,7 @@ func TestDecryptsToNoise(t *testing.T) {
 			a := must[*operand](t)(e.bind(tc, slabs))
 			tc.Scale = scale.Mul(by)
 			out := conformance.Slabs(e, tc)
-			if err := e.exec(&plan.Step{Op: ir.OpHEMulConst, Const: c.factor, Scale: by}, [3]*operand{a}, must[*operand](t)(e.bind(tc, out))); err != nil {
+			if err := e.exec(&plan.Step{Op: ir.OpHEMulConst, Const: c.factor, Scale: by}, []*operand{a}, must[*operand](t)(e.bind(tc, out))); err != nil {
 				t.Fatal(err)
 			}
 			y := x.Reply()

@@ -125,8 +125,7 @@ func TestNeed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := &engine{rings: must[*rings](t)(newRingsWith(p, kernels.Portable)), scratch: make(chan *scratch, 1)}
-		e.scratch <- nil
+		e := newEngine(must[*rings](t)(newRingsWith(p, kernels.Portable)), 1)
 		var did Need
 		for _, m := range e.mods {
 			m.Rows = &counted{m.Rows, m.Q, e.n, &did}
@@ -161,8 +160,7 @@ func TestNeedBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{rings: must[*rings](t)(newRings(p)), scratch: make(chan *scratch, 1)}
-	e.scratch <- nil
+	e := newEngine(must[*rings](t)(newRings(p)), 1)
 	c := &comparison{e: e, memory: heapSlabs(p)}
 	const l = 2
 	for op := range argKinds {

@@ -74,8 +74,7 @@ func CompareKernels(p *ir.Params, runs int, clock func() float64, memory func(sl
 	if err != nil {
 		return nil, err
 	}
-	c := &comparison{e: &engine{rings: r, scratch: make(chan *scratch, 1)}, runs: max(runs, 1), wanted: wanted, clock: clock, memory: memory}
-	c.e.scratch <- nil
+	c := &comparison{e: newEngine(r, 1), runs: max(runs, 1), wanted: wanted, clock: clock, memory: memory}
 	c.stock, err = ckks.NewParametersFromLiteral(ckks.ParametersLiteral{LogN: p.LogN, Q: p.Q, P: p.P, RingType: ringType(p.Ring), LogDefaultScale: p.LogScale})
 	if err != nil {
 		return nil, err
@@ -156,12 +155,10 @@ func (c *comparison) fill(k ir.Kind, level int) *operand {
 
 // exec runs a step of the engine.
 func (c *comparison) exec(op ir.Op, rot int, out *operand, in ...*operand) {
-	var args [3]*operand
-	copy(args[:], in)
 	if c.record != nil {
 		c.record.step(op, out, in)
 	}
-	if err := c.e.exec(&plan.Step{Op: op, Rot: rot}, args, out); err != nil {
+	if err := c.e.exec(&plan.Step{Op: op, Rot: rot}, in, out); err != nil {
 		c.fail(fmt.Errorf("%s: %w", op, err))
 	}
 }

@@ -29,54 +29,46 @@ func (e *engine) execSum(s *plan.Step, args []backend.Operand, out *operand) err
 	if n := len(args) - first; n < 2 || n%2 != 0 || n > 2*ir.MostTerms {
 		return fmt.Errorf("%s: %d operands", s.Op, len(args))
 	}
-	in := make([]*operand, len(args))
+	w := e.take()
+	defer e.give(w)
+	w.l, w.out, w.in = out.t.Level, out, w.in[:0]
 	for i, a := range args {
 		want := kinds[0]
 		if i > 0 {
 			want = kinds[first+(i-first)%2]
 		}
-		x, err := e.argument(s.Op, i, a, want, out.t.Level)
+		x, err := e.argument(s.Op, i, a, want, w.l)
 		if err != nil {
 			return err
 		}
-		in[i] = x
+		w.in = append(w.in, x)
 	}
-	e.addUp(out, in)
-	return nil
-}
-
-// addUp sets out = in[0] + in[1]*in[2] + ..., or without the accumulator where there is
-// an even number of operands.
-func (e *engine) addUp(out *operand, in []*operand) {
-	l := out.t.Level
-	limbs := l + 1
+	limbs := w.l + 1
 	if out.t.Kind == ir.CipherQPKind {
 		limbs += len(e.p.P)
 	}
-	var sum *operand
-	pairs := in
-	if len(in)%2 != 0 {
-		sum, pairs = in[0], in[1:]
-	}
-	w := e.take()
-	defer e.give(w)
-	e.halves(w, 0, limbs, func(w *scratch, from, to int) {
+	e.halves(w, 0, limbs, func(e *engine, w *scratch, from, to int) {
 		for i := from; i < to; i++ {
-			e.addUpLimb(w, out, sum, pairs, i)
+			e.addUpLimb(w, i)
 		}
 	})
+	return nil
 }
 
-// addUpLimb computes one limb of a sum of products, to which those of sum are added
-// where it is not nil.
-func (e *engine) addUpLimb(w *scratch, out, sum *operand, pairs []*operand, i int) {
-	l := out.t.Level
-	m := e.mod(i, l)
-	var x, y0, y1 [sumOnce][]uint64
+// addUpLimb computes limb i of out = in[0] + in[1]*in[2] + ..., or without the
+// accumulator where there is an even number of operands.
+func (e *engine) addUpLimb(w *scratch, i int) {
+	var sum *operand
+	pairs := w.in
+	if len(pairs)%2 != 0 {
+		sum, pairs = pairs[0], pairs[1:]
+	}
+	m := e.mod(i, w.l)
+	x, y0, y1 := w.terms, w.y0, w.y1
 	for base := 0; base < e.n; base += sumBlock {
 		end := min(base+sumBlock, e.n)
-		row := func(o *operand, k int) []uint64 { return o.qp(k, i, l)[base:end] }
-		z0, z1 := row(out, 0), row(out, 1)
+		row := func(o *operand, k int) []uint64 { return o.qp(k, i, w.l)[base:end] }
+		z0, z1 := row(w.out, 0), row(w.out, 1)
 		s0, s1 := w.acc[0][:end-base], w.acc[1][:end-base]
 		last := sum
 		for at := 0; at < len(pairs); at += 2 * sumOnce {
@@ -99,7 +91,7 @@ func (e *engine) addUpLimb(w *scratch, out, sum *operand, pairs []*operand, i in
 				m.Add(z0, row(last, 0), s0)
 				m.Add(z1, row(last, 1), s1)
 			}
-			last = out
+			last = w.out
 		}
 	}
 }
