@@ -153,26 +153,25 @@ func compareCircuit(ctx context.Context, k *circuitCase, runs int, clock func() 
 	if err != nil {
 		return nil, fmt.Errorf("stock: %w", err)
 	}
-	want, re := k.want(), make([]float64, len(z))
-	for i := range z {
-		re[i] = real(z[i])
+	off, stockOff := make([]float64, len(got)), make([]float64, len(got))
+	for i, want := range k.want() {
+		off[i], stockOff[i] = math.Abs(got[i]-want), math.Abs(real(z[i])-want)
 	}
-	row.OursBits, row.StockBits = precisionBits(got, want), precisionBits(re, want)
-	if worst := min(row.OursBits[1], row.StockBits[1]); worst < leastCircuitBits {
+	row.OursBits, row.StockBits = precisionBits(off), precisionBits(stockOff)
+	if worst := min(row.OursBits[1], row.StockBits[1]); !(worst >= leastCircuitBits) {
 		return nil, fmt.Errorf("results are off: %.1f bits of ours are right, %.1f of stock", row.OursBits[1], row.StockBits[1])
 	}
 	row.times(times[0], times[1])
 	return row, nil
 }
 
-// precisionBits returns -log2 of the mean and of the largest error.
-func precisionBits(got, want []float64) *[2]float64 {
+// precisionBits returns -log2 of the mean and of the largest of errors.
+func precisionBits(errors []float64) *[2]float64 {
 	sum, worst := 0.0, 0.0
-	for i, v := range got {
-		e := math.Abs(v - want[i])
+	for _, e := range errors {
 		sum, worst = sum+e, max(worst, e)
 	}
-	return &[2]float64{-math.Log2(sum / float64(len(want))), -math.Log2(worst)}
+	return &[2]float64{-math.Log2(sum / float64(len(errors))), -math.Log2(worst)}
 }
 
 // circuitCases lists the circuits that are compared on a chain of primes.

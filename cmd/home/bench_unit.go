@@ -34,7 +34,8 @@ func (c *benchCmd) unit(e *env) error {
 		return err
 	}
 	sorted := slices.Sorted(slices.Values(u.Seconds))
-	r := unitReport{1, machine(), lattigo.UnitName, sorted[len(sorted)/2], u.Seconds, u.CPU, u.Setup, u.Mean, u.Worst, runtime.PeakRSS()}
+	bits := precisionBits(u.Errors)
+	r := unitReport{1, machine(), lattigo.UnitName, sorted[len(sorted)/2], u.Seconds, u.CPU, u.Setup, bits[0], bits[1], runtime.PeakRSS()}
 	if c.JSON {
 		return e.printJSON(r)
 	}

@@ -1,25 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"os"
-	"path/filepath"
 	"testing"
+
+	"github.com/home-fhe/home/internal/asm"
 )
 
 // TestGenerated holds the files of the tree against what the generator writes.
 func TestGenerated(t *testing.T) {
-	all, err := files()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range all {
-		got, err := os.ReadFile(filepath.Join("..", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, want) {
-			t.Errorf("%s is not what the generator writes: run go generate ./backend/kernels", name)
-		}
+	if err := asm.Verify("..", files); err != nil {
+		t.Error(err)
 	}
 }

@@ -7,15 +7,11 @@ package main
 import (
 	"fmt"
 	"math/bits"
-	"os"
-	"path/filepath"
 
+	"github.com/home-fhe/home/internal/asm"
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
-	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
-	"github.com/mmcloughlin/avo/pass"
-	"github.com/mmcloughlin/avo/printer"
 	"github.com/mmcloughlin/avo/reg"
 )
 
@@ -52,15 +48,7 @@ const (
 
 // fold generates the loop over groups.
 func fold(c *build.Context) {
-	table := func(name string, words []uint64) Mem {
-		m := c.StaticGlobal(name)
-		c.DataAttributes(attr.RODATA | attr.NOPTR)
-		for i, w := range words {
-			c.AddDatum(8*i, U64(w))
-		}
-		return m
-	}
-	far, near, next := table("foldByGroup", lanes(8*group)), table("foldByRegister", lanes(8*register)), table("foldByLane", lanes(128))
+	far, near, next := asm.Table(c, "foldByGroup", lanes(8*group)), asm.Table(c, "foldByRegister", lanes(8*register)), asm.Table(c, "foldByLane", lanes(128))
 
 	c.Function("foldCRC")
 	c.Attributes(attr.NOSPLIT)
@@ -127,42 +115,13 @@ func fold(c *build.Context) {
 	c.RET()
 }
 
-// files returns the contents of all generated files by name.
-func files() (map[string][]byte, error) {
+// files returns all generated files.
+func files() (asm.Files, error) {
 	c := build.NewContext()
 	fold(c)
-	f, err := c.Result()
-	if err == nil {
-		err = pass.Compile.Execute(f)
-	}
-	if err != nil {
-		return nil, err
-	}
-	out := map[string][]byte{}
-	cfg := printer.Config{Argv: []string{"gen"}, Pkg: "store"}
-	for name, p := range map[string]interface {
-		Print(*ir.File) ([]byte, error)
-	}{"fold_amd64.s": printer.NewGoAsm(cfg), "fold_amd64.go": printer.NewStubs(cfg)} {
-		if out[name], err = p.Print(f); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return out, nil
+	out := asm.Files{}
+	_, err := out.Add("store", "fold", c)
+	return out, err
 }
 
-func main() {
-	dir := "."
-	if len(os.Args) > 1 {
-		dir = os.Args[1]
-	}
-	all, err := files()
-	for name, b := range all {
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), b, 0o644)
-		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "gen:", err)
-		os.Exit(1)
-	}
-}
+func main() { asm.Main(files) }
