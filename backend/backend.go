@@ -54,3 +54,11 @@ type Engine interface {
 	// Close releases everything the engine holds.
 	Close() error
 }
+
+// Rebinder is an Engine whose operands can serve again.
+type Rebinder interface {
+	Engine
+	// Rebind is Bind that makes o, an operand of this engine, stand for other slabs. No
+	// call uses o. After an error it is good for nothing but another Rebind.
+	Rebind(o Operand, t ir.Type, slabs [][]byte) error
+}

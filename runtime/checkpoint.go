@@ -363,7 +363,7 @@ type saving struct {
 	run      int
 	from     *store.Snapshot        // nil for a run from the start
 	restored map[plan.ObjectID]bool // objects whose content is in from and nowhere else in the slow tier
-	node     *node                  // the snapshot in flight, and not copied yet
+	node     ref                    // the snapshot in flight, unless it is copied
 	busy     bool                   // a snapshot is being written
 	place    store.Place            // of it
 }
@@ -446,7 +446,7 @@ func (r *run) checkpoint(step int32) {
 	if r.err != nil { // what is being written still reads v
 		return
 	}
-	n := &node{kind: saveNode, step: step, obj: plan.NoObject}
+	n := r.node(saveNode, step, plan.NoObject, plan.Span{})
 	v.busy = true
 	if v.place, n.objects = v.d.finished(); n.objects != nil { // the runs before go first
 		r.launch(n)
@@ -454,18 +454,19 @@ func (r *run) checkpoint(step int32) {
 	}
 	v.place = store.Place{Run: v.run, Step: int(step)}
 	for _, obj := range v.d.l.at(step) {
-		s, o, whole := store.Saved{ID: obj}, &r.objects[obj], plan.Span{Count: r.x.slabs[obj]}
+		s, o, whole := store.Saved{ID: obj}, r.objects[obj], plan.Span{Count: r.x.slabs[obj]}
+		spill, spilled := r.spills[obj]
 		switch {
-		case o.rows != nil:
+		case o != nil && len(o.rows) > 0:
 			r.after(n, o.writer)
 			r.afterComing(n, o, whole)
-			o.users = append(active(o.users, use.over), use{n: n})
+			o.users = append(active(o.users, use.over), use{ref: n.ref()})
 			s.Memory = slices.Clone(o.rows[:whole.Count])
 		case v.restored[obj]:
 			s.Count = int(whole.Count)
 			s.Read = func(first int, dst [][]byte) error { return v.from.Read(obj, first, dst) }
-		case r.x.o.Slow != nil && r.spills[obj] != nil:
-			r.after(n, r.spills[obj])
+		case r.x.o.Slow != nil && spilled:
+			r.after(n, spill)
 			s.Count = int(whole.Count)
 			s.Read = func(first int, dst [][]byte) error { return r.x.o.Slow.Read(obj, first, dst) }
 		default:
@@ -474,7 +475,7 @@ func (r *run) checkpoint(step int32) {
 		}
 		n.objects = append(n.objects, s)
 	}
-	v.node = n
+	v.node = n.ref()
 	r.launch(n)
 }
 
@@ -492,9 +493,7 @@ func (r *run) save(n *node) {
 		e.Err = v.d.put(v.place, n.objects, func() {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			v.node = nil
 			r.finish(n)
-			n.objects = nil
 		})
 		e.Kind = CheckpointEnd
 		r.x.emit(e)

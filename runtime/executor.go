@@ -183,7 +183,7 @@ type Executor struct {
 // resident is an object that stays in DRAM.
 type resident struct {
 	block *store.Block
-	op    backend.Operand
+	state object // of every run: nothing about it changes
 }
 
 // NewExecutor checks the plan against the engine and does the set-up that its
@@ -491,9 +491,11 @@ func (x *Executor) makeOne(obj plan.ObjectID) error {
 			return err
 		}
 	}
-	if r.op, err = x.e.Bind(o.Type, block.Slabs); err != nil {
+	op, err := x.e.Bind(o.Type, block.Slabs)
+	if err != nil {
 		return fmt.Errorf("%s: %w", describe(x.p, obj), err)
 	}
+	r.state = object{rows: block.Slabs, here: x.slabs[obj], bound: &binding{op: op, held: true}}
 	return nil
 }
 

@@ -45,6 +45,16 @@ func (e *fakeEngine) Bind(t ir.Type, slabs [][]byte) (backend.Operand, error) {
 	return &fakeOperand{t, slices.Clone(slabs)}, nil
 }
 
+// Rebind overwrites what an operand in use would read.
+func (e *fakeEngine) Rebind(o backend.Operand, t ir.Type, slabs [][]byte) error {
+	if len(slabs) != e.Slabs(t) {
+		return fmt.Errorf("%d slabs for %v", len(slabs), t.Kind)
+	}
+	x := o.(*fakeOperand)
+	x.t, x.slabs = t, append(x.slabs[:0], slabs...)
+	return nil
+}
+
 func mix(h, v uint64) uint64 {
 	h ^= v
 	h *= 0x9e3779b97f4a7c15

@@ -1,7 +1,7 @@
 package runtime
 
 import (
-	"container/heap"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,21 +16,29 @@ import (
 	"github.com/home-fhe/home/runtime/store"
 )
 
-// object is the state of one object during a run.
+// object is the state of one object while anything of it is resident or on its way.
 type object struct {
-	rows   [][]byte        // resident slabs, the source last, nil where absent; empty where none is there
-	mapped []bool          // rows that lie in the slow tier; nil where none does
-	here   int32           // resident slabs, the source apart
-	op     backend.Operand // over the rows; nil since they changed
-	writer *node           // last step that writes it
-	coming []*node         // what brings slabs; some are done
-	users  []use           // what reads it; some are done
+	rows   [][]byte // resident slabs, the source last, nil where absent; none where no slab is there
+	mapped []bool   // rows that lie in the slow tier; none where no row does
+	here   int32    // resident slabs, the source apart
+	bound  *binding // over the rows; nil since they changed
+	writer ref      // last step that writes it
+	coming []ref    // what brings slabs
+	users  []use    // what reads it
+}
+
+// binding is an operand over slabs. It serves others when no node uses it and no object
+// has it.
+type binding struct {
+	op    backend.Operand
+	nodes int  // that use it
+	held  bool // by an object
 }
 
 // use is a node that reads an object: a step as its argument arg, or else a make
 // from its source or a spill.
 type use struct {
-	n   *node
+	ref
 	arg int
 }
 
@@ -47,25 +55,50 @@ const (
 )
 
 // node is a unit of work on the scoreboard: a step, or something that an action
-// asks for. It becomes ready when the nodes it depends on are done.
+// asks for. It becomes ready when the nodes it depends on are done. What is done serves
+// again as another, so that a run takes as much memory as is in flight at once and
+// leaves the collector nothing to do; who may outlive a node keeps a ref.
 type node struct {
-	kind    nodeKind
-	step    int32 // the step, or the step before which the action happens
-	obj     plan.ObjectID
-	span    plan.Span // slabs of the object that an action concerns
-	rows    [][]byte  // these
-	deps    int
-	pending int // pieces that are not done
-	done    bool
-	next    []*node
-	saved   *store.Snapshot // what a fetch reads, if not the slow tier
-	objects []store.Saved   // of a snapshot
-	args    []backend.Operand
-	out     backend.Operand
-	source  []byte       // what a make computes from
-	check   func() error // of a map
-	again   int32        // after a drop: when the slabs are wanted next, see spare
+	kind     nodeKind
+	life     uint32 // how often it was done
+	step     int32  // the step, or the step before which the action happens
+	obj      plan.ObjectID
+	span     plan.Span // slabs of the object that an action concerns
+	rows     [][]byte  // these
+	deps     int
+	pending  int // pieces that are not done
+	begun    int // rows that transfers have begun with
+	next     []*node
+	saved    *store.Snapshot // what a fetch reads, if not the slow tier
+	objects  []store.Saved   // of a snapshot
+	args     []backend.Operand
+	out      backend.Operand
+	bindings []*binding       // of these
+	source   []byte           // what a make computes from
+	check    func() error     // of a map
+	again    int32            // after a drop: when the slabs are wanted next, see spare
+	transfer func(worker int) // does a part of a transfer; made once
 }
+
+// ref is a node as long as it is not done.
+type ref struct {
+	n    *node
+	life uint32
+}
+
+// live returns the node, nil once it is done.
+func (f ref) live() *node {
+	if f.n == nil || f.n.life != f.life {
+		return nil
+	}
+	return f.n
+}
+
+// over reports whether the node is done.
+func (f ref) over() bool { return f.live() == nil }
+
+// ref returns a reference to a node that is not done.
+func (n *node) ref() ref { return ref{n, n.life} }
 
 // piece is what a worker does at a time: a step, or some slabs of a make.
 type piece struct {
@@ -73,23 +106,10 @@ type piece struct {
 	span plan.Span
 }
 
-// readyHeap orders pieces by their place in the plan, in which actions come before
+// backwards orders pieces against their place in the plan, in which actions come before
 // their step.
-type readyHeap []piece
-
-func (h readyHeap) Len() int { return len(h) }
-func (h readyHeap) Less(i, j int) bool {
-	a, b := h[i].n, h[j].n
-	return a.step < b.step || a.step == b.step && a.kind == makeNode && b.kind == stepNode
-}
-func (h readyHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *readyHeap) Push(x any)   { *h = append(*h, x.(piece)) }
-func (h *readyHeap) Pop() any {
-	old := *h
-	p := old[len(old)-1]
-	old[len(old)-1] = piece{}
-	*h = old[:len(old)-1]
-	return p
+func backwards(a, b piece) int {
+	return -cmp.Or(cmp.Compare(a.n.step, b.n.step), cmp.Compare(b.n.kind, a.n.kind))
 }
 
 // run is one execution of a plan. One goroutine issues actions and steps in
@@ -113,17 +133,17 @@ type run struct {
 	mu       sync.Mutex
 	progress *sync.Cond // something finished, or the run failed
 	work     *sync.Cond // a piece is ready, or the run is over
-	ready    readyHeap
-	objects  []object
-	leaving  map[*node]struct{}      // drops that wait
-	spills   map[plan.ObjectID]*node // spill that holds the present content of an object
-	overdue  []plan.Action           // what was put off, in order
-	late     map[plan.ObjectID]int   // how many of these concern an object
-	issued   int                     // steps issued and not done
-	flying   int                     // nodes issued and not done, drops apart
-	running  int                     // pieces being executed
-	jobs     int                     // parts of transfers queued or running
-	reading  int                     // nodes that wait for the slow tier
+	ready    []piece    // the one to do next is the last
+	objects  []*object
+	leaving  map[*node]struct{}    // drops that wait
+	spills   map[plan.ObjectID]ref // spill that holds the present content of an object
+	overdue  []plan.Action         // what was put off, in order
+	late     map[plan.ObjectID]int // how many of these concern an object
+	issued   int                   // steps issued and not done
+	flying   int                   // nodes issued and not done, drops apart
+	running  int                   // pieces being executed
+	jobs     int                   // parts of transfers queued or running
+	reading  int                   // nodes that wait for the slow tier
 	err      error
 	over     bool
 
@@ -137,19 +157,26 @@ type run struct {
 	stall        time.Duration
 	made         int           // slabs
 	making       time.Duration // of all workers together
-	spans        []plan.Span   // of the issuer, for a moment
-	one          [][]byte      // room for slabs on their way to or from the arena
+
+	// Of the issuer, for a moment.
+	spans, fill []plan.Span
+	one         [][]byte // room for slabs on their way from the arena
+
+	// What waits to serve again.
+	nodes    []*node
+	states   []*object
+	bindings []*binding
 }
 
 func newRun(x *Executor, in Inputs, v *saving) *run {
 	r := &run{
-		x: x, in: in, saving: v, objects: make([]object, len(x.p.Objects)), leaving: map[*node]struct{}{},
-		spills: map[plan.ObjectID]*node{}, late: map[plan.ObjectID]int{}, begun: make([]int32, len(x.perLay)), ended: make([]int32, len(x.perLay)), executed: make([]bool, len(x.p.Steps)),
+		x: x, in: in, saving: v, objects: make([]*object, len(x.p.Objects)), leaving: map[*node]struct{}{},
+		spills: map[plan.ObjectID]ref{}, late: map[plan.ObjectID]int{}, begun: make([]int32, len(x.perLay)), ended: make([]int32, len(x.perLay)), executed: make([]bool, len(x.p.Steps)),
 	}
 	r.progress, r.work = sync.NewCond(&r.mu), sync.NewCond(&r.mu)
 	for i, f := range x.fixed {
 		if f != nil {
-			r.objects[i] = object{rows: f.block.Slabs, here: x.slabs[i], op: f.op}
+			r.objects[i] = &f.state
 		}
 	}
 	if x.kept != nil {
@@ -330,7 +357,7 @@ func (r *run) offered(a plan.Action) error {
 		}
 		return nil
 	case a.Kind == plan.ActFetch && (role == plan.RoleTemp || role == plan.RoleOutput):
-		if !whole || r.spills[a.Obj] == nil && !r.saving.holds(a.Obj) {
+		if _, spilled := r.spills[a.Obj]; !whole || !spilled && !r.saving.holds(a.Obj) {
 			return r.refuse(a, "the slow tier does not hold it")
 		}
 		return nil
@@ -390,7 +417,7 @@ func (r *run) catchUp() error {
 		if r.late[a.Obj]--; r.late[a.Obj] == 0 {
 			delete(r.late, a.Obj)
 		}
-		r.overdue = r.overdue[1:]
+		r.overdue = slices.Delete(r.overdue, 0, 1)
 	}
 	return nil
 }
@@ -430,11 +457,7 @@ func (r *run) take(obj plan.ObjectID, count int) ([][]byte, error) {
 		r.one = make([][]byte, count)
 	}
 	r.one = r.one[:count]
-	err := r.x.arena.Take(r.one, purpose(r.x.p.Objects[obj].Role), owner)
-	switch {
-	case errors.Is(err, store.ErrFull):
-		return nil, nil
-	case err != nil:
+	if ok, err := r.x.arena.Take(r.one, purpose(r.x.p.Objects[obj].Role), owner); !ok {
 		return nil, err
 	}
 	return r.one, nil
@@ -442,19 +465,17 @@ func (r *run) take(obj plan.ObjectID, count int) ([][]byte, error) {
 
 // tryBring begins to make slabs resident if there is room for them.
 func (r *run) tryBring(a plan.Action) (bool, error) {
-	o, n := &r.objects[a.Obj], r.x.slabs[a.Obj]
+	o, n := r.state(a.Obj), r.x.slabs[a.Obj]
 	end := a.First + a.Count
-	if o.rows != nil {
-		for s := a.First; s < end; s++ {
-			if o.rows[s] != nil {
-				return false, r.refuse(a, "some of them are resident")
-			}
+	for s := a.First; s < end && len(o.rows) > 0; s++ {
+		if o.rows[s] != nil {
+			return false, r.refuse(a, "some of them are resident")
 		}
 	}
 	var source []byte
 	if a.Kind == plan.ActMake {
 		if source = r.x.seeds[a.Obj]; source == nil {
-			if o.rows == nil || o.rows[n] == nil {
+			if len(o.rows) == 0 || o.rows[n] == nil {
 				return false, r.refuse(a, "their source is not resident")
 			}
 			source = o.rows[n]
@@ -485,41 +506,41 @@ func (r *run) tryBring(a plan.Action) (bool, error) {
 		}
 	}
 	o.hold(n)
-	var runs []plan.Span // of what has to be filled
+	r.fill = r.fill[:0]
 	for s := a.First; s < end; s++ {
 		if kept(s) {
 			o.rows[s] = r.x.kept.take(a.Obj, s)
 			continue
 		}
 		o.rows[s], fresh = fresh[0], fresh[1:]
-		if k := len(runs); k > 0 && runs[k-1].First+runs[k-1].Count == s {
-			runs[k-1].Count++
+		if k := len(r.fill); k > 0 && r.fill[k-1].First+r.fill[k-1].Count == s {
+			r.fill[k-1].Count++
 		} else {
-			runs = append(runs, plan.Span{First: s, Count: 1})
+			r.fill = append(r.fill, plan.Span{First: s, Count: 1})
 		}
 	}
-	o.count(n, a, 1)
-	for _, span := range runs {
-		m := &node{kind: fetchNode, step: a.Step, obj: a.Obj, span: span}
+	r.count(o, n, a, 1)
+	for _, span := range r.fill {
+		m := r.node(fetchNode, a.Step, a.Obj, span)
 		if a.Kind == plan.ActFetch {
-			m.rows = slices.Clone(o.rows[span.First : span.First+span.Count])
-			r.after(m, r.spills[a.Obj]) // nil for what was not computed here
+			m.rows = append(m.rows, o.rows[span.First:span.First+span.Count]...)
+			r.after(m, r.spills[a.Obj]) // none for what was not computed here
 			if r.saving.holds(a.Obj) {
 				m.saved = r.saving.from
 			}
 		} else {
 			m.kind, m.source = makeNode, source
 			var err error
-			if m.out, err = r.operand(a.Obj); err != nil {
+			if m.out, err = r.operand(a.Obj, m); err != nil {
 				return false, err
 			}
 			if r.x.seeds[a.Obj] == nil {
 				r.countMapped(o, plan.Span{First: n, Count: 1})
 				r.afterComing(m, o, plan.Span{First: n, Count: 1})
-				o.users = append(active(o.users, use.over), use{n: m})
+				o.users = append(active(o.users, use.over), use{ref: m.ref()})
 			}
 		}
-		o.coming = append(active(o.coming, (*node).over), m)
+		o.coming = append(active(o.coming, ref.over), m.ref())
 		r.launch(m)
 	}
 	return true, nil
@@ -527,22 +548,23 @@ func (r *run) tryBring(a plan.Action) (bool, error) {
 
 // mapIn uses slabs where they lie.
 func (r *run) mapIn(a plan.Action) error {
-	o, n := &r.objects[a.Obj], r.x.slabs[a.Obj]
+	o, n := r.state(a.Obj), r.x.slabs[a.Obj]
 	rows, check, err := r.x.mapper.Map(a.Obj, int(a.First), int(a.Count))
 	if err != nil {
 		return fmt.Errorf("%s: %w", describe(r.x.p, a.Obj), err)
 	}
 	o.hold(n)
-	if o.mapped == nil {
-		o.mapped = make([]bool, n+1)
+	if len(o.mapped) == 0 {
+		o.mapped = room(o.mapped, n+1)
 	}
 	for i, row := range rows {
 		o.rows[int(a.First)+i], o.mapped[int(a.First)+i] = row, true
 	}
-	o.count(n, a, 1)
+	r.count(o, n, a, 1)
 	if check != nil {
-		m := &node{kind: mapNode, step: a.Step, obj: a.Obj, span: plan.Span{First: a.First, Count: a.Count}, check: check}
-		o.coming = append(active(o.coming, (*node).over), m)
+		m := r.node(mapNode, a.Step, a.Obj, plan.Span{First: a.First, Count: a.Count})
+		m.check = check
+		o.coming = append(active(o.coming, ref.over), m.ref())
 		r.launch(m)
 	}
 	return nil
@@ -551,14 +573,14 @@ func (r *run) mapIn(a plan.Action) error {
 // leave ends the residency of slabs, and writes them to the slow tier before if
 // the action says so.
 func (r *run) leave(a plan.Action) error {
-	o, n, role := &r.objects[a.Obj], r.x.slabs[a.Obj], r.x.p.Objects[a.Obj].Role
+	o, n, role := r.state(a.Obj), r.x.slabs[a.Obj], r.x.p.Objects[a.Obj].Role
 	span := plan.Span{First: a.First, Count: a.Count}
 	for s := a.First; s < a.First+a.Count; s++ {
-		if o.rows == nil || o.rows[s] == nil {
+		if len(o.rows) == 0 || o.rows[s] == nil {
 			return r.refuse(a, "they are not all resident")
 		}
 	}
-	rows := slices.Clone(o.rows[a.First : a.First+a.Count])
+	rows := o.rows[a.First : a.First+a.Count]
 	if a.Kind == plan.ActSpill {
 		switch {
 		case r.x.o.Slow == nil || role != plan.RoleTemp && role != plan.RoleOutput:
@@ -566,24 +588,26 @@ func (r *run) leave(a plan.Action) error {
 		case a.First != 0 || a.Count != n:
 			return r.refuse(a, "a ciphertext is written as a whole")
 		}
-		m := &node{kind: spillNode, step: a.Step, obj: a.Obj, span: span, rows: slices.Clone(rows)}
+		m := r.node(spillNode, a.Step, a.Obj, span)
+		m.rows = append(m.rows, rows...)
 		r.after(m, o.writer)
 		r.afterComing(m, o, span)
 		r.saving.spilled(r, m)
-		o.users = append(active(o.users, use.over), use{n: m})
-		r.spills[a.Obj] = m
+		o.users = append(active(o.users, use.over), use{ref: m.ref()})
+		r.spills[a.Obj] = m.ref()
 		r.launch(m)
 	}
-	d := &node{kind: dropNode, step: a.Step, obj: a.Obj, span: span, rows: rows}
-	for s := a.First; s < a.First+a.Count; s++ {
-		o.rows[s] = nil
-		if o.mapped != nil && o.mapped[s] {
-			o.mapped[s], rows[s-a.First] = false, nil // not ours to free
+	d := r.node(dropNode, a.Step, a.Obj, span)
+	d.rows = append(d.rows, rows...)
+	clear(rows)
+	for i := range d.rows {
+		if s := int(a.First) + i; len(o.mapped) > 0 && o.mapped[s] {
+			o.mapped[s], d.rows[i] = false, nil // not ours to free
 		}
 	}
-	o.count(n, a, -1)
+	r.count(o, n, a, -1)
 	if o.here == 0 && o.rows[n] == nil && role != plan.RoleKey { // keys come and go all the time
-		o.rows, o.mapped = nil, nil
+		o.rows, o.mapped = o.rows[:0], o.mapped[:0]
 	}
 	if r.x.kept != nil {
 		d.again = r.x.kept.after(a)
@@ -591,8 +615,8 @@ func (r *run) leave(a plan.Action) error {
 	r.after(d, o.writer)
 	r.afterComing(d, o, span)
 	for _, u := range o.users {
-		if !u.n.done && r.uses(u, span) {
-			r.after(d, u.n)
+		if m := u.live(); m != nil && r.uses(m, u.arg, span) {
+			r.after(d, u.ref)
 		}
 	}
 	if d.deps == 0 {
@@ -604,18 +628,18 @@ func (r *run) leave(a plan.Action) error {
 }
 
 // uses reports whether a node reads some of the slabs in span of the object that it
-// is noted with.
-func (r *run) uses(u use, span plan.Span) bool {
-	switch u.n.kind {
+// is noted with; a step reads it as its argument arg.
+func (r *run) uses(n *node, arg int, span plan.Span) bool {
+	switch n.kind {
 	case makeNode:
-		n := r.x.slabs[u.n.obj]
-		return span.First <= n && n < span.First+span.Count
+		k := r.x.slabs[n.obj]
+		return span.First <= k && k < span.First+span.Count
 	case stepNode:
-		obj := r.x.p.Steps[u.n.step].Args[u.arg]
+		obj := r.x.p.Steps[n.step].Args[arg]
 		if r.x.p.Objects[obj].Type.Kind != ir.KeyKind {
 			return span.First < r.x.slabs[obj]
 		}
-		r.spans = r.x.p.Touched(r.spans[:0], int(u.n.step), u.arg)
+		r.spans = r.x.p.Touched(r.spans[:0], int(n.step), arg)
 		return slices.ContainsFunc(r.spans, func(t plan.Span) bool { return meet(t, span) })
 	}
 	return true
@@ -626,35 +650,34 @@ func meet(a, b plan.Span) bool { return a.First < b.First+b.Count && b.First < a
 
 // free gives dropped slabs back to the arena, or keeps them for the next run.
 func (r *run) free(d *node) {
-	d.done = true
 	delete(r.leaving, d)
-	rows := d.rows
+	o, rows := r.objects[d.obj], d.rows
 	if r.x.kept != nil && r.err == nil {
-		resident := r.objects[d.obj].rows
-		rows = r.x.kept.put(d.obj, d.span, rows, d.again, func(s int32) bool { return resident != nil && resident[s] != nil })
+		rows = r.x.kept.put(d.obj, d.span, rows, d.again, func(s int32) bool { return o != nil && len(o.rows) > 0 && o.rows[s] != nil })
 	}
 	r.x.give(d.obj, rows)
-	d.rows = nil
 	// Reads in flight stay noted: this drop may be done before them, where it is of
 	// slabs that were resident earlier, and what they read is not to be written before
 	// they end.
-	if o := &r.objects[d.obj]; o.rows == nil {
-		o.writer, o.users = nil, nil
-		if o.coming = slices.DeleteFunc(o.coming, (*node).over); len(o.coming) == 0 {
-			o.coming = nil
+	if o != nil && len(o.rows) == 0 {
+		o.writer, o.users = ref{}, o.users[:0]
+		if o.coming = slices.DeleteFunc(o.coming, ref.over); len(o.coming) == 0 {
+			r.objects[d.obj] = nil
+			r.states = append(r.states, o)
 		}
 	}
+	r.retire(d)
 }
 
 // releaseAll frees what is left at the end, or keeps it for the next run.
 func (r *run) releaseAll() {
 	for i := range r.objects {
-		o := &r.objects[i]
-		if r.x.fixed[i] != nil || o.rows == nil {
+		o := r.objects[i]
+		if r.x.fixed[i] != nil || o == nil {
 			continue
 		}
-		for s := range o.rows {
-			if o.mapped != nil && o.mapped[s] {
+		for s, m := range o.mapped {
+			if m {
 				o.rows[s] = nil
 			}
 		}
@@ -671,11 +694,48 @@ func (r *run) releaseAll() {
 	r.objects, r.leaving = nil, nil
 }
 
-// over reports whether a node is done.
-func (n *node) over() bool { return n.done }
+// state returns the state of an object. It is that as long as the run stays locked.
+func (r *run) state(obj plan.ObjectID) *object {
+	if r.objects[obj] == nil {
+		r.objects[obj] = again(&r.states)
+	}
+	return r.objects[obj]
+}
 
-// over reports whether a use is.
-func (u use) over() bool { return u.n.done }
+// again returns what waits in a list to serve again, or something new.
+func again[T any](list *[]*T) *T {
+	k := len(*list) - 1
+	if k < 0 {
+		return new(T)
+	}
+	x := (*list)[k]
+	*list = (*list)[:k]
+	return x
+}
+
+// node returns a node of which nothing is known yet.
+func (r *run) node(kind nodeKind, step int32, obj plan.ObjectID, span plan.Span) *node {
+	n := again(&r.nodes)
+	n.kind, n.step, n.obj, n.span = kind, step, obj, span
+	return n
+}
+
+// retire ends a node that is done.
+func (r *run) retire(n *node) {
+	for _, b := range n.bindings {
+		b.nodes--
+		r.release(b)
+	}
+	*n = node{life: n.life + 1, rows: n.rows[:0], next: n.next[:0], args: n.args[:0], bindings: n.bindings[:0], transfer: n.transfer}
+	r.nodes = append(r.nodes, n)
+}
+
+// release puts a binding by that nobody has any more.
+func (r *run) release(b *binding) {
+	if b.nodes == 0 && !b.held {
+		r.bindings = append(r.bindings, b)
+	}
+}
 
 // active makes room in a list that is full by forgetting what is over.
 func active[T any](list []T, over func(T) bool) []T {
@@ -685,9 +745,9 @@ func active[T any](list []T, over func(T) bool) []T {
 	return slices.DeleteFunc(list, over)
 }
 
-// after makes n wait for m, if m is there and not done.
-func (r *run) after(n, m *node) {
-	if m != nil && !m.done {
+// after makes n wait for m, if that is not done.
+func (r *run) after(n *node, m ref) {
+	if m := m.live(); m != nil {
 		m.next = append(m.next, n)
 		n.deps++
 	}
@@ -695,13 +755,14 @@ func (r *run) after(n, m *node) {
 
 // afterComing makes n wait for what brings slabs in some of the spans.
 func (r *run) afterComing(n *node, o *object, spans ...plan.Span) {
-	for _, m := range o.coming {
-		if m.done {
+	for _, f := range o.coming {
+		m := f.live()
+		if m == nil {
 			continue
 		}
 		for _, s := range spans {
 			if meet(m.span, s) {
-				r.after(n, m)
+				r.after(n, f)
 				break
 			}
 		}
@@ -710,7 +771,7 @@ func (r *run) afterComing(n *node, o *object, spans ...plan.Span) {
 
 // countMapped counts the slabs of spans that are read where they lie.
 func (r *run) countMapped(o *object, spans ...plan.Span) {
-	if o.mapped == nil {
+	if len(o.mapped) == 0 {
 		return
 	}
 	for _, s := range spans {
@@ -754,7 +815,6 @@ func (r *run) issue(s int32) error {
 			return fmt.Errorf("the tier plan leaves slabs of %s out of memory at step %d (%s)", describe(r.x.p, a), s, st.Op)
 		}
 	}
-	out := &r.objects[st.Out]
 	if !update {
 		// This may wait and let others run, so it comes before anything is
 		// noted about the step.
@@ -762,23 +822,24 @@ func (r *run) issue(s int32) error {
 			return err
 		}
 	}
-	n := &node{kind: stepNode, step: s, obj: st.Out, args: make([]backend.Operand, len(st.Args))}
+	n, out := r.node(stepNode, s, st.Out, plan.Span{}), r.objects[st.Out]
 	var err error
-	if n.out, err = r.operand(st.Out); err != nil {
+	if n.out, err = r.operand(st.Out, n); err != nil {
 		return err
 	}
 	for i, a := range st.Args {
-		if n.args[i], err = r.operand(a); err != nil {
+		op, err := r.operand(a, n)
+		if err != nil {
 			return err
 		}
-		if r.x.fixed[a] != nil {
+		if n.args = append(n.args, op); r.x.fixed[a] != nil {
 			continue
 		}
-		o := &r.objects[a]
+		o := r.objects[a]
 		r.after(n, o.writer)
 		if r.x.p.Objects[a].Type.Kind != ir.KeyKind {
 			r.spans = append(r.spans[:0], plan.Span{Count: r.x.slabs[a]})
-		} else if o.mapped != nil || slices.ContainsFunc(o.coming, func(m *node) bool { return !m.done }) {
+		} else if len(o.mapped) > 0 || slices.ContainsFunc(o.coming, func(f ref) bool { return !f.over() }) {
 			r.spans = r.x.p.Touched(r.spans[:0], int(s), i)
 		} else {
 			r.spans = r.spans[:0] // nothing to wait for or to count
@@ -786,15 +847,15 @@ func (r *run) issue(s int32) error {
 		r.afterComing(n, o, r.spans...)
 		r.countMapped(o, r.spans...)
 		if a != st.Out {
-			o.users = append(active(o.users, use.over), use{n, i})
+			o.users = append(active(o.users, use.over), use{n.ref(), i})
 		}
 	}
 	if update {
 		for _, u := range out.users {
-			r.after(n, u.n)
+			r.after(n, u.ref)
 		}
 	}
-	out.writer, out.users = n, nil
+	out.writer, out.users = n.ref(), out.users[:0]
 	delete(r.spills, st.Out) // what was written back is out of date
 	r.saving.changed(st.Out)
 	r.issued++
@@ -805,11 +866,15 @@ func (r *run) issue(s int32) error {
 // resident reports whether the slabs that a step touches of an argument are there.
 func (r *run) resident(s int32, arg int) bool {
 	obj := r.x.p.Steps[s].Args[arg]
-	o := &r.objects[obj]
+	o := r.objects[obj]
 	switch {
-	case r.x.fixed[obj] != nil || o.here == r.x.slabs[obj]:
-		return r.x.fixed[obj] != nil || o.rows != nil
-	case r.x.p.Objects[obj].Type.Kind != ir.KeyKind || o.rows == nil:
+	case r.x.fixed[obj] != nil:
+		return true
+	case o == nil || len(o.rows) == 0:
+		return false
+	case o.here == r.x.slabs[obj]:
+		return true
+	case r.x.p.Objects[obj].Type.Kind != ir.KeyKind:
 		return false
 	}
 	r.spans = r.x.p.Touched(r.spans[:0], int(s), arg)
@@ -825,8 +890,8 @@ func (r *run) resident(s int32, arg int) bool {
 
 // reside makes room for the result of a step, and waits for it if it has to.
 func (r *run) reside(obj plan.ObjectID, step int32) error {
-	o, n := &r.objects[obj], r.x.slabs[obj]
-	if o.rows != nil {
+	n := r.x.slabs[obj]
+	if o := r.objects[obj]; o != nil && len(o.rows) > 0 {
 		return fmt.Errorf("the tier plan has %s in memory before step %d, which computes it", describe(r.x.p, obj), step)
 	}
 	for {
@@ -835,9 +900,10 @@ func (r *run) reside(obj plan.ObjectID, step int32) error {
 			return err
 		}
 		if rows != nil {
+			o := r.state(obj) // it may be another after a wait
 			o.hold(n)
 			copy(o.rows, rows)
-			o.here, o.op = n, nil
+			r.count(o, n, plan.Action{Count: n}, 1)
 			return nil
 		}
 		if r.x.kept != nil && r.x.kept.evict() {
@@ -853,8 +919,7 @@ func (r *run) reside(obj plan.ObjectID, step int32) error {
 func (r *run) start(n *node) {
 	switch n.kind {
 	case stepNode:
-		heap.Push(&r.ready, piece{n: n})
-		r.work.Signal()
+		r.push(piece{n: n})
 		return
 	case makeNode:
 		per := int32(makeSlabs)
@@ -863,8 +928,7 @@ func (r *run) start(n *node) {
 		}
 		for at := n.span.First; at < n.span.First+n.span.Count; at += per {
 			n.pending++
-			heap.Push(&r.ready, piece{n, plan.Span{First: at, Count: min(per, n.span.First+n.span.Count-at)}})
-			r.work.Signal()
+			r.push(piece{n, plan.Span{First: at, Count: min(per, n.span.First+n.span.Count-at)}})
 		}
 		return
 	case dropNode:
@@ -873,25 +937,35 @@ func (r *run) start(n *node) {
 	case saveNode:
 		r.save(n)
 		return
-	case mapNode:
-		n.pending = 1
-		r.jobs++
-		r.queue.Submit(func(w int) { r.transfer(n, w, 0, nil) })
 	default:
-		per := max(1, transferBytes/r.x.e.SlabBytes())
-		if n.kind == fetchNode && !r.waits(n) {
-			per = len(n.rows) // the caller fills an input as a whole
+		per := r.per(n)
+		n.pending = max(1, (len(n.rows)+per-1)/per) // maps have none and are checked at once
+		if n.transfer == nil {
+			n.transfer = func(w int) { r.transfer(n, w) }
 		}
-		n.pending = (len(n.rows) + per - 1) / per
-		for first := 0; first < len(n.rows); first += per {
-			part := n.rows[first:min(first+per, len(n.rows))]
+		for range n.pending {
 			r.jobs++
-			r.queue.Submit(func(w int) { r.transfer(n, w, int(n.span.First)+first, part) })
+			r.queue.Submit(n.transfer)
 		}
 	}
 	if r.running == 0 && len(r.ready) == 0 {
 		r.beginStall()
 	}
+}
+
+// push puts a piece where its place in the plan wants it.
+func (r *run) push(p piece) {
+	at, _ := slices.BinarySearchFunc(r.ready, p, backwards)
+	r.ready = slices.Insert(r.ready, at, p)
+	r.work.Signal()
+}
+
+// per returns how many slabs a part of a transfer moves.
+func (r *run) per(n *node) int {
+	if n.kind == fetchNode && !r.waits(n) {
+		return len(n.rows) // the caller fills an input as a whole
+	}
+	return max(1, transferBytes/r.x.e.SlabBytes())
 }
 
 // Workers make up to makeSlabs slabs at a time, so that a step that becomes ready
@@ -902,10 +976,13 @@ const (
 	makeLeast = 4
 )
 
-// transfer moves some slabs of an object, or checks them. It runs on the queue.
-func (r *run) transfer(n *node, worker, first int, part [][]byte) {
+// transfer moves the next slabs of a node, or checks them all. It runs on the queue.
+func (r *run) transfer(n *node, worker int) {
 	r.mu.Lock()
 	failed := r.err != nil
+	part := n.rows[n.begun:min(n.begun+r.per(n), len(n.rows))]
+	first := int(n.span.First) + n.begun
+	n.begun += len(part)
 	r.mu.Unlock()
 	if failed {
 		r.pieceDone(n, 0, nil)
@@ -961,8 +1038,8 @@ func (r *run) pieceDone(n *node, bytes int64, err error) {
 	r.progress.Broadcast()
 }
 
-// makeSome computes slabs on a worker.
-func (r *run) makeSome(p piece, worker int) {
+// makeSome computes slabs on a worker, which has room for their numbers.
+func (r *run) makeSome(p piece, worker int, slabs []int32) {
 	n := p.n
 	r.endStall()
 	r.running++
@@ -970,7 +1047,7 @@ func (r *run) makeSome(p piece, worker int) {
 	r.mu.Unlock()
 	e := Event{Kind: ExpandBegin, Step: n.step, Obj: n.obj, Worker: worker, Bytes: int64(p.span.Count) * int64(r.x.e.SlabBytes())}
 	r.x.emit(e)
-	slabs := make([]int32, p.span.Count)
+	slabs = slabs[:p.span.Count]
 	for i := range slabs {
 		slabs[i] = p.span.First + int32(i)
 	}
@@ -996,9 +1073,8 @@ func (r *run) makeSome(p piece, worker int) {
 	r.progress.Broadcast()
 }
 
-// finish marks a node as done and starts what waited for it.
+// finish ends a node and starts what waited for it.
 func (r *run) finish(n *node) {
-	n.done = true
 	r.flying--
 	if r.err == nil {
 		for _, m := range n.next {
@@ -1007,7 +1083,7 @@ func (r *run) finish(n *node) {
 			}
 		}
 	}
-	n.next, n.args, n.out, n.rows, n.source, n.check = nil, nil, nil, nil, nil, nil
+	r.retire(n)
 	r.progress.Broadcast()
 }
 
@@ -1016,6 +1092,7 @@ func (r *run) worker(w int) {
 	if r.x.mapper != nil {
 		debug.SetPanicOnFault(true) // a medium that fails under a load: an error, as of any read
 	}
+	slabs := make([]int32, makeSlabs)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -1025,13 +1102,14 @@ func (r *run) worker(w int) {
 		if r.over {
 			return
 		}
-		p := heap.Pop(&r.ready).(piece)
+		p := r.ready[len(r.ready)-1]
+		r.ready = r.ready[:len(r.ready)-1]
 		if p.n.kind == makeNode {
-			r.makeSome(p, w)
+			r.makeSome(p, w, slabs)
 			continue
 		}
-		n := p.n
-		st := &r.x.p.Steps[n.step]
+		n, s := p.n, p.n.step
+		st := &r.x.p.Steps[s]
 		r.endStall()
 		r.running++
 		firstOfLayer, lastOfLayer := false, false
@@ -1045,16 +1123,16 @@ func (r *run) worker(w int) {
 		if firstOfLayer {
 			r.x.emit(Event{Kind: LayerBegin, Layer: st.Layer, Label: r.x.p.Layers[st.Layer].Name})
 		}
-		r.x.emit(Event{Kind: StepBegin, Step: n.step, Op: st.Op, Layer: st.Layer, Worker: w})
+		r.x.emit(Event{Kind: StepBegin, Step: s, Op: st.Op, Layer: st.Layer, Worker: w})
 		err := backend.Guard(func() error { return r.x.e.Exec(st, args, out) })
 		if err != nil {
-			err = r.stepError(n.step, err)
+			err = r.stepError(s, err)
 		}
 		r.mu.Lock()
 		r.running--
 		r.issued--
 		if err == nil {
-			r.executed[n.step] = true
+			r.executed[s] = true
 			r.doneSteps++
 			if layered {
 				r.ended[st.Layer]++
@@ -1069,7 +1147,7 @@ func (r *run) worker(w int) {
 		}
 		if r.x.o.Events != nil {
 			r.mu.Unlock()
-			r.x.emit(Event{Kind: StepEnd, Step: n.step, Op: st.Op, Layer: st.Layer, Worker: w, Done: done, Total: len(r.x.p.Steps), Err: err})
+			r.x.emit(Event{Kind: StepEnd, Step: s, Op: st.Op, Layer: st.Layer, Worker: w, Done: done, Total: len(r.x.p.Steps), Err: err})
 			if lastOfLayer {
 				r.x.emit(Event{Kind: LayerEnd, Layer: st.Layer, Label: r.x.p.Layers[st.Layer].Name})
 			}
@@ -1080,27 +1158,48 @@ func (r *run) worker(w int) {
 
 // hold makes room to note the slabs of an object of n.
 func (o *object) hold(n int32) {
-	if o.rows == nil {
-		o.rows = make([][]byte, n+1)
+	if len(o.rows) == 0 {
+		o.rows = room(o.rows, n+1)
 	}
+}
+
+// room makes a list of n zeros.
+func room[T any](list []T, n int32) []T {
+	list = slices.Grow(list[:0], int(n))[:n]
+	clear(list)
+	return list
 }
 
 // count counts slabs that come or go.
-func (o *object) count(n int32, a plan.Action, sign int32) {
+func (r *run) count(o *object, n int32, a plan.Action, sign int32) {
 	o.here += sign * (min(a.First+a.Count, n) - min(a.First, n))
-	o.op = nil
+	if o.bound != nil {
+		o.bound.held = false
+		r.release(o.bound)
+		o.bound = nil
+	}
 }
 
-// operand returns the operand over the slabs that are resident now.
-func (r *run) operand(obj plan.ObjectID) (backend.Operand, error) {
-	o := &r.objects[obj]
-	if o.op == nil {
+// operand returns the operand over the slabs of an object that are resident now, for a
+// node.
+func (r *run) operand(obj plan.ObjectID, n *node) (backend.Operand, error) {
+	o := r.objects[obj]
+	if o.bound == nil {
+		b, t, rows := again(&r.bindings), r.x.p.Objects[obj].Type, o.rows[:r.x.slabs[obj]]
 		var err error
-		if o.op, err = r.x.e.Bind(r.x.p.Objects[obj].Type, o.rows[:r.x.slabs[obj]]); err != nil {
+		if e, ok := r.x.e.(backend.Rebinder); ok && b.op != nil {
+			err = e.Rebind(b.op, t, rows)
+		} else {
+			b.op, err = r.x.e.Bind(t, rows)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", describe(r.x.p, obj), err)
 		}
+		b.held, o.bound = true, b
 	}
-	return o.op, nil
+	o.bound.nodes++
+	n.bindings = append(n.bindings, o.bound)
+	return o.bound.op, nil
 }
 
 // stepError names the step, its layer and its op.
@@ -1139,8 +1238,8 @@ func (r *run) collect() Outputs {
 	out := Outputs{}
 	for _, port := range r.x.p.Outputs {
 		for _, o := range port.Objects {
-			x, n := &r.objects[o], r.x.slabs[o]
-			if x.rows == nil || x.here != n {
+			x, n := r.objects[o], r.x.slabs[o]
+			if x == nil || len(x.rows) == 0 || x.here != n {
 				r.fail(fmt.Errorf("the tier plan leaves %s out of memory at the end", describe(r.x.p, o)))
 				return nil
 			}

@@ -770,11 +770,19 @@ func (r *runner) goroutines() {
 			tasks = append(tasks, task{plan.Step{Op: ir.OpHERaise}, asComplex(ct(l, d)), []backend.Operand{low, r.key(ir.KeySparse, 0), r.key(ir.KeyDense, l)}})
 		}
 	}
-	program := func() ([]byte, error) {
+	// Results have operands of their own, or where the engine can one by turns.
+	program := func(again bool) ([]byte, error) {
 		var out bytes.Buffer
+		var o backend.Operand
 		for _, s := range tasks {
 			slabs := Slabs(r.e, s.t)
-			o, err := r.e.Bind(s.t, slabs)
+			e, ok := r.e.(backend.Rebinder)
+			var err error
+			if ok && again && o != nil {
+				err = e.Rebind(o, s.t, slabs)
+			} else {
+				o, err = r.e.Bind(s.t, slabs)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -787,7 +795,7 @@ func (r *runner) goroutines() {
 		}
 		return out.Bytes(), nil
 	}
-	want, err := program()
+	want, err := program(false)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -796,7 +804,7 @@ func (r *runner) goroutines() {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			got, err := program()
+			got, err := program(true)
 			if err != nil || !bytes.Equal(got, want) {
 				r.t.Errorf("goroutine %d: other bytes than alone (error %v)", g, err)
 			}
@@ -831,6 +839,12 @@ func (r *runner) refusals() {
 	slabs := Slabs(r.e, ct(l, d))
 	if _, err := r.e.Bind(ct(l, d), append(slabs, slabs[0])); err == nil {
 		r.t.Error("bound one slab too many")
+	}
+	if e, ok := r.e.(backend.Rebinder); ok {
+		o, _ := r.bind(ct(l, d))
+		if err := e.Rebind(o, ct(l, d), slabs[1:]); err == nil {
+			r.t.Error("bound one slab too few to an operand")
+		}
 	}
 	slabs[0] = slabs[0][:8]
 	if _, err := r.e.Bind(ct(l, d), slabs); err == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/home-fhe/home/backend"
@@ -255,19 +256,38 @@ func (e *engine) Bind(t ir.Type, slabs [][]byte) (backend.Operand, error) {
 }
 
 func (e *engine) bind(t ir.Type, slabs [][]byte) (*operand, error) {
+	o := &operand{owner: e}
+	if err := e.rebind(o, t, slabs); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Rebind makes an operand that no call uses one over other limbs, as Bind does.
+func (e *engine) Rebind(o backend.Operand, t ir.Type, slabs [][]byte) error {
+	x, err := e.operand(o)
+	if err != nil {
+		return err
+	}
+	return e.rebind(x, t, slabs)
+}
+
+func (e *engine) rebind(o *operand, t ir.Type, slabs [][]byte) error {
 	if t.Kind.Vocab() != ir.Scheme {
-		return nil, fmt.Errorf("a value of kind %s is no object of the encrypted backend", t.Kind)
+		return fmt.Errorf("a value of kind %s is no object of the encrypted backend", t.Kind)
 	}
 	if t.Level < 0 || t.Level > e.p.MaxLevel() {
-		return nil, fmt.Errorf("level %d is outside 0..%d", t.Level, e.p.MaxLevel())
+		return fmt.Errorf("level %d is outside 0..%d", t.Level, e.p.MaxLevel())
 	}
 	if err := t.Scale.Check(len(e.p.Q)); err != nil {
-		return nil, fmt.Errorf("scale %s does not belong to the parameters: %w", t.Scale, err)
+		return fmt.Errorf("scale %s does not belong to the parameters: %w", t.Scale, err)
 	}
 	if want := e.Slabs(t); len(slabs) != want {
-		return nil, fmt.Errorf("%s at level %d needs %d slabs, got %d", t.Kind, t.Level, want, len(slabs))
+		return fmt.Errorf("%s at level %d needs %d slabs, got %d", t.Kind, t.Level, want, len(slabs))
 	}
-	o := &operand{t: t, rows: make([][]uint64, len(slabs)), stride: t.Level + 1, np: len(e.p.P), owner: e}
+	rows := slices.Grow(o.rows[:0], len(slabs))[:len(slabs)]
+	clear(rows)
+	*o = operand{t: t, rows: rows, stride: t.Level + 1, np: len(e.p.P), owner: e}
 	switch t.Kind {
 	case ir.CipherQPKind, ir.DigitsKind, ir.PlainQPKind, ir.KeyKind:
 		o.stride += o.np
@@ -279,15 +299,15 @@ func (e *engine) bind(t ir.Type, slabs [][]byte) (*operand, error) {
 			continue // nothing that uses the operand touches it
 		}
 		if len(s) != e.SlabBytes() {
-			return nil, fmt.Errorf("slab %d has %d bytes, want %d", i, len(s), e.SlabBytes())
+			return fmt.Errorf("slab %d has %d bytes, want %d", i, len(s), e.SlabBytes())
 		}
 		at := unsafe.Pointer(unsafe.SliceData(s))
 		if uintptr(at)&63 != 0 {
-			return nil, fmt.Errorf("slab %d is not aligned to 64 bytes", i)
+			return fmt.Errorf("slab %d is not aligned to 64 bytes", i)
 		}
 		o.rows[i] = unsafe.Slice((*uint64)(at), e.n)
 	}
-	return o, nil
+	return nil
 }
 
 // Encode writes the plaintext of slot values at the level and scale of out, in

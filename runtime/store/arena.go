@@ -111,16 +111,21 @@ func (a *Arena) Alloc(n int, p Purpose, o Owner) (*Block, error) {
 		panic(fmt.Sprintf("BUG: arena asked for %d slabs of %v", n, p))
 	}
 	b := &Block{Slabs: make([][]byte, n), Purpose: p, Owner: o, arena: a}
-	if err := a.Take(b.Slabs, p, o); err != nil {
+	ok, err := a.Take(b.Slabs, p, o)
+	switch {
+	case err != nil:
 		return nil, err
+	case !ok:
+		u := a.Usage()
+		return nil, fmt.Errorf("%w: %s wants %d slabs, %d of %d are in use", ErrFull, o, n, u.InUse, u.Limit)
 	}
 	return b, nil
 }
 
-// Take sets every entry of dst to a slab, or none: it fails as Alloc does. The
-// slabs are the caller's, who hands them back to Give, one by one or together, with
-// the same purpose and owner.
-func (a *Arena) Take(dst [][]byte, p Purpose, o Owner) error {
+// Take sets every entry of dst to a slab and reports true, or false where there are not
+// as many at the moment, and takes none. The slabs are the caller's, who hands them back
+// to Give, one by one or together, with the same purpose and owner.
+func (a *Arena) Take(dst [][]byte, p Purpose, o Owner) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := len(dst)
@@ -130,15 +135,15 @@ func (a *Arena) Take(dst [][]byte, p Purpose, o Owner) error {
 	case p >= numPurposes:
 		panic(fmt.Sprintf("BUG: arena asked for %d slabs of %v", n, p))
 	case a.use.Limit > 0 && a.use.InUse+n > a.use.Limit:
-		return fmt.Errorf("%w: %d of %d slabs in use, %d wanted", ErrFull, a.use.InUse, a.use.Limit, n)
+		return false, nil
 	}
 	for len(a.free) < n {
 		if err := a.grow(n - len(a.free)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if a.admission != nil && !a.admission.Admit(o, n) {
-		return fmt.Errorf("%w: %s may not take %d more slabs", ErrFull, o, n)
+		return false, nil
 	}
 	rest := len(a.free) - n
 	for i := range dst {
@@ -151,7 +156,7 @@ func (a *Arena) Take(dst [][]byte, p Purpose, o Owner) error {
 	clear(a.free[rest:])
 	a.free = a.free[:rest]
 	a.account(p, o, n)
-	return nil
+	return true, nil
 }
 
 // Give takes slabs back that Take handed out. Giving one back twice is a bug; check
