@@ -22,7 +22,7 @@ type benchCmd struct {
 	Batch    int      `default:"1" placeholder:"N" help:"Samples that come together, as for compile. Default: ${default}."`
 	Threads  int      `short:"t" default:"1" placeholder:"N" help:"Cores to use. Default: ${default}."`
 	List     bool     `help:"List the reference networks instead."`
-	Kernels  bool     `help:"Compare kernels and circuits with stock Lattigo instead: a quarter of an hour, and 20 GiB of memory."`
+	Kernels  bool     `help:"Compare kernels and circuits with stock Lattigo instead: 17 minutes or so, and 20 GiB of memory."`
 	Only     string   `placeholder:"TEXT" help:"With --kernels: the rows alone in which all words of this occur, such as \"rotation 2^16\"."`
 	BootRuns int      `placeholder:"N" help:"With --kernels: runs of bootstraps, where fewer than of the other rows will do."`
 	Unit     bool     `help:"Time one bootstrap of stock Lattigo instead, the unit of published figures: minutes, and 12 GiB of memory."`
