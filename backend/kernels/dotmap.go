@@ -25,33 +25,41 @@ func (c *checked) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi
 	c.Rows.DotMap(z0, z1, a, f, x, y0, y1, phi, far && (from0|from1)%line == 0)
 }
 
-// DotMap sums a block at a time and puts it into its place.
+// DotMap sums a block at a time and reduces it into its place. The product of a and f is
+// one more, with a row of f.
 func (m *portable) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *Automorphism, _ bool) {
-	form, late := m.Montgomery(f), len(x) == MaxTerms // then no sum takes a product more
-	var b [2][dotBlock]uint64
-	var u, v [MaxTerms][]uint64
+	var s sums
+	var fs [dotBlock]uint64
+	var u, v [MaxTerms + 1][]uint64
+	q, inv := m.Q, m.inv
+	if a != nil {
+		for i, f := 0, m.Montgomery(f); i < dotBlock; i++ {
+			fs[i] = f
+		}
+	}
 	for base := 0; base < len(z0); base += dotBlock {
 		end := min(base+dotBlock, len(z0))
-		for r, y := range [2][][]uint64{y0, y1} {
-			for k := range x {
-				u[k], v[k] = x[k][base:end], y[k][base:end]
-			}
-			sums, first := b[r][:end-base], r == 0 && a != nil
-			if first && !late {
-				m.dot(sums, u[:len(x)], v[:len(x)], a[base:end], form)
-				continue
-			}
-			if m.dot(sums, u[:len(x)], v[:len(x)], nil, 0); first {
-				m.MacConst(sums, sums, a[base:end], f)
-			}
+		part(&u, x, base, end)
+		terms := len(x)
+		if a != nil {
+			u[terms], v[terms] = a[base:end], fs[:end-base]
+			terms++
 		}
-		for g := base / 8; g < end/8; g++ {
-			to := phi.to[g]
-			at, lane := int(to&^7), &phi.lanes[to&7]
-			p, q := eight(z0, at), eight(z1, at)
-			s, t := eight(b[0][:], 8*g-base), eight(b[1][:], 8*g-base)
-			for k := range p {
-				p[k], q[k] = s[lane[k]&7], t[lane[k]&7]
+		for _, to := range [2]struct {
+			z []uint64
+			y [][]uint64
+		}{{z0, y0}, {z1, y1}} {
+			part(&v, to.y, base, end)
+			shift := m.sum(&s, u[:terms], v[:terms])
+			terms = len(x)
+			for g := base / 8; g < end/8; g++ {
+				at := phi.to[g]
+				z, lane := eight(to.z, int(at&^7)), &phi.lanes[at&7]
+				hi, lo := eight(s.hi[:], 8*g-base), eight(s.lo[:], 8*g-base)
+				for k := range z {
+					from := lane[k] & 7
+					z[k] = residue(hi[from], lo[from], shift, q, inv)
+				}
 			}
 		}
 	}

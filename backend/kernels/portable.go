@@ -228,107 +228,129 @@ func (s *sum128) lazy(q, inv uint64) uint64 { return s.hi - mulHi(s.lo*inv, q) +
 const dotBlock = 512
 
 func (m *portable) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
-	m.dot(z0, x, y0, nil, 0)
-	m.dot(z1, x, y1, nil, 0)
-}
-
-// dot sets z to the sum of x_k*y_k and, unless a is nil, a*f, f in Montgomery form.
-func (m *portable) dot(z []uint64, x, y [][]uint64, a []uint64, f uint64) {
 	var s sums
-	q, inv, shift := m.Q, m.inv, m.shift&63
-	many := bits.Len(uint(len(x)+1))+bits.Len64(m.Q)+int(shift) > 64 // sums may reach q*2^64
-	for base := 0; base < len(z); base += dotBlock {
-		out := z[base:min(base+dotBlock, len(z))]
-		row := func(x []uint64) []uint64 { return x[base : base+len(out)] }
-		d := 0
-		switch odd := len(x)&1 == 1; {
-		case a != nil && odd:
-			s.setConst2(row(a), f<<shift, row(x[0]), row(y[0]), shift)
-			d = 1
-		case a != nil:
-			s.setConst(row(a), f<<shift)
-		case odd:
-			s.set(row(x[0]), row(y[0]), shift)
-			d = 1
-		default:
-			s.set2(row(x[0]), row(y[0]), row(x[1]), row(y[1]), shift)
-			d = 2
-		}
-		for ; d < len(x); d += 2 {
-			s.add2(row(x[d]), row(y[d]), row(x[d+1]), row(y[d+1]), shift)
-		}
-		if many {
-			for i := range out {
-				s.hi[i&(dotBlock-1)] = m.Reduce(s.hi[i&(dotBlock-1)])
+	var u, v [MaxTerms + 1][]uint64
+	q, inv := m.Q, m.inv
+	for base := 0; base < len(z0); base += dotBlock {
+		end := min(base+dotBlock, len(z0))
+		part(&u, x, base, end)
+		for _, to := range [2]struct {
+			z []uint64
+			y [][]uint64
+		}{{z0, y0}, {z1, y1}} {
+			part(&v, to.y, base, end)
+			shift := m.sum(&s, u[:len(x)], v[:len(x)])
+			for i, z := 0, to.z[base:end]; i < len(z); i++ {
+				z[i] = residue(s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)], shift, q, inv)
 			}
 		}
-		for i := range out {
-			out[i] = reduced(s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)], q, inv)
-		}
+	}
+}
+
+// part sets z to residues base..end-1 of rows x.
+func part(z *[MaxTerms + 1][]uint64, x [][]uint64, base, end int) {
+	for k := range x {
+		z[k] = x[k][base:end]
 	}
 }
 
 // sums is a block of sums of products in 128 bits.
 type sums struct{ hi, lo [dotBlock]uint64 }
 
-// set makes the sums x*y<<shift.
-func (s *sums) set(x, y []uint64, shift uint) {
-	shift &= 63
+// sum makes the sums of x_k*y_k, of at most MaxTerms+1 terms, for rows of dotBlock
+// residues or fewer, and returns the shift that residue needs. Three terms at a time, it
+// reads and writes the sums once for them.
+func (m *portable) sum(s *sums, x, y [][]uint64) (shift uint) {
+	d := (len(x)-1)%3 + 1
+	switch d {
+	case 1:
+		s.set1(x[0], y[0])
+	case 2:
+		s.set2(x[0], y[0], x[1], y[1])
+	default:
+		s.set3(x[0], y[0], x[1], y[1], x[2], y[2])
+	}
+	for ; d < len(x); d += 3 {
+		if d+3 > MaxTerms { // one product more, and the sums may need more than 128 bits
+			for i := range s.hi {
+				s.hi[i] = m.Reduce(s.hi[i])
+			}
+		}
+		s.add3(x[d], y[d], x[d+1], y[d+1], x[d+2], y[d+2])
+	}
+	if bits.Len(uint(len(x)))+bits.Len64(m.Q)+int(m.shift) <= 64 {
+		return m.shift
+	}
+	for i := range s.hi { // the shifted sum may reach q*2^64
+		hi, lo := shifted(s.hi[i], s.lo[i], m.shift)
+		s.hi[i], s.lo[i] = m.Reduce(hi), lo
+	}
+	return 0
+}
+
+// shifted returns hi*2^64+lo times 2^shift.
+func shifted(hi, lo uint64, shift uint) (uint64, uint64) {
+	return hi<<(shift&63) | lo>>1>>(^shift&63), lo << (shift & 63)
+}
+
+// residue returns such a sum over the Montgomery radix mod q.
+func residue(hi, lo uint64, shift uint, q, inv uint64) uint64 {
+	hi, lo = shifted(hi, lo, shift)
+	return reduced(hi, lo, q, inv)
+}
+
+// set1 makes the sums of one product.
+func (s *sums) set1(x, y []uint64) {
 	y = y[:len(x)]
 	for i := range x {
 		k := i & (dotBlock - 1)
-		s.hi[k], s.lo[k] = bits.Mul64(x[i], y[i]<<shift)
+		s.hi[k], s.lo[k] = bits.Mul64(x[i], y[i])
 	}
 }
 
 // set2 makes the sums of two products.
-func (s *sums) set2(x0, y0, x1, y1 []uint64, shift uint) {
-	shift &= 63
+func (s *sums) set2(x0, y0, x1, y1 []uint64) {
 	y0, x1, y1 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)]
 	for i := range x0 {
 		k := i & (dotBlock - 1)
-		h0, l0 := bits.Mul64(x0[i], y0[i]<<shift)
-		h1, l1 := bits.Mul64(x1[i], y1[i]<<shift)
-		l, c := bits.Add64(l0, l1, 0)
-		s.lo[k] = l
-		s.hi[k], _ = bits.Add64(h0, h1, c)
+		hi, lo := bits.Mul64(x0[i], y0[i])
+		h, l := bits.Mul64(x1[i], y1[i])
+		lo, c := bits.Add64(lo, l, 0)
+		hi, _ = bits.Add64(hi, h, c)
+		s.hi[k], s.lo[k] = hi, lo
 	}
 }
 
-// setConst makes the sums x*c.
-func (s *sums) setConst(x []uint64, c uint64) {
-	for i := range x {
-		k := i & (dotBlock - 1)
-		s.hi[k], s.lo[k] = bits.Mul64(x[i], c)
-	}
-}
-
-// setConst2 makes the sums x0*c + x1*y1<<shift.
-func (s *sums) setConst2(x0 []uint64, c uint64, x1, y1 []uint64, shift uint) {
-	shift &= 63
-	x1, y1 = x1[:len(x0)], y1[:len(x0)]
+// set3 makes the sums of three products.
+func (s *sums) set3(x0, y0, x1, y1, x2, y2 []uint64) {
+	y0, x1, y1, x2, y2 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)], x2[:len(x0)], y2[:len(x0)]
 	for i := range x0 {
 		k := i & (dotBlock - 1)
-		h0, l0 := bits.Mul64(x0[i], c)
-		h1, l1 := bits.Mul64(x1[i], y1[i]<<shift)
-		l, carry := bits.Add64(l0, l1, 0)
-		s.lo[k] = l
-		s.hi[k], _ = bits.Add64(h0, h1, carry)
+		hi, lo := bits.Mul64(x0[i], y0[i])
+		h, l := bits.Mul64(x1[i], y1[i])
+		lo, c := bits.Add64(lo, l, 0)
+		hi, _ = bits.Add64(hi, h, c)
+		h, l = bits.Mul64(x2[i], y2[i])
+		lo, c = bits.Add64(lo, l, 0)
+		hi, _ = bits.Add64(hi, h, c)
+		s.hi[k], s.lo[k] = hi, lo
 	}
 }
 
-// add2 adds two products to each, so that the sums are read and written once.
-func (s *sums) add2(x0, y0, x1, y1 []uint64, shift uint) {
-	shift &= 63
-	y0, x1, y1 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)]
+// add3 adds three products to each.
+func (s *sums) add3(x0, y0, x1, y1, x2, y2 []uint64) {
+	y0, x1, y1, x2, y2 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)], x2[:len(x0)], y2[:len(x0)]
 	for i := range x0 {
 		k := i & (dotBlock - 1)
-		h0, l0 := bits.Mul64(x0[i], y0[i]<<shift)
-		h1, l1 := bits.Mul64(x1[i], y1[i]<<shift)
-		l, c := bits.Add64(l0, l1, 0)
-		h, _ := bits.Add64(h0, h1, c)
-		s.lo[k], c = bits.Add64(s.lo[k], l, 0)
-		s.hi[k], _ = bits.Add64(s.hi[k], h, c)
+		hi, lo := bits.Mul64(x0[i], y0[i])
+		h, l := bits.Mul64(x1[i], y1[i])
+		lo, c := bits.Add64(lo, l, 0)
+		hi, _ = bits.Add64(hi, h, c)
+		h, l = bits.Mul64(x2[i], y2[i])
+		lo, c = bits.Add64(lo, l, 0)
+		hi, _ = bits.Add64(hi, h, c)
+		s.lo[k], c = bits.Add64(s.lo[k], lo, 0)
+		s.hi[k], _ = bits.Add64(s.hi[k], hi, c)
 	}
 }
 
