@@ -80,12 +80,6 @@ func (s Scale) Check(primes int) error {
 	return nil
 }
 
-// Float64 evaluates the scale in double precision.
-func (s Scale) Float64(q []uint64) float64 {
-	f, _ := s.Float(q).Float64()
-	return f
-}
-
 // String prints the canonical form, for example "2^30", "q3", "2^60*q5^-1", "1".
 func (s Scale) String() string {
 	var b strings.Builder

@@ -105,3 +105,13 @@ func (s Scale) Float(q []uint64) *big.Float {
 	f := new(big.Float).SetPrec(192).SetInt(new(big.Int).SetBytes(bytes[:]))
 	return f.SetMantExp(f, w.Exp)
 }
+
+// Float64 evaluates the scale in double precision.
+func (s Scale) Float64(q []uint64) float64 {
+	w := s.Wide(q)
+	top := w.Mant[3]
+	if w.Mant[0]|w.Mant[1]|w.Mant[2] != 0 {
+		top |= 1 // below what is rounded to, but no tie
+	}
+	return math.Ldexp(float64(top), w.Exp+192)
+}

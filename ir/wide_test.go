@@ -33,6 +33,9 @@ func TestWide(t *testing.T) {
 				}
 			}
 		}
+		if near, _ := want.Float64(); s.Float64(q) != near {
+			t.Errorf("%v of %v in double precision is %v, want %v", s, q, s.Float64(q), near)
+		}
 		c := math.Ldexp(rng.Float64()+1e-9, rng.IntN(200)-100)
 		want.Mul(want, big1(c))
 		w := s.Wide(q).Times(WideFloat(c))

@@ -11,9 +11,10 @@ import (
 	"github.com/home-fhe/home/ir/plan"
 )
 
-// TestExecAllocatesNothing runs every op with all kernels that this machine has, alone and
-// in halves: once the scratch memory is there, nothing more is allocated.
-func TestExecAllocatesNothing(t *testing.T) {
+// TestEngineAllocatesNothing runs every op with all kernels that this machine has, alone
+// and in halves, and makes plaintexts: once the scratch memory is there, nothing more is
+// allocated.
+func TestEngineAllocatesNothing(t *testing.T) {
 	chosen, err := kernels.Chosen()
 	if err != nil {
 		t.Fatal(err)
@@ -27,10 +28,24 @@ func TestExecAllocatesNothing(t *testing.T) {
 		for form := range chosen + 1 {
 			for threads := 1; threads <= 2; threads++ {
 				t.Run(fmt.Sprintf("P%d/%s/threads%d", len(special), form, threads), func(t *testing.T) {
-					execAllocatesNothing(t, newEngine(must[*rings](t)(newRingsWith(p, form)), threads))
+					e := newEngine(must[*rings](t)(newRingsWith(p, form)), threads)
+					execAllocatesNothing(t, e)
+					encodeAllocatesNothing(t, e)
 				})
 			}
 		}
+	}
+}
+
+// allocatesNothing fails where f allocates or fails.
+func allocatesNothing(t *testing.T, what any, f func() error) {
+	t.Helper()
+	if n := testing.AllocsPerRun(10, func() {
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocates %v times", what, n)
 	}
 }
 
@@ -59,12 +74,20 @@ func execAllocatesNothing(t *testing.T, e *engine) {
 			want = ir.CipherKind
 		}
 		out, s := object(want, l), &plan.Step{Op: op, Rot: 3, Const: -0.3, Scale: ir.ScaleTwo(44)}
-		if n := testing.AllocsPerRun(10, func() {
-			if err := e.Exec(s, args, out); err != nil {
-				t.Fatal(err)
-			}
-		}); n != 0 {
-			t.Errorf("%s allocates %v times", op, n)
-		}
+		allocatesNothing(t, op, func() error { return e.Exec(s, args, out) })
 	}
+}
+
+func encodeAllocatesNothing(t *testing.T, e *engine) {
+	ty := ir.Type{Kind: ir.PlainQPKind, Level: 7, Scale: ir.ScaleTwo(30)}
+	slabs, source, some := conformance.Slabs(e, ty), conformance.Slabs(e, ty)[0], []int32{1, 3}
+	o := must[backend.Operand](t)(e.Bind(ty, slabs))
+	for _, period := range []int{4, e.p.Slots()} {
+		v := dense(make([]float64, period))
+		v.Value[1] = 0.3
+		allocatesNothing(t, "encoding", func() error { return e.Encode(v, o) })
+		allocatesNothing(t, "encoding a source", func() error { return e.EncodeCompact(v, ty, source) })
+		allocatesNothing(t, "making slabs", func() error { return e.Make(o, source, some) })
+	}
+	allocatesNothing(t, "binding again", func() error { return e.Rebind(o, ty, slabs) })
 }
