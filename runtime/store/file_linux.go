@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -45,11 +46,11 @@ func (d directFile) write(slabs [][]byte, off int64) (refused bool, err error) {
 // each moves all slabs, however little one call moves. refused reports that
 // the file system rejects direct I/O with page alignment.
 func (d directFile) each(slabs [][]byte, off int64, call func(int, [][]byte, int64) (int, error), short error) (refused bool, err error) {
-	iov := make([][]byte, 0, min(len(slabs), iovMax))
 	for i, skip := 0, 0; i < len(slabs); {
-		iov = append(iov[:0], slabs[i][skip:])
-		for j := i + 1; j < len(slabs) && len(iov) < iovMax; j++ {
-			iov = append(iov, slabs[j])
+		iov := slabs[i:min(i+iovMax, len(slabs))]
+		if skip > 0 {
+			iov = slices.Clone(iov)
+			iov[0] = iov[0][skip:]
 		}
 		n, err := call(d.fd, iov, off)
 		switch {
