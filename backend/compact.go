@@ -23,6 +23,9 @@ type Compact interface {
 	// which may be nil in the Bind of out, so that several calls may share the work.
 	// The result is what Encode writes, or the key itself, bit for bit.
 	Make(out Operand, source []byte, slabs []int32) error
+	// Stream has steps make what they read of the uniform halves of a key from its seed,
+	// of which it keeps a copy: these slabs may be nil. It holds until Rebind.
+	Stream(key Operand, seed []byte) error
 }
 
 // UniformSeconds predicts the time to make one slab of a key from a seed on one

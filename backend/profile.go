@@ -38,6 +38,9 @@ type Profile struct {
 	// reduce a coefficient of a plaintext modulo a prime, its transform apart.
 	Uniform float64 `json:"uniform_ns,omitempty"`
 	Reduce  float64 `json:"reduce_ns,omitempty"`
+	// Stream is the time to make one residue of a key where a step multiplies with it,
+	// beyond that of the product; in schemas before 4 it is Uniform.
+	Stream float64 `json:"stream_ns,omitempty"`
 	// Split is how many times faster a step becomes that two cores share; 0 where that
 	// was not measured.
 	Split float64 `json:"split,omitempty"`
@@ -120,7 +123,7 @@ func parseProfile(b []byte) (*Profile, error) {
 			return nil, fmt.Errorf("a cost of %v nanoseconds; every cost must be positive", c)
 		}
 	}
-	for _, c := range []float64{p.Permute, p.Prepare, p.Memory, p.Uniform, p.Reduce} {
+	for _, c := range []float64{p.Permute, p.Prepare, p.Memory, p.Uniform, p.Reduce, p.Stream} {
 		if !(c >= 0) || math.IsInf(c, 0) {
 			return nil, fmt.Errorf("a cost of %v nanoseconds; no cost may be negative", c)
 		}
@@ -133,6 +136,9 @@ func parseProfile(b []byte) (*Profile, error) {
 	}
 	if p.Schema == 1 { // what it did not know
 		p.Permute, p.Uniform, p.Reduce = p.Add, oldUniform, 2*p.Mul
+	}
+	if p.Schema < 4 {
+		p.Stream = p.Uniform
 	}
 	if len(p.Tiers) == 0 {
 		return nil, fmt.Errorf("no memory tiers")
@@ -150,8 +156,8 @@ func parseProfile(b []byte) (*Profile, error) {
 
 // ProfileSchema is the schema of the profiles that are written. Schema 1 knew no
 // memory, permutation nor preparation costs, schema 2 not what input costs the steps
-// beside it.
-const ProfileSchema = 3
+// beside it, schema 3 not what keys cost that steps make.
+const ProfileSchema = 4
 
 // oldUniform is the cost of a uniform residue before it was part of profiles.
 const oldUniform = 2.2
@@ -190,13 +196,14 @@ func (p *Profile) Slow() TierProfile { return p.Tiers[len(p.Tiers)-1] }
 type Work struct {
 	NTT                                     float64 // coefficients, times butterfly stages
 	Mul, Mac, Add, Permute, Extend, Prepare float64 // coefficients
+	Stream                                  float64 // coefficients of keys, made where they are used
 	Words                                   float64 // of 8 bytes, between DRAM and core
 }
 
 // seconds is the time of the work on one core.
 func (p *Profile) seconds(w *Work) float64 {
 	return 1e-9 * (p.NTT*w.NTT + p.Mul*w.Mul + p.Mac*w.Mac + p.Add*w.Add + p.Permute*w.Permute +
-		p.Extend*w.Extend + p.Prepare*w.Prepare + p.Memory*w.Words)
+		p.Extend*w.Extend + p.Prepare*w.Prepare + p.Stream*w.Stream + p.Memory*w.Words)
 }
 
 // Seconds predicts the time of one scheme operation on one core. level is that
@@ -207,9 +214,10 @@ func (p *Profile) Seconds(par *ir.Params, op ir.Op, level int) float64 {
 }
 
 // StepSeconds is Seconds for a step that adds up several products with plaintexts
-// where its operation does (ir.Op.Terms).
-func (p *Profile) StepSeconds(par *ir.Params, op ir.Op, level, terms int) float64 {
-	w := WorkOfStep(par, op, level, terms)
+// where its operation does (ir.Op.Terms), and that makes the uniform half of its key
+// itself where streams says so.
+func (p *Profile) StepSeconds(par *ir.Params, op ir.Op, level, terms int, streams bool) float64 {
+	w := WorkOfStep(par, op, level, terms, streams)
 	return p.seconds(&w)
 }
 
@@ -217,9 +225,14 @@ func (p *Profile) StepSeconds(par *ir.Params, op ir.Op, level, terms int) float6
 func (w *Work) Bytes() float64 { return 8 * w.Words }
 
 // WorkOfStep is WorkOf for a step of several terms: the sum is read and written once
-// for all.
-func WorkOfStep(par *ir.Params, op ir.Op, level, terms int) Work {
+// for all; or for one that makes half of its key instead of reading it.
+func WorkOfStep(par *ir.Params, op ir.Op, level, terms int, streams bool) Work {
 	w := WorkOf(par, op, level)
+	if streams && switches(op) {
+		half := float64(par.Digits(level) * (level + 1 + len(par.P)) * par.N())
+		w.Stream += half
+		w.Words -= half
+	}
 	if terms > 1 {
 		more := float64(terms - 1)
 		limbs := w.Mul + w.Mac // of two polynomials
@@ -227,6 +240,15 @@ func WorkOfStep(par *ir.Params, op ir.Op, level, terms int) Work {
 		w.Words += more * 3 * limbs / 2
 	}
 	return w
+}
+
+// switches reports whether an operation multiplies with an evaluation key.
+func switches(op ir.Op) bool {
+	switch op {
+	case ir.OpHEMul, ir.OpHERotate, ir.OpHERealPart, ir.OpHEHoistRot, ir.OpHEGiant, ir.OpHERaise:
+		return true
+	}
+	return false
 }
 
 // WorkOf counts the work of one scheme operation as the encrypted engine does

@@ -31,13 +31,16 @@ func TestProfileSchemas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Permute != p.Add || p.Uniform != oldUniform || p.Memory != 0 || p.Slow().Beside != oldBeside {
+	if p.Permute != p.Add || p.Uniform != oldUniform || p.Stream != oldUniform || p.Memory != 0 || p.Slow().Beside != oldBeside {
 		t.Errorf("a profile of schema 1 is read as %+v", p)
 	}
 	if p, err := parseProfile([]byte(strings.Replace(strings.Replace(old, `"schema":1`, `"schema":3`, 1), `1e-7`, `1e-7,"beside_seconds_per_byte":0`, 1))); err != nil || p.Slow().Beside != 0 {
 		t.Errorf("a profile of schema 3 where input costs nothing is read as %+v, %v", p, err)
 	}
-	for _, c := range [][2]string{{`"schema":1`, `"schema":4`}, {`"schema":1`, `"schema":0`}, {`0.085`, `-1`}, {`"encode_ns"`, `"memory_ns":-1,"encode_ns"`}, {`2e10`, `0`}, {`"encode_ns"`, `"split":3,"encode_ns"`}, {`1e-7`, `-1`}, {`1e-7`, `1e-7,"beside_seconds_per_byte":-1`}} {
+	if p, err := parseProfile([]byte(strings.Replace(old, `"schema":1`, `"schema":4`, 1))); err != nil || p.Stream != 0 {
+		t.Errorf("a profile of schema 4 where keys that are made cost nothing is read as %+v, %v", p, err)
+	}
+	for _, c := range [][2]string{{`"schema":1`, `"schema":5`}, {`"schema":1`, `"schema":0`}, {`0.085`, `-1`}, {`"encode_ns"`, `"memory_ns":-1,"encode_ns"`}, {`2e10`, `0`}, {`"encode_ns"`, `"split":3,"encode_ns"`}, {`1e-7`, `-1`}, {`1e-7`, `1e-7,"beside_seconds_per_byte":-1`}} {
 		if _, err := parseProfile([]byte(strings.Replace(old, c[0], c[1], 1))); err == nil {
 			t.Errorf("%s in place of %s is accepted", c[1], c[0])
 		}

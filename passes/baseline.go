@@ -149,7 +149,7 @@ func newBaseline(p *plan.Plan, policy Policy, forms plan.Forms) *baseline {
 	var spans []plan.Span
 	find := func(step, k int) int {
 		obj := p.Steps[step].Args[k]
-		spans = p.Touched(spans[:0], step, k)
+		spans = forms.Touched(p, spans[:0], step, k)
 		for i := range seen[obj] {
 			if slices.Equal(seen[obj][i].spans, spans) {
 				return i

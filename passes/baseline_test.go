@@ -17,6 +17,7 @@ var baselineForms = []plan.Forms{
 	{Compact: 2, Seeds: true},
 	{Compact: 2, Seeds: true, Twice: plan.TwiceReused},
 	{Compact: 2, Seeds: true, Twice: plan.TwiceAll},
+	{Compact: 2, Seeds: true, Streams: true},
 }
 
 // Every baseline is a valid tier plan, with any form and any budget from the least

@@ -151,8 +151,7 @@ func tieringPass(u *unit) error {
 // is too small to run, or to install what the run needs.
 func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error {
 	reserve := TierReserve(&p.Params, threads)
-	least := max(TierLeast(p, reserve), InstallLeast(p, reserve))
-	if dram > 0 && dram < least {
+	if least := leastBudget(p, reserve); dram > 0 && dram < least {
 		return &BudgetError{Budget: dram, Least: least}
 	}
 	t, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Profile: prof.Digest(), Machine: MachineOf(p, prof, threads)})
@@ -165,7 +164,7 @@ func Retier(p *plan.Plan, dram int64, prof *backend.Profile, threads int) error 
 		return fmt.Errorf("BUG: the tier plan fails its check: %w", err)
 	}
 	p.Tier = t
-	p.Bytes.DRAMMin = max(TierLeast(p, reserve), InstallLeast(p, reserve)) // with the forms that were chosen
+	p.Bytes.DRAMMin = leastBudget(p, reserve) // with the forms that were chosen
 	return nil
 }
 
@@ -178,7 +177,7 @@ func MachineOf(p *plan.Plan, prof *backend.Profile, cores int) Machine {
 	}
 	return Machine{
 		Cores:       cores,
-		StepSeconds: func(i int) float64 { return StepSeconds(p, prof, i) },
+		StepSeconds: func(i int, streams bool) float64 { return StepSeconds(p, prof, i, streams) },
 		MakeSeconds: func(obj plan.ObjectID) float64 {
 			if p.Objects[obj].Role == plan.RoleKey {
 				return uniform

@@ -12,12 +12,12 @@ import (
 
 // Execution is what PredictRun assumes of the runtime beside the Machine.
 type Execution struct {
-	Window     int                    // steps issued and not yet done, per core; 0 means that of the runtime
-	Accelerate float64                // how many times faster steps and makes are; 0 means 1
-	Split      float64                // how many times faster a step is that two cores share; 0 or 1: they do not
-	StepBytes  func(step int) float64 // bytes that a step moves between DRAM and core
-	CoreBps    float64                // of these, by one core
-	TotalBps   float64                // by all cores together; 0 means no bound
+	Window     int                                  // steps issued and not yet done, per core; 0 means that of the runtime
+	Accelerate float64                              // how many times faster steps and makes are; 0 means 1
+	Split      float64                              // how many times faster a step is that two cores share; 0 or 1: they do not
+	StepBytes  func(step int, streams bool) float64 // bytes that a step moves between DRAM and core
+	CoreBps    float64                              // of these, by one core
+	TotalBps   float64                              // by all cores together; 0 means no bound
 }
 
 func (x *Execution) accelerate() float64 {
@@ -319,7 +319,7 @@ func (r *predictedRun) issueStep(s int32) bool {
 			continue
 		}
 		last := int32(-1)
-		r.spans = r.p.Touched(r.spans[:0], int(s), k)
+		r.spans = r.t.Forms.Touched(r.p, r.spans[:0], int(s), k)
 		for _, x := range r.spans {
 			for i := r.base[o] + x.First; i < r.base[o]+x.First+x.Count; i++ {
 				if r.mapped[i] {
@@ -359,11 +359,11 @@ func (r *predictedRun) begin(n int32) {
 		task := predictedTask{node: n, order: n, left: 1}
 		seconds := 0.0
 		if r.m.StepSeconds != nil {
-			seconds = r.m.StepSeconds(int(n)) / accelerate
+			seconds = r.m.StepSeconds(int(n), r.t.Forms.Streams) / accelerate
 		}
 		r.out.StepSeconds += seconds
 		if r.x.StepBytes != nil && r.x.CoreBps > 0 {
-			task.memory = r.x.StepBytes(int(n))
+			task.memory = r.x.StepBytes(int(n), r.t.Forms.Streams)
 			task.compute = max(0, seconds-task.memory/(r.x.CoreBps*accelerate))
 		} else {
 			task.compute = seconds
@@ -411,7 +411,7 @@ func (r *predictedRun) begin(n int32) {
 // ExecutionOf returns how the runtime executes a plan on a machine that a profile
 // describes.
 func ExecutionOf(p *plan.Plan, prof *backend.Profile) Execution {
-	x := Execution{Split: prof.Split, StepBytes: func(i int) float64 { return StepBytes(p, i) }}
+	x := Execution{Split: prof.Split, StepBytes: func(i int, streams bool) float64 { return StepBytes(p, i, streams) }}
 	if x.CoreBps = memoryBps(prof); x.CoreBps > 0 {
 		x.TotalBps = max(x.CoreBps, prof.Tiers[0].ReadBps)
 	}
@@ -581,12 +581,12 @@ func Suppose(p *plan.Plan, s Supposed) (*plan.Tier, *Prediction, error) {
 	}
 	cores, accelerate := max(1, s.Cores), max(1, s.Accelerate)
 	reserve := TierReserve(&p.Params, cores)
-	if least := max(TierLeast(&other, reserve), InstallLeast(&other, reserve)); s.DRAM > 0 && s.DRAM < least {
+	if least := leastBudget(&other, reserve); s.DRAM > 0 && s.DRAM < least {
 		return nil, nil, &BudgetError{Budget: s.DRAM, Least: least}
 	}
 	m := MachineOf(&other, s.Profile, cores)
 	fast, step, making := m, m.StepSeconds, m.MakeSeconds
-	fast.StepSeconds = func(i int) float64 { return step(i) / accelerate }
+	fast.StepSeconds = func(i int, streams bool) float64 { return step(i, streams) / accelerate }
 	fast.MakeSeconds = func(o plan.ObjectID) float64 { return making(o) / accelerate }
 	fast.Input /= accelerate // its memory is faster, too
 	m.Input = fast.Input

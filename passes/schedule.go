@@ -166,7 +166,7 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 		l.KeySwitch += c.KeySwitches
 		l.CtMults += c.CtMults
 		l.Diagonals += c.Diagonals
-		sec := StepSeconds(p, prof, i)
+		sec := StepSeconds(p, prof, i, false)
 		l.Seconds += sec
 		p.Predicted.CPUSeconds += sec
 	}
@@ -196,16 +196,17 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 	p.Bytes.Footprint = p.Bytes.Keys + p.Bytes.Weights + p.Bytes.Matrices + p.Bytes.CiphertextsPeak
 }
 
-// StepSeconds predicts the time of step i of a plan on one core.
-func StepSeconds(p *plan.Plan, prof *backend.Profile, i int) float64 {
+// StepSeconds predicts the time of step i of a plan on one core. streams says that steps
+// make the uniform halves of keys: see plan.Forms.
+func StepSeconds(p *plan.Plan, prof *backend.Profile, i int, streams bool) float64 {
 	s := &p.Steps[i]
-	return prof.StepSeconds(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)))
+	return prof.StepSeconds(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)), streams)
 }
 
 // StepBytes is what step i of a plan moves between DRAM and core.
-func StepBytes(p *plan.Plan, i int) float64 {
+func StepBytes(p *plan.Plan, i int, streams bool) float64 {
 	s := &p.Steps[i]
-	w := backend.WorkOfStep(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)))
+	w := backend.WorkOfStep(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)), streams)
 	return w.Bytes()
 }
 

@@ -170,8 +170,8 @@ func checkTierRoom(p *plan.Plan, t *plan.Tier) error {
 	if slab := int64(p.Params.SlabBytes()); t.Budget > 0 && (t.Reserve > t.Budget || int64(t.ArenaSlabs) > (t.Budget-t.Reserve)/slab) {
 		return fmt.Errorf("%w: reserve of %d bytes and arena of %d slabs of %d bytes exceed the budget of %d", ErrTier, t.Reserve, t.ArenaSlabs, slab, t.Budget)
 	}
-	if t.Forms.Compact < 0 || t.Forms.Twice > plan.TwiceAll {
-		return fmt.Errorf("%w: forms of the slow tier %+v", ErrTier, t.Forms)
+	if err := t.Forms.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrTier, err)
 	}
 	return nil
 }
@@ -413,7 +413,7 @@ func (r *tierReplay) needed(o plan.ObjectID, first, end int) (from, to int, foun
 		if a != o {
 			continue
 		}
-		r.spans = r.p.Touched(r.spans[:0], r.step, k)
+		r.spans = r.t.Forms.Touched(r.p, r.spans[:0], r.step, k)
 		for _, s := range r.spans {
 			if from, to := max(first, int(s.First)), min(end, int(s.First)+int(s.Count)); from < to {
 				return from, to, true
@@ -493,7 +493,7 @@ func (r *tierReplay) execute(s *plan.Step) error {
 			continue
 		}
 		at := r.place[r.base[a]:][:n+1]
-		r.spans = r.p.Touched(r.spans[:0], r.step, k)
+		r.spans = r.t.Forms.Touched(r.p, r.spans[:0], r.step, k)
 		for _, span := range r.spans {
 			first, end := int(span.First), int(span.First)+int(span.Count)
 			if from, to, found := run(first, end, func(slab int) bool { return at[slab] == slabAway }); found {

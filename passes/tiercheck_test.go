@@ -107,6 +107,7 @@ func tierProgram(rng *rand.Rand, steps int) *plan.Plan {
 var tierForms = []plan.Forms{
 	{}, {Compact: 1}, {Seeds: true}, {Compact: 4, Seeds: true},
 	{Compact: 2, Seeds: true, Twice: plan.TwiceReused}, {Compact: 1, Seeds: true, Twice: plan.TwiceAll},
+	{Compact: 4, Seeds: true, Streams: true}, {Seeds: true, Twice: plan.TwiceAll, Streams: true},
 }
 
 // tierID names a slab.
@@ -133,7 +134,7 @@ func tierSimple(rng *rand.Rand, p *plan.Plan, forms plan.Forms, extra int, mappi
 	slabsOf := func(s int) map[tierID]bool {
 		m := map[tierID]bool{}
 		for k, a := range p.Steps[s].Args {
-			for _, x := range p.Touched(nil, s, k) {
+			for _, x := range forms.Touched(p, nil, s, k) {
 				for i := range int(x.Count) {
 					m[tierID{int(a), int(x.First) + i}] = true
 				}
@@ -371,7 +372,7 @@ func tierTwin(p *plan.Plan, t *plan.Tier) (w twin) {
 	if slab := int64(p.Params.SlabBytes()); t.ArenaSlabs < 1 || t.ArenaSlabs > 1<<40 || t.Reserve < 0 || t.Budget < 0 || t.Budget > 0 && float64(t.Reserve)+float64(t.ArenaSlabs)*float64(slab) > float64(t.Budget) {
 		return fail("room")
 	}
-	if t.Forms.Compact < 0 || t.Forms.Twice > plan.TwiceAll {
+	if t.Forms.Compact < 0 || t.Forms.Twice > plan.TwiceAll || t.Forms.Streams && !t.Forms.Seeds {
 		return fail("forms")
 	}
 	for _, x := range []float64{t.Seconds, t.StallSeconds, t.MakeSeconds, t.InputSeconds, t.BoughtSeconds, t.CostBound} {
@@ -404,7 +405,7 @@ func tierTwin(p *plan.Plan, t *plan.Tier) (w twin) {
 		if s < len(p.Steps) {
 			args = p.Steps[s].Args
 			for i, a := range args {
-				for _, x := range p.Touched(nil, s, i) {
+				for _, x := range t.Forms.Touched(p, nil, s, i) {
 					for j := range x.Count {
 						if id := (tierID{int(a), int(x.First + j)}); !slices.Contains(args[:i], a) {
 							touched = append(touched, id)
@@ -649,7 +650,7 @@ func touchedAt(p *plan.Plan, a *plan.Action) bool {
 		return false
 	}
 	for k, o := range p.Steps[a.Step].Args {
-		for _, x := range p.Touched(nil, int(a.Step), k) {
+		for _, x := range new(plan.Forms).Touched(p, nil, int(a.Step), k) {
 			if o == a.Obj && max(x.First, a.First) < min(x.First+x.Count, a.First+a.Count) {
 				return true
 			}
@@ -841,9 +842,10 @@ func breakages() []breakage {
 		{name: "negative time of input", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.InputSeconds = -1 }), want: "input_seconds is"},
 		{name: "more bytes bought than read", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.BytesBought = t.BytesRead + 1 }), want: "bytes_bought is"},
 		{name: "form that is unknown", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms.Twice = 3 }), want: "forms of the slow tier"},
+		{name: "form without seeds that streams", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms.Seeds, t.Forms.Streams = false, true }), want: "forms of the slow tier"},
 		{name: "form that is negative", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms.Compact = -1 }), want: "forms of the slow tier"},
-		{name: "nothing has a source", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms = plan.Forms{} }), want: "cannot be computed|slabs from slab|does not hold", luck: true},
-		{name: "all have a source", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms = plan.Forms{Compact: 1, Seeds: true} }), want: "does not hold"},
+		{name: "nothing has a source", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms = plan.Forms{} }), want: "cannot be computed|slabs from slab|does not hold|not in DRAM", luck: true},
+		{name: "all have a source", once: true, at: whole(func(_ *plan.Plan, t *plan.Tier) { t.Forms = plan.Forms{Compact: 1, Seeds: true} }), want: "does not hold|not in DRAM"},
 	}
 }
 
@@ -1047,7 +1049,7 @@ func tierDrop(p *plan.Plan, forms plan.Forms) *plan.Tier {
 				act(plan.ActFetch, a, n, 1)
 				act(plan.ActMake, a, 0, n)
 			case role == plan.RolePlain || role == plan.RoleKey:
-				for _, x := range p.Touched(nil, s, k) {
+				for _, x := range forms.Touched(p, nil, s, k) {
 					kind := plan.ActFetch
 					if forms.Makes(p, a, int(x.First)) {
 						kind = plan.ActMake

@@ -48,12 +48,31 @@ func TierReserve(p *ir.Params, threads int) int64 {
 // given the reserve: what the neediest step touches at once, or all outputs. Where
 // the slow tier holds plaintexts as coefficients, as the plan's tier plan says, there
 // must be room for these too.
-func TierLeast(p *plan.Plan, reserve int64) int64 {
-	f := plan.Forms{}
+func TierLeast(p *plan.Plan, reserve int64) int64 { return tierLeast(p, formsOf(p), reserve) }
+
+func tierLeast(p *plan.Plan, f plan.Forms, reserve int64) int64 {
+	return reserve + newTierTrace(p, &f).least*int64(p.Params.SlabBytes())
+}
+
+// leastForms are the forms with which a plan needs least DRAM to run.
+var leastForms = plan.Forms{Seeds: true, Streams: true}
+
+// leastBudget returns the smallest budget in bytes with which keys and weights can be
+// installed and the plan can run, in its forms, or in the best where it has none yet.
+func leastBudget(p *plan.Plan, reserve int64) int64 {
+	f := leastForms
 	if p.Tier != nil {
 		f = p.Tier.Forms
 	}
-	return reserve + newTierTrace(p, &f).least*int64(p.Params.SlabBytes())
+	return max(tierLeast(p, f, reserve), InstallLeast(p, reserve))
+}
+
+// formsOf returns the forms of the slow tier of a plan; none without a tier plan.
+func formsOf(p *plan.Plan) plan.Forms {
+	if p.Tier == nil {
+		return plan.Forms{}
+	}
+	return p.Tier.Forms
 }
 
 // Tiering decides for one budget which slabs are in DRAM when, and returns the plan
@@ -88,21 +107,14 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 	if o.Reserve == 0 {
 		o.Reserve = TierReserve(&p.Params, max(1, o.Cores))
 	}
-	f := plan.Forms{}
-	if p.Tier != nil {
-		f = p.Tier.Forms
-	}
+	f := formsOf(p)
 	t := newTierTrace(p, &f)
+	if p.Tier == nil {
+		t, f = chooseForms(t, &o)
+	}
 	room, err := t.arena(&o)
 	if err != nil {
 		return nil, err
-	}
-	if p.Tier == nil {
-		if t, f = chooseForms(t, &o, room); f == (plan.Forms{}) {
-			// As it was.
-		} else if room, err = t.arena(&o); err != nil {
-			return nil, err
-		}
 	}
 	s := newTierSearch(t, &o, f, room)
 	s.all()
@@ -165,16 +177,17 @@ const (
 
 // chooseForms returns the forms that the slow tier is to hold, and the trace with
 // them: the smallest with which a run takes at most tierWorth times as long as with
-// any, at every budget considered; where there are none, those that lose least.
-func chooseForms(whole *tierTrace, o *TierOptions, room int64) (*tierTrace, plan.Forms) {
+// any, at every budget considered; where there are none, those that lose least. Where
+// nothing fits the budget it returns those that need least.
+func chooseForms(whole *tierTrace, o *TierOptions) (*tierTrace, plan.Forms) {
 	p := whole.p
 	forms := []plan.Forms{{}}
 	if o.MakeSeconds != nil {
 		c := o.compact(p)
 		if c > 0 {
-			forms = append(forms, plan.Forms{Compact: c})
+			forms = append(forms, plan.Forms{Compact: c}, leastForms)
 		}
-		forms = append(forms, plan.Forms{Compact: c, Seeds: true}, plan.Forms{Compact: c, Seeds: true, Twice: plan.TwiceReused}, plan.Forms{Compact: c, Seeds: true, Twice: plan.TwiceAll})
+		forms = append(forms, plan.Forms{Compact: c, Seeds: true, Streams: true}, plan.Forms{Compact: c, Seeds: true}, plan.Forms{Compact: c, Seeds: true, Twice: plan.TwiceReused}, plan.Forms{Compact: c, Seeds: true, Twice: plan.TwiceAll})
 	}
 	type choice struct {
 		f       plan.Forms
@@ -184,17 +197,23 @@ func chooseForms(whole *tierTrace, o *TierOptions, room int64) (*tierTrace, plan
 		loss    float64
 	}
 	var all []*choice
-	rooms := []int64{room}
-	if r := whole.footprint() * tierShare / 100; r < room {
-		rooms = append(rooms, r)
-	}
+	modest := &choice{t: whole}
+	share := whole.footprint() * tierShare / 100
 	for _, f := range forms {
 		c := &choice{f: f, t: whole, loss: 1}
 		if f != (plan.Forms{}) {
 			c.t = newTierTrace(p, &f)
 		}
-		if c.t.least > room {
+		if c.t.least < modest.t.least {
+			modest = c
+		}
+		room, err := c.t.arena(o)
+		if err != nil {
 			continue
+		}
+		rooms := []int64{room}
+		if o.DRAM == 0 || share < (o.DRAM-o.Reserve)/int64(p.Params.SlabBytes()) {
+			rooms = append(rooms, share)
 		}
 		for i := range p.Objects {
 			c.bytes += int64(f.Stored(p, plan.ObjectID(i)))
@@ -212,7 +231,10 @@ func chooseForms(whole *tierTrace, o *TierOptions, room int64) (*tierTrace, plan
 		}
 		all = append(all, c)
 	}
-	for i := range rooms {
+	if len(all) == 0 {
+		return modest.t, modest.f
+	}
+	for i := range all[0].seconds {
 		quickest := math.Inf(1)
 		for _, c := range all {
 			quickest = min(quickest, c.seconds[i])
@@ -304,7 +326,7 @@ func newTierSearch(t *tierTrace, o *TierOptions, f plan.Forms, room int64) *tier
 	for i := range t.n + 1 {
 		d := 0.0
 		if o.StepSeconds != nil && i < t.n {
-			d = o.StepSeconds(i) / float64(max(1, o.Cores))
+			d = o.StepSeconds(i, f.Streams) / float64(max(1, o.Cores))
 		}
 		s.at[i+1] = s.at[i] + max(d, 1e-9)
 	}

@@ -75,7 +75,7 @@ func newTierTrace(p *plan.Plan, f *plan.Forms) *tierTrace {
 			if p.Objects[a].Role != plan.RoleKey {
 				continue
 			}
-			spans = p.Touched(spans[:0], s, k)
+			spans = f.Touched(p, spans[:0], s, k)
 			key := keys[a]
 			if key == nil {
 				key = new(tierKey)

@@ -58,7 +58,7 @@ func TestTraceOf(t *testing.T) {
 				}
 			}
 			for k, o := range st.Args {
-				for _, x := range p.Touched(nil, s, k) {
+				for _, x := range new(plan.Forms).Touched(p, nil, s, k) {
 					visit(o, x)
 				}
 			}

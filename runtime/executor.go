@@ -173,6 +173,7 @@ type Executor struct {
 	actions []plan.Action
 	slabs   []int32
 	fixed   []*resident // keys and weights that stay in DRAM
+	forms   plan.Forms  // of the slow tier, where there is one
 	seeds   [][]byte    // per object, the seed of a key that is made from it
 	mapper  Mapper      // nil where the slow tier is not byte-addressable
 	perLay  []int32     // steps per layer
@@ -226,8 +227,8 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 		if limit <= 0 {
 			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
 		}
-		x.actions = p.Tier.Actions
-		if _, ok := e.(backend.Compact); !ok && slices.ContainsFunc(x.actions, func(a plan.Action) bool { return a.Kind == plan.ActMake }) {
+		x.actions, x.forms = p.Tier.Actions, p.Tier.Forms
+		if _, ok := e.(backend.Compact); !ok && (x.forms.Streams || slices.ContainsFunc(x.actions, func(a plan.Action) bool { return a.Kind == plan.ActMake })) {
 			return nil, fmt.Errorf("the tier plan computes slabs, which the %s engine cannot: make one for it that does not", e.Name())
 		}
 		if m, ok := o.Slow.(Mapper); ok && m.Addressable() {
@@ -259,14 +260,29 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	return x, nil
 }
 
-// readSeeds reads the seeds of keys of which the tier plan has slabs made.
+// readSeeds reads the seeds of keys of which the tier plan has slabs made, or steps
+// make them.
 func (x *Executor) readSeeds(ctx context.Context) error {
 	var keys []plan.ObjectID
 	seen := make([]bool, len(x.p.Objects))
+	need := func(obj plan.ObjectID) {
+		if obj >= 0 && int(obj) < len(seen) && !seen[obj] && x.p.Objects[obj].Role == plan.RoleKey {
+			seen[obj] = true
+			keys = append(keys, obj)
+		}
+	}
 	for _, a := range x.actions {
-		if a.Kind == plan.ActMake && a.Obj >= 0 && int(a.Obj) < len(seen) && !seen[a.Obj] && x.p.Objects[a.Obj].Role == plan.RoleKey {
-			seen[a.Obj] = true
-			keys = append(keys, a.Obj)
+		if a.Kind == plan.ActMake {
+			need(a.Obj)
+		}
+	}
+	if x.forms.Streams {
+		for s := range x.p.Steps {
+			for _, a := range x.p.Steps[s].Args {
+				if x.p.Objects[a].Type.Kind == ir.KeyKind {
+					need(a)
+				}
+			}
 		}
 	}
 	if len(keys) == 0 {

@@ -139,6 +139,23 @@ func (e *compactEngine) Make(out backend.Operand, source []byte, slabs []int32) 
 	return nil
 }
 
+// Stream gives the uniform halves of a key memory of their own; what the arena has of
+// them is not used.
+func (e *compactEngine) Stream(key backend.Operand, seed []byte) error {
+	o := key.(*fakeOperand)
+	if o.t.Kind != ir.KeyKind || len(seed) != e.SeedBytes() {
+		return fmt.Errorf("a %s with a seed of %d bytes", o.t.Kind, len(seed))
+	}
+	stride := o.t.Level + 1 + len(e.params.P)
+	for i := range o.slabs {
+		if i/stride%2 == 1 {
+			o.slabs[i] = make([]byte, e.SlabBytes())
+			fillSlab(o.slabs[i], binary.LittleEndian.Uint64(seed), i)
+		}
+	}
+	return nil
+}
+
 func (e *fakeEngine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand) error {
 	if e.before != nil {
 		if err := e.before(s); err != nil {

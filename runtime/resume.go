@@ -199,10 +199,11 @@ func checkpointSteps(p *plan.Plan, l *lives) (steps []int32, slabs []int, work [
 	}
 	done := make([]float64, n+1)
 	var spans []plan.Span
+	var all plan.Forms // what steps make themselves is work too
 	for s := range n {
 		touched := p.Slabs(p.Steps[s].Out)
 		for k := range p.Steps[s].Args {
-			spans = p.Touched(spans[:0], s, k)
+			spans = all.Touched(p, spans[:0], s, k)
 			for _, x := range spans {
 				touched += int(x.Count)
 			}

@@ -639,7 +639,7 @@ func (r *run) uses(n *node, arg int, span plan.Span) bool {
 		if r.x.p.Objects[obj].Type.Kind != ir.KeyKind {
 			return span.First < r.x.slabs[obj]
 		}
-		r.spans = r.x.p.Touched(r.spans[:0], int(n.step), arg)
+		r.spans = r.x.forms.Touched(r.x.p, r.spans[:0], int(n.step), arg)
 		return slices.ContainsFunc(r.spans, func(t plan.Span) bool { return meet(t, span) })
 	}
 	return true
@@ -840,7 +840,7 @@ func (r *run) issue(s int32) error {
 		if r.x.p.Objects[a].Type.Kind != ir.KeyKind {
 			r.spans = append(r.spans[:0], plan.Span{Count: r.x.slabs[a]})
 		} else if len(o.mapped) > 0 || slices.ContainsFunc(o.coming, func(f ref) bool { return !f.over() }) {
-			r.spans = r.x.p.Touched(r.spans[:0], int(s), i)
+			r.spans = r.x.forms.Touched(r.x.p, r.spans[:0], int(s), i)
 		} else {
 			r.spans = r.spans[:0] // nothing to wait for or to count
 		}
@@ -877,7 +877,7 @@ func (r *run) resident(s int32, arg int) bool {
 	case r.x.p.Objects[obj].Type.Kind != ir.KeyKind:
 		return false
 	}
-	r.spans = r.x.p.Touched(r.spans[:0], int(s), arg)
+	r.spans = r.x.forms.Touched(r.x.p, r.spans[:0], int(s), arg)
 	for _, t := range r.spans {
 		for _, row := range o.rows[t.First : t.First+t.Count] {
 			if row == nil {
@@ -1191,6 +1191,9 @@ func (r *run) operand(obj plan.ObjectID, n *node) (backend.Operand, error) {
 			err = e.Rebind(b.op, t, rows)
 		} else {
 			b.op, err = r.x.e.Bind(t, rows)
+		}
+		if err == nil && r.x.forms.Streams && t.Kind == ir.KeyKind {
+			err = r.x.e.(backend.Compact).Stream(b.op, r.x.seeds[obj])
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", describe(r.x.p, obj), err)

@@ -31,8 +31,8 @@ type Client interface {
 	// DecryptComplex returns the slots of a complex value (standard ring only).
 	DecryptComplex(in backend.Operand) ([]complex128, error)
 	// MakeKey writes the evaluation key for a rotation, or the one that rot names
-	// (ir.KeyRelin and on).
-	MakeKey(rot int, out backend.Operand) error
+	// (ir.KeyRelin and on), and returns the seed of its uniform halves, if it has one.
+	MakeKey(rot int, out backend.Operand) ([]byte, error)
 }
 
 // Tolerance is the largest slot error the suite accepts from any of its
@@ -183,7 +183,7 @@ func (r *runner) key(rot, level int) backend.Operand {
 			k = ir.SparseKeyKind
 		}
 		o, _ := r.bind(kind(k, level, ir.Scale{}))
-		if err := r.c.MakeKey(rot, o); err != nil {
+		if _, err := r.c.MakeKey(rot, o); err != nil {
 			r.t.Fatal(err)
 		}
 		r.keys[id] = o

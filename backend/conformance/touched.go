@@ -10,7 +10,7 @@ import (
 	"github.com/home-fhe/home/ir/plan"
 )
 
-// touched shows that Plan.Touched, by which residency is planned, says the truth:
+// touched shows that Forms.Touched, by which residency is planned, says the truth:
 // for every step with a key, of the level of the result and above, the slabs that
 // the step is said not to touch may hold anything, or not be there, and the result
 // is the same bit for bit; and a change to any other slab changes the result.
@@ -62,14 +62,24 @@ func (r *runner) touchedBy(what string, s plan.Step, out ir.Type, rot, level int
 	s.Out = object(plan.RoleTemp, out)
 	p.Steps = []plan.Step{s}
 	touched := make([]bool, p.Slabs(s.Args[len(args)]))
-	for _, x := range p.Touched(nil, 0, len(args)) {
+	for _, x := range new(plan.Forms).Touched(&p, nil, 0, len(args)) {
 		for i := range x.Count {
 			touched[x.First+i] = true
 		}
 	}
 	key, slabs := r.bind(keyType)
-	if err := r.c.MakeKey(rot, key); err != nil {
+	seed, err := r.c.MakeKey(rot, key)
+	if err != nil {
 		r.t.Fatal(err)
+	}
+	// with returns the bytes of the result with a key.
+	with := func(k backend.Operand) []byte {
+		r.t.Helper()
+		o, result := r.bind(out)
+		if err := r.e.Exec(&s, append(slices.Clone(args), k), o); err != nil {
+			r.t.Fatal(err)
+		}
+		return bytes.Join(result, nil)
 	}
 	// exec returns the bytes of the result with a key over other slabs.
 	exec := func(slabs [][]byte) []byte {
@@ -78,11 +88,7 @@ func (r *runner) touchedBy(what string, s plan.Step, out ir.Type, rot, level int
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		o, result := r.bind(out)
-		if err := r.e.Exec(&s, append(slices.Clone(args), k), o); err != nil {
-			r.t.Fatal(err)
-		}
-		return bytes.Join(result, nil)
+		return with(k)
 	}
 	want := exec(slabs)
 	spoilt, absent := Slabs(r.e, keyType), make([][]byte, len(slabs))
@@ -101,6 +107,22 @@ func (r *runner) touchedBy(what string, s plan.Step, out ir.Type, rot, level int
 	}
 	if !bytes.Equal(exec(absent), want) {
 		r.t.Errorf("%s: another result when slabs that the step does not touch are absent", what)
+	}
+	if c, ok := r.e.(backend.Compact); ok && len(seed) > 0 {
+		forms, absent := plan.Forms{Seeds: true, Streams: true}, make([][]byte, len(slabs))
+		for _, x := range forms.Touched(&p, nil, 0, len(args)) {
+			copy(absent[x.First:x.First+x.Count], slabs[x.First:])
+		}
+		k, err := r.e.Bind(keyType, absent)
+		if err == nil {
+			err = c.Stream(k, seed)
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if !bytes.Equal(with(k), want) {
+			r.t.Errorf("%s: another result when the step makes half of the key from its seed", what)
+		}
 	}
 	if r.p.LogN > 6 {
 		return // one small ring is enough, and quick

@@ -8,8 +8,9 @@ package kernels
 func expandKey(keys *[240]byte, seed *[32]byte)
 
 // uniformBelow reads groups times 64 words of the key stream, groups > 0, cuts them with
-// mask, writes those below q to z, which has room for all, and returns their number.
-// The counter block is iv, as it lies in memory, and ctr, big-endian.
+// mask, writes the residues modulo q of those up to last, below 16q, to z, which has room
+// for all words, and returns their number. The counter block is name, as it lies in memory,
+// and ctr, big-endian. For each eight words it prefetches a line from near and one from far.
 //
 //go:noescape
-func uniformBelow(z *uint64, keys *[240]byte, iv uint64, ctr uint64, groups int, q uint64, mask uint64) int
+func uniformBelow(z *uint64, keys *[240]byte, name uint64, ctr uint64, groups int, q uint64, last uint64, mask uint64, near *uint64, far *uint64) int

@@ -10,24 +10,26 @@ import (
 const line = 64
 
 // DotMap checks that nothing overlaps and stores past the caches only whole lines.
-func (c *checked) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *Automorphism, far bool) {
-	c.terms(z0, z1, x, y0, y1)
-	if a != nil {
-		like(z0, a)
-		apart(z0, a)
-		apart(z1, a)
-	}
+func (c *checked) DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]uint64, phi *Automorphism, far bool) {
+	c.two(z0, z1)
 	if len(phi.from)*8 != len(z0) {
 		panic(fmt.Sprintf("BUG: an automorphism of %d values for %d", 8*len(phi.from), len(z0)))
 	}
-	from0, _ := span(z0)
-	from1, _ := span(z1)
-	c.Rows.DotMap(z0, z1, a, f, x, y0, y1, phi, far && (from0|from1)%line == 0)
+	n := c.terms(z0, z1, x, y0, y1)
+	if a != nil {
+		c.operand(z0, z1, a, n)
+	}
+	if from < 0 || from&7 != 0 || from > len(z0)-n {
+		panic(fmt.Sprintf("BUG: %d residues from %d on of %d", n, from, len(z0)))
+	}
+	at0, _ := span(z0)
+	at1, _ := span(z1)
+	c.Rows.DotMap(z0, z1, a, f, from, x, y0, y1, phi, far && (at0|at1)%line == 0)
 }
 
 // DotMap sums a block at a time and reduces it into its place. The product of a and f is
 // one more, with a row of f.
-func (m *portable) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *Automorphism, _ bool) {
+func (m *portable) DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]uint64, phi *Automorphism, _ bool) {
 	var s sums
 	var fs [dotBlock]uint64
 	var u, v [MaxTerms + 1][]uint64
@@ -37,8 +39,8 @@ func (m *portable) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, ph
 			fs[i] = f
 		}
 	}
-	for base := 0; base < len(z0); base += dotBlock {
-		end := min(base+dotBlock, len(z0))
+	for base := 0; base < len(x[0]); base += dotBlock {
+		end := min(base+dotBlock, len(x[0]))
 		part(&u, x, base, end)
 		terms := len(x)
 		if a != nil {
@@ -53,41 +55,41 @@ func (m *portable) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, ph
 			shift := m.sum(&s, u[:terms], v[:terms])
 			terms = len(x)
 			for g := base / 8; g < end/8; g++ {
-				at := phi.to[g]
+				at := phi.to[from/8+g]
 				z, lane := eight(to.z, int(at&^7)), &phi.lanes[at&7]
 				hi, lo := eight(s.hi[:], 8*g-base), eight(s.lo[:], 8*g-base)
 				for k := range z {
-					from := lane[k] & 7
-					z[k] = residue(hi[from], lo[from], shift, q, inv)
+					i := lane[k] & 7
+					z[k] = residue(hi[i], lo[i], shift, q, inv)
 				}
 			}
 		}
 	}
 }
 
-func (m *dq) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *Automorphism, far bool) {
+func (m *dq) DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]uint64, phi *Automorphism, far bool) {
 	// As for Dot, with one product more.
 	if hi, lo := bits.Mul64(uint64(len(x))<<m.shift+1, m.Q); len(x) > 23 || hi > 3 || hi == 3 && lo > 0 {
-		m.portable.DotMap(z0, z1, a, f, x, y0, y1, phi, far)
+		m.portable.DotMap(z0, z1, a, f, from, x, y0, y1, phi, far)
 		return
 	}
 	f = m.form64(f)
 	if far {
-		dqDotMapFar(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(z0), &phi.to[0], &phi.lanes, uint64(m.shift), m.Q, m.inv)
+		dqDotMapFar(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(x[0]), &phi.to[from/8], &phi.lanes, uint64(m.shift), m.Q, m.inv)
 	} else {
-		dqDotMap(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(z0), &phi.to[0], &phi.lanes, uint64(m.shift), m.Q, m.inv)
+		dqDotMap(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(x[0]), &phi.to[from/8], &phi.lanes, uint64(m.shift), m.Q, m.inv)
 	}
 }
 
-func (m *ifma) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *Automorphism, far bool) {
+func (m *ifma) DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]uint64, phi *Automorphism, far bool) {
 	if uint64(len(x)+1)*m.Q > 3<<52 {
-		m.dq.DotMap(z0, z1, a, f, x, y0, y1, phi, far)
+		m.dq.DotMap(z0, z1, a, f, from, x, y0, y1, phi, far)
 		return
 	}
 	f = m.Montgomery(f)
 	if far {
-		ifmaDotMapFar(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(z0), &phi.to[0], &phi.lanes, m.Q, m.inv)
+		ifmaDotMapFar(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(x[0]), &phi.to[from/8], &phi.lanes, m.Q, m.inv)
 	} else {
-		ifmaDotMap(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(z0), &phi.to[0], &phi.lanes, m.Q, m.inv)
+		ifmaDotMap(&z0[0], &z1[0], unsafe.SliceData(a), f, &x[0], &y0[0], &y1[0], len(x), len(x[0]), &phi.to[from/8], &phi.lanes, m.Q, m.inv)
 	}
 }

@@ -59,12 +59,12 @@ func testDotMap(t *testing.T, rng *rand.Rand, m *Modulus, n, terms int) {
 				}
 			}
 			u, v := newGuarded(n), newGuarded(n)
-			m.DotMap(u.row(), v.row(), a, f, x, y0, y1, &phi, far)
+			m.DotMap(u.row(), v.row(), a, f, 0, x, y0, y1, &phi, far)
 			u.check(t, "DotMap")
 			v.check(t, "DotMap")
 			compare("unaligned", [2][]uint64{u.row(), v.row()})
 			clear(aligned)
-			m.DotMap(aligned[:n], aligned[n:2*n], a, f, x, y0, y1, &phi, far)
+			m.DotMap(aligned[:n], aligned[n:2*n], a, f, 0, x, y0, y1, &phi, far)
 			compare("aligned", [2][]uint64{aligned[:n], aligned[n : 2*n]})
 		}
 	}
@@ -80,14 +80,17 @@ func TestDotMapRefuses(t *testing.T) {
 		row := func() []uint64 { return make([]uint64, 128) }
 		x, y0, y1 := [][]uint64{row()}, [][]uint64{row()}, [][]uint64{row()}
 		z, a := row(), row()
+		half := func(x [][]uint64) [][]uint64 { return [][]uint64{x[0][:64]} }
 		for what, f := range map[string]func(){
-			"an addend that is a result":    func() { m.DotMap(z, row(), z, 1, x, y0, y1, &phi, false) },
-			"a short addend":                func() { m.DotMap(z, row(), a[:64], 1, x, y0, y1, &phi, false) },
-			"one result for both sums":      func() { m.DotMap(z, z, a, 1, x, y0, y1, &phi, true) },
-			"a result among the terms":      func() { m.DotMap(x[0], z, a, 1, x, y0, y1, &phi, true) },
-			"no terms":                      func() { m.DotMap(z, row(), a, 1, nil, nil, nil, &phi, false) },
-			"an automorphism of other rows": func() { m.DotMap(z, row(), a, 1, x, y0, y1, &small, false) },
-			"an automorphism not set":       func() { m.DotMap(z, row(), a, 1, x, y0, y1, &Automorphism{}, false) },
+			"an addend that is a result":    func() { m.DotMap(z, row(), z, 1, 0, x, y0, y1, &phi, false) },
+			"a short addend":                func() { m.DotMap(z, row(), a[:64], 1, 0, x, y0, y1, &phi, false) },
+			"one result for both sums":      func() { m.DotMap(z, z, a, 1, 0, x, y0, y1, &phi, true) },
+			"a result among the terms":      func() { m.DotMap(x[0], z, a, 1, 0, x, y0, y1, &phi, true) },
+			"no terms":                      func() { m.DotMap(z, row(), a, 1, 0, nil, nil, nil, &phi, false) },
+			"an automorphism of other rows": func() { m.DotMap(z, row(), a, 1, 0, x, y0, y1, &small, false) },
+			"a part beyond the rows":        func() { m.DotMap(z, row(), nil, 1, 8, x, y0, y1, &phi, false) },
+			"a part between groups":         func() { m.DotMap(z, row(), nil, 1, 4, half(x), half(y0), half(y1), &phi, false) },
+			"an automorphism not set":       func() { m.DotMap(z, row(), a, 1, 0, x, y0, y1, &Automorphism{}, false) },
 		} {
 			if !panics(f) {
 				t.Errorf("%s: %s was taken", form, what)

@@ -62,9 +62,10 @@ type Rows interface {
 	Dot(z0, z1 []uint64, x, y0, y1 [][]uint64)
 	// DotMap sets z0 = phi(sum of x_k*y0_k + a*f) and z1 = phi(sum of x_k*y1_k), as Dot and
 	// an automorphism of rows of their length do; without a if it is nil. It is a hoisted
-	// rotation. far says that the results will not be read soon: where it can, it leaves
-	// the caches to others.
-	DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *Automorphism, far bool)
+	// rotation. The operands may be parts of rows, residues from on, a multiple of 8: then
+	// it sets only what comes from them. far says that the results will not be read soon:
+	// where it can, it leaves the caches to others.
+	DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]uint64, phi *Automorphism, far bool)
 	// Centre sets z, below 4q, to c times x read as numbers in [-s/2, s/2], the x being
 	// below s, any modulus.
 	Centre(z, x []uint64, s, c uint64)
@@ -224,22 +225,33 @@ func (c *checked) Tensor(d0, d1, d2, a0, a1, b0, b1 []uint64) {
 }
 
 func (c *checked) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
-	c.terms(z0, z1, x, y0, y1)
+	c.two(z0, z1)
+	if n := c.terms(z0, z1, x, y0, y1); n != len(z0) {
+		panic(fmt.Sprintf("BUG: rows of %d and %d residues", n, len(z0)))
+	}
 	c.Rows.Dot(z0, z1, x, y0, y1)
 }
 
-// terms checks the rows of a sum of products.
-func (c *checked) terms(z0, z1 []uint64, x, y0, y1 [][]uint64) {
-	c.two(z0, z1)
+// terms checks the rows of a sum of products and returns their length.
+func (c *checked) terms(z0, z1 []uint64, x, y0, y1 [][]uint64) int {
 	if k := len(x); k == 0 || k > MaxTerms || len(y0) != k || len(y1) != k {
 		panic(fmt.Sprintf("BUG: a sum of %d products of %d and %d rows", k, len(y0), len(y1)))
 	}
 	apart(z0, z1)
+	n := c.length(x[0])
 	for k := range x {
 		for _, r := range [3][]uint64{x[k], y0[k], y1[k]} {
-			like(z0, r)
-			apart(z0, r)
-			apart(z1, r)
+			c.operand(z0, z1, r, n)
 		}
 	}
+	return n
+}
+
+// operand checks an operand of n residues, which no result may overlap.
+func (c *checked) operand(z0, z1, x []uint64, n int) {
+	if len(x) != n {
+		panic(fmt.Sprintf("BUG: rows of %d and %d residues", len(x), n))
+	}
+	apart(z0, x)
+	apart(z1, x)
 }

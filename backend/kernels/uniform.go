@@ -4,70 +4,130 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"unsafe"
 )
 
 //go:generate go run ./gen
 
-// Uniform fills z with exactly uniform residues modulo q > 0: the words of the key
-// stream of AES-256 in counter mode under the seed (NIST SP 800-38A), little-endian,
-// cut to the length of q, those not below q left out. The counter block is iv
-// followed by the number of the block, big-endian.
-func Uniform(z []uint64, q uint64, seed *[32]byte, iv *[8]byte) {
-	if f, err := Chosen(); err == nil && f != Portable && hasVAES() {
-		uniformVector(z, q, seed, iv)
-	} else {
-		uniformPortable(z, q, seed, iv)
-	}
+// Seed makes uniform rows from 32 bytes, the key of AES-256 in counter mode (NIST SP
+// 800-38A). A counter block is the name of the row followed by the number of the block,
+// big-endian. Of each word of the key stream, little-endian and cut to a few bits more
+// than q has, the residue modulo q counts if the word is below the largest multiple of
+// q that there is: residues are exactly uniform. The zero value is no seed.
+type Seed struct {
+	more   uint // bits of a word beyond those of q
+	vector bool
+	keys   [240]byte
+	block  cipher.Block
 }
 
-// chunk is the number of words of key stream that uniformPortable makes at a time:
-// they stay in the first cache.
-const chunk = 2048
+// Draw says how words of the key stream become residues.
+type Draw uint8
 
-// uniformPortable makes the key stream where the residues go and moves those that
-// stay together.
-func uniformPortable(z []uint64, q uint64, seed *[32]byte, iv *[8]byte) {
-	b, err := aes.NewCipher(seed[:])
-	if err != nil {
+// Ways to draw residues.
+const (
+	// DrawNarrow cuts words to the length of q: where q is just above a power of two,
+	// nearly half of them are left out.
+	DrawNarrow Draw = iota
+	// DrawWide cuts them to three bits more, of which at most one word in nine is left
+	// out, and one in 16 or hardly any where q is just above or below a power of two.
+	DrawWide
+	// Draws is their number.
+	Draws
+)
+
+// MaxUniform bounds the moduli of uniform rows.
+const MaxUniform = 1 << 61
+
+// Set makes s stand for a seed. It allocates only with portable kernels.
+func (s *Seed) Set(seed *[32]byte, draw Draw) {
+	f, err := Chosen()
+	s.set(seed, draw, err == nil && f != Portable && hasVAES())
+}
+
+func (s *Seed) set(seed *[32]byte, draw Draw, vector bool) {
+	switch draw {
+	case DrawNarrow:
+		s.more = 0
+	case DrawWide:
+		s.more = 3
+	default:
+		panic(fmt.Sprintf("BUG: way %d to draw residues", draw))
+	}
+	if s.vector = vector; vector {
+		expandKey(&s.keys, seed)
+		return
+	}
+	var err error
+	if s.block, err = aes.NewCipher(seed[:]); err != nil {
 		panic("BUG: " + err.Error())
 	}
-	var counter [aes.BlockSize]byte
-	copy(counter[:], iv[:])
-	c := cipher.NewCTR(b, counter[:])
-	mask := uint64(1)<<bits.Len64(q) - 1
-	for len(z) > 0 {
-		row := z[:min(chunk, len(z))]
-		clear(row)
-		raw := unsafe.Slice((*byte)(unsafe.Pointer(&row[0])), 8*len(row))
-		c.XORKeyStream(raw, raw)
-		n := 0
-		for ; len(raw) >= 8; raw = raw[8:] {
-			w := binary.LittleEndian.Uint64(raw) & mask
-			row[n] = w // at or before the word just read
-			_, below := bits.Sub64(w, q, 0)
-			n += int(below)
-		}
-		z = z[n:]
-	}
 }
 
-// uniformVector is uniformPortable on VAES.
-func uniformVector(z []uint64, q uint64, seed *[32]byte, iv *[8]byte) {
-	const group = 64 // words
-	var keys [240]byte
-	expandKey(&keys, seed)
-	mask := uint64(1)<<bits.Len64(q) - 1
-	first, ctr := binary.LittleEndian.Uint64(iv[:]), uint64(0)
+// Fill sets z to the beginning of a row modulo q, 1 < q < MaxUniform.
+func (s *Seed) Fill(z []uint64, q uint64, name [8]byte) {
+	const most = 32 // what is made at a time stays in the first cache
+	u := s.row(q, name)
 	for len(z) >= group {
-		groups := len(z) / group
-		n := uniformBelow(&z[0], &keys, first, ctr, groups, q, mask)
-		z, ctr = z[n:], ctr+uint64(groups)*group/2
+		z = z[u.fill(z[:min(len(z)/group, most)*group], nil, nil):]
 	}
 	var rest [group]uint64
 	for len(z) > 0 {
-		n := uniformBelow(&rest[0], &keys, first, ctr, 1, q, mask)
-		z, ctr = z[copy(z, rest[:n]):], ctr+group/2
+		z = z[copy(z, rest[:u.fill(rest[:], nil, nil)]):]
 	}
+}
+
+// group is the number of words of key stream that vector kernels make at a time.
+const group = 64
+
+// uniform is a uniform row made up to a word.
+type uniform struct {
+	*Seed
+	name          uint64
+	blocks        uint64 // made
+	q, last, mask uint64 // words are cut with mask; the last one that counts
+	stream        cipher.Stream
+}
+
+func (s *Seed) row(q uint64, name [8]byte) uniform {
+	if q < 2 || q >= MaxUniform {
+		panic(fmt.Sprintf("BUG: uniform residues modulo %d", q))
+	}
+	u := uniform{Seed: s, name: binary.LittleEndian.Uint64(name[:]), q: q, mask: uint64(1)<<(bits.Len64(q)+int(s.more)) - 1}
+	u.last = u.mask - (u.mask%q+1)%q
+	if !s.vector {
+		var counter [aes.BlockSize]byte
+		copy(counter[:], name[:])
+		u.stream = cipher.NewCTR(s.block, counter[:])
+	}
+	return u
+}
+
+// fill reads len(z) words of the key stream, a positive multiple of group, sets the front
+// of z to the residues they give, and returns their number. What is behind them in z is
+// overwritten. As it goes it reads ahead a line of x and of y, if any, for each eight
+// words.
+func (u *uniform) fill(z, x, y []uint64) int {
+	if u.vector {
+		n := uniformBelow(&z[0], &u.keys, u.name, u.blocks, len(z)/group, u.q, u.last, u.mask, unsafe.SliceData(x), unsafe.SliceData(y))
+		u.blocks += uint64(len(z) / 2)
+		return n
+	}
+	// The key stream is made where the residues go, and those that stay move together.
+	clear(z)
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&z[0])), 8*len(z))
+	u.stream.XORKeyStream(raw, raw)
+	n := 0
+	inv, _ := bits.Div64(1, 0, u.q) // floor(2^64/q)
+	for ; len(raw) >= 8; raw = raw[8:] {
+		w := binary.LittleEndian.Uint64(raw) & u.mask
+		_, out := bits.Sub64(u.last, w, 0)
+		t, _ := bits.Mul64(w, inv)
+		w -= t * u.q         // below 2q
+		z[n] = min(w, w-u.q) // at or before the word just read
+		n += 1 - int(out)
+	}
+	return n
 }

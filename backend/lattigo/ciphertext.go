@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
@@ -15,7 +16,7 @@ import (
 // CiphertextMagic and CiphertextVersion identify ciphertext files (.hct).
 const (
 	CiphertextMagic   = "HOMECIPH"
-	CiphertextVersion = 1
+	CiphertextVersion = 2
 )
 
 // maxSamples bounds the samples that a file may speak of, far beyond what a disk
@@ -41,6 +42,7 @@ type CipherGroup struct {
 	Fresh bool // c1 expands from a seed
 
 	p    *ir.Params
+	draw kernels.Draw // how c1 does
 	data []byte
 }
 
@@ -63,7 +65,7 @@ func (g *CipherGroup) size() int {
 		poly += g.p.N() * residueBytes(q)
 	}
 	if g.Fresh {
-		return SeedBytes + poly
+		return keyBytes + poly
 	}
 	return 2 * poly
 }
@@ -119,7 +121,7 @@ func Encrypt(sk *SecretKey, p *ir.Params, client string, samples int, ports []Po
 		if err := v.Scale.Check(len(p.Q)); err != nil {
 			return nil, fmt.Errorf("%s: %w", v.Port, err)
 		}
-		g := &CipherGroup{Port: v.Port, Level: v.Level, Scale: v.Scale, Fresh: true, p: &c.Params}
+		g := &CipherGroup{Port: v.Port, Level: v.Level, Scale: v.Scale, Fresh: true, p: &c.Params, draw: kernels.DrawWide}
 		rows := makeRows(2*(v.Level+1), r.n)
 		for i, x := range v.Values {
 			if len(x) > p.Slots() {
@@ -138,7 +140,7 @@ func Encrypt(sk *SecretKey, p *ir.Params, client string, samples int, ports []Po
 			}
 			seed := newSeed()
 			r.encryptRows(s, &seed, noise, coef, v.Level, rows[:v.Level+1], rows[v.Level+1:])
-			g.data = append(g.data, seed[:]...)
+			g.data = append(g.data, seed[:keyBytes]...)
 			for k, row := range rows[:v.Level+1] {
 				g.data = packRow(g.data, row, residueBytes(p.Q[k]))
 			}
@@ -244,11 +246,11 @@ func (g *CipherGroup) Load(i int, slabs [][]byte) error {
 func (g *CipherGroup) unpack(i, level int, c0, c1 [][]uint64) error {
 	size := g.size()
 	b := g.data[i*size : (i+1)*size]
-	var seed *[SeedBytes]byte
+	var seed Seed
 	polys := [][][]uint64{c0, c1}
 	if g.Fresh {
-		seed = (*[SeedBytes]byte)(b)
-		b, polys = b[SeedBytes:], polys[:1]
+		b, polys = b[copy(seed[:keyBytes], b):], polys[:1]
+		seed[keyBytes] = byte(g.draw)
 	}
 	for _, rows := range polys {
 		for k, q := range g.p.Q[:g.Level+1] {
@@ -263,7 +265,7 @@ func (g *CipherGroup) unpack(i, level int, c0, c1 [][]uint64) error {
 	}
 	if g.Fresh {
 		for k := range level + 1 {
-			uniformRow(c1[k], g.p.Q[k], seed, elementCipher, 0, k)
+			uniformRow(c1[k], g.p.Q[k], &seed, rowName(elementCipher, 0, k))
 		}
 	}
 	return nil
@@ -387,12 +389,13 @@ type groupMeta struct {
 	Scale ir.Scale `cbor:"scale"`
 	Fresh bool     `cbor:"fresh"`
 	Count int      `cbor:"count"`
+	Draw  uint8    `cbor:"draw,omitempty"` // kernels.Draw of fresh ones
 }
 
 func (c *Ciphertexts) meta() cipherMeta {
 	m := cipherMeta{c.Params, c.SecretID, c.Client, c.Samples, nil}
 	for _, g := range c.Groups {
-		m.Groups = append(m.Groups, groupMeta{g.Port, g.Level, g.Scale, g.Fresh, g.Len()})
+		m.Groups = append(m.Groups, groupMeta{g.Port, g.Level, g.Scale, g.Fresh, g.Len(), uint8(g.draw)})
 	}
 	return m
 }
@@ -448,8 +451,8 @@ func LoadCiphertexts(path string) (*Ciphertexts, error) {
 	}
 	c := &Ciphertexts{Params: m.Params, SecretID: m.Secret, Client: m.Client, Samples: m.Samples}
 	for i, gm := range m.Groups {
-		g := &CipherGroup{Port: gm.Port, Level: gm.Level, Scale: gm.Scale, Fresh: gm.Fresh, p: &c.Params}
-		if gm.Level < 0 || gm.Level > m.Params.MaxLevel() || gm.Scale.Check(len(m.Params.Q)) != nil || gm.Count < 0 ||
+		g := &CipherGroup{Port: gm.Port, Level: gm.Level, Scale: gm.Scale, Fresh: gm.Fresh, p: &c.Params, draw: kernels.Draw(gm.Draw)}
+		if gm.Level < 0 || gm.Level > m.Params.MaxLevel() || gm.Scale.Check(len(m.Params.Q)) != nil || gm.Count < 0 || g.draw >= kernels.Draws ||
 			slices.ContainsFunc(c.Groups, func(o *CipherGroup) bool { return o.Port == g.Port }) {
 			return nil, fmt.Errorf("%s: %w: ciphertexts of %q", path, plan.ErrCorrupt, gm.Port)
 		}

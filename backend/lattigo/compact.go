@@ -39,6 +39,20 @@ func (e *engine) EncodeCompact(values *ir.SlotData, t ir.Type, slab []byte) erro
 // SeedBytes returns the size of a seed.
 func (e *engine) SeedBytes() int { return SeedBytes }
 
+// Stream has steps make the uniform halves of a key from its seed.
+func (e *engine) Stream(key backend.Operand, seed []byte) error {
+	o, err := e.operand(key)
+	switch {
+	case err != nil:
+		return err
+	case o.t.Kind != ir.KeyKind:
+		return fmt.Errorf("a %s has no seed", o.t.Kind)
+	}
+	o.seed, err = seedOf(seed)
+	o.streams = err == nil
+	return err
+}
+
 // Make computes limbs of a plaintext from its coefficients, or of the uniform halves
 // of a key from its seed.
 func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
@@ -65,13 +79,16 @@ func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
 		}
 	}
 	if o.t.Kind == ir.KeyKind {
-		seed := (*[SeedBytes]byte)(source)
+		seed, err := seedOf(source)
+		if err != nil {
+			return err
+		}
 		for _, i := range slabs {
 			prime := int(i) % o.stride
 			if prime > o.t.Level {
 				prime += len(e.p.Q) - 1 - o.t.Level
 			}
-			keyUniform(e.p, seed, int(i)/(2*o.stride), prime, e.mods[prime].Q, o.rows[i])
+			keyUniform(e.p, &seed, int(i)/(2*o.stride), prime, e.mods[prime].Q, o.rows[i])
 		}
 		return nil
 	}

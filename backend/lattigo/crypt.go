@@ -35,13 +35,13 @@ func (m *modulus) secretRow(z []uint64, coef []int64) {
 
 // encryptRows writes a fresh encryption of the coefficients c (already scaled)
 // at the given level: c1 is the uniform expansion of the seed, c0 = -c1*s + c + e.
-func (r *rings) encryptRows(s *secret, seed *[SeedBytes]byte, noise *stream, c []float64, level int, c0, c1 [][]uint64) {
+func (r *rings) encryptRows(s *secret, seed *Seed, noise *stream, c []float64, level int, c0, c1 [][]uint64) {
 	e := make([]int64, r.n)
 	noise.gaussPoly(e)
 	t := make([]uint64, r.n)
 	for i := range level + 1 {
 		m := r.mods[i]
-		uniformRow(c1[i], m.Q, seed, elementCipher, 0, i)
+		uniformRow(c1[i], m.Q, seed, rowName(elementCipher, 0, i))
 		m.residues(c0[i], c)
 		m.signedRow(t, e)
 		m.Add(c0[i], c0[i], t)
@@ -118,7 +118,7 @@ func (r *rings) keyPolys(s *secret, rot, prime int, from, to []uint64, perm *ker
 // product of the special primes on the primes of the digit and 0 on all others.
 // from and to come from keyPolys, e holds the noise of the digit, prime counts
 // over Q and P.
-func (r *rings) keyDigitLimb(seed *[SeedBytes]byte, digit, prime int, f uint64, from, to []uint64, e []int64, a, b, t []uint64) {
+func (r *rings) keyDigitLimb(seed *Seed, digit, prime int, f uint64, from, to []uint64, e []int64, a, b, t []uint64) {
 	m := r.mods[prime]
 	keyUniform(r.p, seed, digit, prime, m.Q, a)
 	m.signedRow(b, e)
@@ -131,17 +131,22 @@ func (r *rings) keyDigitLimb(seed *[SeedBytes]byte, digit, prime int, f uint64, 
 
 // keyUniform expands the uniform half of a key modulo prime number i, q, counted
 // over Q and P; a uniform residue is uniform in Montgomery form too.
-func keyUniform(p *ir.Params, seed *[SeedBytes]byte, digit, i int, q uint64, a []uint64) {
+func keyUniform(p *ir.Params, seed *Seed, digit, i int, q uint64, a []uint64) {
+	uniformRow(a, q, seed, keyName(p, digit, i))
+}
+
+// keyName names a row of the uniform half of a key.
+func keyName(p *ir.Params, digit, i int) [8]byte {
 	if nq := len(p.Q); i >= nq {
 		i += special - nq
 	}
-	uniformRow(a, q, seed, elementKey, digit, i)
+	return rowName(elementKey, digit, i)
 }
 
 // makeKey generates an evaluation key. b(digit, limb) returns the row to write,
 // limb counting over the primes of keyPrimes; done is called when a row is
 // complete.
-func (r *rings) makeKey(s *secret, k KeySpec, seed *[SeedBytes]byte, b func(digit, limb int) []uint64, done func(digit, limb, prime int) error) error {
+func (r *rings) makeKey(s *secret, k KeySpec, seed *Seed, b func(digit, limb int) []uint64, done func(digit, limb, prime int) error) error {
 	rows := makeRows(4, r.n)
 	var perm kernels.Automorphism
 	if g := k.galois(r.p); g != 1 {

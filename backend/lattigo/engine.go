@@ -63,6 +63,7 @@ type scratch struct {
 	mine  job        // of a step that runs here
 	tmp   [][]uint64 // group limbs per digit, and two groups
 	acc   [][]uint64 // 2*(nP+1) limbs: results modulo P, and two more
+	key   kernels.Seeded
 	x     [][]uint64 // group limbs per digit
 	part  [][]uint64 // parts of limbs
 	terms [][]uint64 // operands of inner products
@@ -221,11 +222,13 @@ func (e *engine) Close() error {
 
 // operand is an object over caller-owned limbs.
 type operand struct {
-	t      ir.Type
-	rows   [][]uint64
-	stride int // limbs per polynomial
-	np     int
-	owner  *engine
+	t       ir.Type
+	rows    [][]uint64
+	stride  int // limbs per polynomial
+	np      int
+	owner   *engine
+	streams bool // the uniform halves of the key are made from its seed as they are used
+	seed    Seed
 }
 
 // Type returns the type the operand was bound with.

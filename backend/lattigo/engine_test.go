@@ -60,10 +60,10 @@ func (c *testClient) DecryptComplex(in backend.Operand) ([]complex128, error) {
 	return work, nil
 }
 
-func (c *testClient) MakeKey(rot int, out backend.Operand) error {
+func (c *testClient) MakeKey(rot int, out backend.Operand) ([]byte, error) {
 	o := out.(*operand)
 	seed := newSeed()
-	return c.makeKey(c.s, KeySpec{rot, o.t.Level}, &seed,
+	return seed[:], c.makeKey(c.s, KeySpec{rot, o.t.Level}, &seed,
 		func(d, i int) []uint64 { return o.q(2*d, i) },
 		func(d, i, prime int) error {
 			keyUniform(c.p, &seed, d, prime, c.mods[prime].Q, o.q(2*d+1, i))

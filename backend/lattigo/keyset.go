@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
@@ -16,7 +17,7 @@ import (
 // KeySetMagic and KeySetVersion identify evaluation-key sets (.hevk).
 const (
 	KeySetMagic   = "HOMEEVKS"
-	KeySetVersion = 1
+	KeySetVersion = 2
 )
 
 // KeySpec names an evaluation key, usable at levels up to Level: a rotation by Rot
@@ -73,11 +74,12 @@ type storedKey struct {
 	Kind   string `cbor:"kind"`   // relinearisation, galois, dense or sparse
 	Galois uint64 `cbor:"galois"` // Galois element, 1 where there is none
 	Spec   KeySpec
+	Draw   uint8 `cbor:"draw,omitempty"` // kernels.Draw of the uniform halves
 }
 
 func (k storedKey) section() string { return fmt.Sprintf("%s/%d/%d", k.Kind, k.Galois, k.Spec.Level) }
 
-func stored(p *ir.Params, s KeySpec) storedKey {
+func stored(p *ir.Params, s KeySpec, draw uint8) storedKey {
 	kind := "galois"
 	switch s.Rot {
 	case ir.KeyRelin:
@@ -87,7 +89,7 @@ func stored(p *ir.Params, s KeySpec) storedKey {
 	case ir.KeySparse:
 		kind = "sparse"
 	}
-	return storedKey{kind, s.galois(p), s}
+	return storedKey{kind, s.galois(p), s, draw}
 }
 
 // galois returns the Galois element of a key, 1 where there is none.
@@ -184,7 +186,7 @@ func writeKeySet(path string, old *KeySet, sk *SecretKey, p *ir.Params, specs []
 		return err
 	}
 	for _, t := range todo {
-		meta.Keys = append(meta.Keys, stored(p, t))
+		meta.Keys = append(meta.Keys, stored(p, t, uint8(kernels.DrawWide)))
 	}
 	if progress == nil {
 		progress = func(int, int) {}
@@ -210,7 +212,7 @@ func writeKeySet(path string, old *KeySet, sk *SecretKey, p *ir.Params, specs []
 				return err
 			}
 			seed := newSeed()
-			if _, err := w.Write(seed[:]); err != nil {
+			if _, err := w.Write(seed.key()[:]); err != nil {
 				return err
 			}
 			err := r.makeKey(s, k.Spec, &seed,
@@ -263,7 +265,7 @@ func (k *KeySet) read() error {
 	}
 	for _, s := range k.meta.Keys {
 		n, err := s.Spec.normal(&k.meta.Params)
-		if err != nil || s != stored(&k.meta.Params, n) || !k.r.Has(s.section()) {
+		if err != nil || s != stored(&k.meta.Params, n, s.Draw) || s.Draw >= uint8(kernels.Draws) || !k.r.Has(s.section()) {
 			return fmt.Errorf("%s: %w: %s", k.path, plan.ErrCorrupt, s.Spec)
 		}
 	}
@@ -358,7 +360,7 @@ func (k *KeySet) Parts(want KeySpec, slabs [][]byte, seed []byte) error {
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", k.path, want, err)
 	}
-	return k.load(want, func(from *[SeedBytes]byte, digit, limb, prime int, q uint64) []uint64 {
+	return k.load(want, func(from *Seed, digit, limb, prime int, q uint64) []uint64 {
 		copy(seed, from[:])
 		if a := rows[(2*digit+1)*stride+limb]; a != nil {
 			keyUniform(p, from, digit, prime, q, a)
@@ -369,7 +371,7 @@ func (k *KeySet) Parts(want KeySpec, slabs [][]byte, seed []byte) error {
 
 // load reads the stored key of least level that serves want, and checks the whole
 // of it. row returns where a row of its b half is to be put.
-func (k *KeySet) load(want KeySpec, row func(seed *[SeedBytes]byte, digit, limb, prime int, q uint64) []uint64) error {
+func (k *KeySet) load(want KeySpec, row func(seed *Seed, digit, limb, prime int, q uint64) []uint64) error {
 	p := &k.meta.Params
 	fail := func(err error) error { return fmt.Errorf("%s: %s: %w", k.path, want, err) }
 	e, ok := k.find(want)
@@ -391,18 +393,18 @@ func (k *KeySet) load(want KeySpec, row func(seed *[SeedBytes]byte, digit, limb,
 	for _, i := range primes {
 		perDigit += p.N() * residueBytes(prime(i))
 	}
-	if len(b) != SeedBytes+p.Digits(e.Spec.Level)*perDigit {
+	if len(b) != keyBytes+p.Digits(e.Spec.Level)*perDigit {
 		return fail(fmt.Errorf("%w: %d bytes", plan.ErrCorrupt, len(b)))
 	}
-	seed := (*[SeedBytes]byte)(b)
-	b = b[SeedBytes:]
+	seed := Seed{keyBytes: e.Draw}
+	b = b[copy(seed[:keyBytes], b):]
 	for d := range p.Digits(want.Level) {
 		limb := 0
 		for _, i := range primes {
 			q := prime(i)
 			size := p.N() * residueBytes(q)
 			if i <= want.Level || i >= len(p.Q) {
-				if err := unpackRow(row(seed, d, limb, i, q), b[:size], q); err != nil {
+				if err := unpackRow(row(&seed, d, limb, i, q), b[:size], q); err != nil {
 					return fail(err)
 				}
 				limb++

@@ -222,10 +222,25 @@ func (s *scratch) keyRows(key *operand, digits, i, l int) (y0, y1 [][]uint64) {
 	return s.y0[:digits], s.y1[:digits]
 }
 
+// seeded readies w.key for limb i of the products of digits with a key whose uniform
+// halves are made as they are used.
+func (e *engine) seeded(w *scratch, key *operand, digits, i, l int) {
+	w.key.Set(key.seed.key(), key.seed.draw())
+	prime := e.target(i, l)
+	for k := range digits {
+		w.key.Row(k, e.mods[prime].Q, keyName(e.p, k, prime))
+	}
+}
+
 // dotKey sets z0, z1 to limb i of the product of the digits x with a key.
 func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand, i, l int) {
 	y0, y1 := w.keyRows(key, len(x), i, l)
-	e.mod(i, l).Dot(z0, z1, x, y0, y1)
+	if m := e.mod(i, l); key.streams {
+		e.seeded(w, key, len(x), i, l)
+		w.key.Dot(m, z0, z1, x, y0)
+	} else {
+		m.Dot(z0, z1, x, y0, y1)
+	}
 }
 
 // product is a product modulo QP_l that is divided by P.
@@ -434,7 +449,12 @@ func (e *engine) hoistRot(w *scratch, rot int) {
 // half of the key.
 func (e *engine) rotateDot(w *scratch, out *operand, i int, a []uint64, f uint64, x [][]uint64, key *operand, l int) {
 	y0, y1 := w.keyRows(key, len(x), i, l)
-	e.mod(i, l).DotMap(out.q(0, i), out.q(1, i), a, f, x, y0, y1, &w.auto, e.far(l))
+	if m := e.mod(i, l); key.streams {
+		e.seeded(w, key, len(x), i, l)
+		w.key.DotMap(m, out.q(0, i), out.q(1, i), a, f, x, y0, &w.auto, e.far(l))
+	} else {
+		m.DotMap(out.q(0, i), out.q(1, i), a, f, 0, x, y0, y1, &w.auto, e.far(l))
+	}
 }
 
 // far reports whether what a rotation modulo QP_l reads and writes is more than caches

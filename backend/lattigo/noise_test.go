@@ -53,7 +53,7 @@ func TestNoise(t *testing.T) {
 				seed := newSeed()
 				for i := range o.t.Level + 1 {
 					m := e.mods[i]
-					uniformRow(o.q(1, i), m.Q, &seed, elementCipher, 0, i)
+					uniformRow(o.q(1, i), m.Q, &seed, rowName(elementCipher, 0, i))
 					m.Mul(o.q(0, i), o.q(1, i), cl.s.ntt[i])
 					clear(cl.spare(e))
 					m.Sub(o.q(0, i), cl.spare(e), o.q(0, i))
@@ -61,7 +61,7 @@ func TestNoise(t *testing.T) {
 			}
 			tk := ir.Type{Kind: ir.KeyKind, Level: p.MaxLevel()}
 			key := must[*operand](t)(e.bind(tk, conformance.Slabs(e, tk)))
-			if err := cl.MakeKey(1, key); err != nil {
+			if _, err := cl.MakeKey(1, key); err != nil {
 				t.Fatal(err)
 			}
 			var fresh, rounding, rotation float64

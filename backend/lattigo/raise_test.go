@@ -59,7 +59,7 @@ func TestRaise(t *testing.T) {
 			}
 			key := func(rot int, k ir.Kind, l int) *operand {
 				o := bind(k, l, ir.Scale{})
-				if err := cl.MakeKey(rot, o); err != nil {
+				if _, err := cl.MakeKey(rot, o); err != nil {
 					t.Fatal(err)
 				}
 				return o

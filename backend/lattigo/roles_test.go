@@ -163,7 +163,7 @@ func TestUniform(t *testing.T) {
 	seed := newSeed()
 	const q = 3 << 10 // a quarter of all words is rejected
 	z := make([]uint64, 1<<18)
-	uniformRow(z, q, &seed, elementKey, 0, 0)
+	uniformRow(z, q, &seed, rowName(elementKey, 0, 0))
 	var hist [8]float64
 	for _, x := range z {
 		if x >= q {
@@ -580,7 +580,7 @@ func TestFreshRandomness(t *testing.T) {
 		g := c.Groups[0]
 		for i := range g.Len() {
 			b := g.data[i*g.size() : (i+1)*g.size()]
-			for _, part := range []string{string(b[:SeedBytes]), string(b[SeedBytes:])} {
+			for _, part := range []string{string(b[:keyBytes]), string(b[keyBytes:])} {
 				if seen[part] {
 					t.Fatal("a seed or a ciphertext occurs twice")
 				}
@@ -764,21 +764,22 @@ func TestHostileFiles(t *testing.T) {
 	_, err := LoadSecretKey(path)
 	wantError(t, "sparse secret of weight zero", err, "weight 0")
 
-	key := storedKey{"galois", 5, KeySpec{1, 1}}
+	key := storedKey{"galois", 5, KeySpec{1, 1}, 1}
 	for name, m := range map[string]keySetMeta{
-		"a level too high":          {*p, id, []storedKey{{"galois", 5, KeySpec{1, 5}}}},
-		"a negative level":          {*p, id, []storedKey{{"galois", 5, KeySpec{1, -1}}}},
-		"a rotation too far":        {*p, id, []storedKey{{"galois", 5, KeySpec{1 << 40, 1}}}},
-		"a key that is absent":      {*p, id, []storedKey{{"galois", 25, KeySpec{2, 1}}}},
-		"a key of another kind":     {*p, id, []storedKey{{"galois", 5, KeySpec{0, 1}}}},
-		"a key of another rotation": {*p, id, []storedKey{{"galois", 5, KeySpec{2, 1}}}},
+		"a level too high":          {*p, id, []storedKey{{"galois", 5, KeySpec{1, 5}, 1}}},
+		"a negative level":          {*p, id, []storedKey{{"galois", 5, KeySpec{1, -1}, 1}}},
+		"a rotation too far":        {*p, id, []storedKey{{"galois", 5, KeySpec{1 << 40, 1}, 1}}},
+		"a key that is absent":      {*p, id, []storedKey{{"galois", 25, KeySpec{2, 1}, 1}}},
+		"a key of another kind":     {*p, id, []storedKey{{"galois", 5, KeySpec{0, 1}, 1}}},
+		"a key of another rotation": {*p, id, []storedKey{{"galois", 5, KeySpec{2, 1}, 1}}},
+		"a way to draw of later":    {*p, id, []storedKey{{"galois", 5, KeySpec{1, 1}, 2}}},
 		"no secret":                 {*p, "", []storedKey{key}},
 	} {
 		write(KeySetMagic, 0, m, map[string][]byte{"galois/5/1": nil})
 		_, err := OpenKeySet(path)
 		wantError(t, "key set with "+name, err, "damaged")
 	}
-	full := SeedBytes + p.N()*(6+5+5+5)
+	full := keyBytes + p.N()*(6+5+5+5)
 	for name, b := range map[string][]byte{"empty": nil, "short": make([]byte, full-1), "long": make([]byte, full+1), "with residues out of range": bytes.Repeat([]byte{0xff}, full)} {
 		write(KeySetMagic, 0, keySetMeta{*p, id, []storedKey{key}}, map[string][]byte{"galois/5/1": b})
 		set := must[*KeySet](t)(OpenKeySet(path))
@@ -786,8 +787,8 @@ func TestHostileFiles(t *testing.T) {
 		set.Close()
 	}
 
-	good := groupMeta{"x", 1, ir.ScaleTwo(30), true, 1}
-	one := make([]byte, SeedBytes+p.N()*(6+5))
+	good := groupMeta{"x", 1, ir.ScaleTwo(30), true, 1, 1}
+	one := make([]byte, keyBytes+p.N()*(6+5))
 	for name, change := range map[string]func(*groupMeta){
 		"a level too high":         func(g *groupMeta) { g.Level = 5 },
 		"a negative level":         func(g *groupMeta) { g.Level = -1 },
@@ -797,6 +798,7 @@ func TestHostileFiles(t *testing.T) {
 		"a scale of absent primes": func(g *groupMeta) { g.Scale = ir.ScalePrime(60) },
 		"a scale of huge powers":   func(g *groupMeta) { g.Scale = ir.Scale{Q: []int64{math.MaxInt64}} },
 		"the wrong form":           func(g *groupMeta) { g.Fresh = false },
+		"a way to draw of later":   func(g *groupMeta) { g.Draw = 2 },
 	} {
 		g := good
 		change(&g)

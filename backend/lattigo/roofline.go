@@ -325,7 +325,7 @@ func PlanNeed(p *plan.Plan) Need {
 	return c.Need
 }
 
-// touched returns the slabs that a step reads of argument k: as Plan.Touched, but only
+// touched returns the slabs that a step reads of argument k: as Forms.Touched, but only
 // one polynomial where the other is not needed.
 func touched(spans []plan.Span, p *plan.Plan, step, k int) []plan.Span {
 	s := &p.Steps[step]
@@ -336,7 +336,7 @@ func touched(spans []plan.Span, p *plan.Plan, step, k int) []plan.Span {
 	case k == 0 && s.Op == ir.OpHEHoistRot:
 		return append(spans, plan.Span{First: 0, Count: half})
 	}
-	return p.Touched(spans, step, k)
+	return new(plan.Forms).Touched(p, spans, step, k)
 }
 
 // recorder notes the steps that a computation makes of the engine, as a plan.

@@ -71,8 +71,8 @@ func (c *counted) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
 	c.sum(z1, len(x))
 }
 
-func (c *counted) DotMap(z0, z1, a []uint64, f uint64, x, y0, y1 [][]uint64, phi *kernels.Automorphism, far bool) {
-	c.Rows.DotMap(z0, z1, a, f, x, y0, y1, phi, far)
+func (c *counted) DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]uint64, phi *kernels.Automorphism, far bool) {
+	c.Rows.DotMap(z0, z1, a, f, from, x, y0, y1, phi, far)
 	c.sum(z0, len(x)+one(a != nil && f != 1)) // adding is free
 	c.sum(z1, len(x))
 }

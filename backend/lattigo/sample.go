@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/bits"
 	"sync"
@@ -15,14 +16,39 @@ import (
 	"github.com/home-fhe/home/ir"
 )
 
-// SeedBytes is the size of a seed: 256 bits.
-const SeedBytes = 32
+// SeedBytes is the size of a Seed, keyBytes that of the key in it.
+const (
+	SeedBytes = keyBytes + 1
+	keyBytes  = 32
+)
+
+// Seed is a key of 256 bits for AES, and a byte that says how residues are drawn from
+// the key stream (kernels.Draw).
+type Seed [SeedBytes]byte
 
 // newSeed draws a fresh seed from the operating system.
-func newSeed() (s [SeedBytes]byte) {
-	rand.Read(s[:]) // never fails; ends the program if the system has no entropy
+func newSeed() (s Seed) {
+	rand.Read(s[:keyBytes]) // never fails; ends the program if the system has no entropy
+	s[keyBytes] = byte(kernels.DrawWide)
 	return s
 }
+
+// seedOf reads a seed.
+func seedOf(b []byte) (s Seed, err error) {
+	if len(b) != SeedBytes {
+		return s, fmt.Errorf("a seed of %d bytes, want %d", len(b), SeedBytes)
+	}
+	if s = Seed(b); s.draw() >= kernels.Draws {
+		return s, fmt.Errorf("residues are drawn in way %d, this version knows %d: make keys and tier again", s.draw(), kernels.Draws)
+	}
+	return s, nil
+}
+
+// key returns the key.
+func (s *Seed) key() *[keyBytes]byte { return (*[keyBytes]byte)(s[:]) }
+
+// draw says how residues are drawn.
+func (s *Seed) draw() kernels.Draw { return kernels.Draw(s[keyBytes]) }
 
 // stream is an AES-256 counter-mode key stream.
 type stream struct {
@@ -34,21 +60,21 @@ type stream struct {
 // newStream starts the key stream of a seed for one (element, digit, prime).
 // The high 64 bits of the counter block hold the triple, the low 64 count
 // blocks, so no two streams of one seed overlap.
-func newStream(seed *[SeedBytes]byte, element uint16, digit, prime int) *stream {
-	b, err := aes.NewCipher(seed[:])
+func newStream(seed *Seed, element uint16, digit, prime int) *stream {
+	b, err := aes.NewCipher(seed[:keyBytes])
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
 	var iv [aes.BlockSize]byte
-	half := counterHalf(element, digit, prime)
+	half := rowName(element, digit, prime)
 	copy(iv[:], half[:])
 	s := &stream{c: cipher.NewCTR(b, iv[:])}
 	s.at = len(s.buf)
 	return s
 }
 
-// counterHalf is the half of the counter block that tells streams of a seed apart.
-func counterHalf(element uint16, digit, prime int) (iv [8]byte) {
+// rowName is the half of the counter block that tells streams of a seed apart.
+func rowName(element uint16, digit, prime int) (iv [8]byte) {
 	binary.BigEndian.PutUint16(iv[0:], element)
 	binary.BigEndian.PutUint16(iv[2:], uint16(digit))
 	binary.BigEndian.PutUint16(iv[4:], uint16(prime))
@@ -56,11 +82,11 @@ func counterHalf(element uint16, digit, prime int) (iv [8]byte) {
 }
 
 // uniformRow fills a row with exactly uniform residues modulo q from the key stream
-// of a seed for one (element, digit, prime): words cut to the length of q, those not
-// below q rejected.
-func uniformRow(z []uint64, q uint64, seed *[SeedBytes]byte, element uint16, digit, prime int) {
-	iv := counterHalf(element, digit, prime)
-	kernels.Uniform(z, q, seed, &iv)
+// of a seed for the name of a row, see rowName.
+func uniformRow(z []uint64, q uint64, seed *Seed, name [8]byte) {
+	var s kernels.Seed
+	s.Set(seed.key(), seed.draw())
+	s.Fill(z, q, name)
 }
 
 // Elements of seeded objects.
@@ -186,11 +212,12 @@ func ephemeral(coef []int64) []int64 {
 	for i, c := range coef {
 		b[i] = byte(c + 1)
 	}
-	k, err := hkdf.Key(sha256.New, b, nil, "home ephemeral secret 1", SeedBytes)
+	k, err := hkdf.Key(sha256.New, b, nil, "home ephemeral secret 1", keyBytes)
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
-	seed := [SeedBytes]byte(k)
+	var seed Seed
+	copy(seed[:], k)
 	out := make([]int64, len(coef))
 	newStream(&seed, elementSparse, 0, 0).sparse(out, min(ir.EphemeralWeight, len(out)))
 	clear(b)

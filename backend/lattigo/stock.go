@@ -148,7 +148,7 @@ func (c *comparison) fill(k ir.Kind, level int) *operand {
 	}
 	seed := newSeed()
 	for i, row := range o.rows {
-		uniformRow(row, e.mod(i%o.stride, level).Q, &seed, elementNoise, int(k), i)
+		uniformRow(row, e.mod(i%o.stride, level).Q, &seed, rowName(elementNoise, int(k), i))
 	}
 	return o
 }

@@ -40,7 +40,7 @@ func (client) DecryptComplex(in backend.Operand) ([]complex128, error) {
 	return z, nil
 }
 
-func (client) MakeKey(int, backend.Operand) error { return nil }
+func (client) MakeKey(int, backend.Operand) ([]byte, error) { return nil, nil }
 
 func TestConformance(t *testing.T) {
 	conformance.Run(t, "simulate", func(p *ir.Params) (backend.Engine, conformance.Client) {

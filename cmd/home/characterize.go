@@ -137,6 +137,7 @@ type timing struct {
 	kind    ir.Kind
 	level   int // that of Profile.Seconds: of the result, for a rescale of the argument
 	seconds float64
+	streams bool // the step makes half of its key
 }
 
 // name is what people call it.
@@ -146,6 +147,9 @@ func (t *timing) name() string {
 		return "encode " + t.kind.String()
 	case ir.OpHEKey:
 		return "make a slab of " + t.kind.String()
+	}
+	if t.streams {
+		return t.op.String() + ", key streamed"
 	}
 	return t.op.String()
 }
@@ -159,6 +163,7 @@ type stepCase struct {
 	inPlace bool
 	complex bool // part of bootstrapping only
 	bits    int  // log2 of the scale of a constant
+	streams bool // the uniform half of the key is made from its seed
 }
 
 // measured lists every operation that plans contain.
@@ -171,16 +176,19 @@ var measured = []stepCase{
 	{op: ir.OpHEMulConst, args: []ir.Kind{ir.CipherKind}, out: ir.CipherKind, bits: 30},
 	{op: ir.OpHEMacConst, args: []ir.Kind{ir.CipherKind, ir.CipherKind}, inPlace: true, bits: 30},
 	{op: ir.OpHEMul, args: []ir.Kind{ir.CipherKind, ir.CipherKind, ir.KeyKind}, out: ir.CipherKind},
+	{op: ir.OpHEMul, args: []ir.Kind{ir.CipherKind, ir.CipherKind, ir.KeyKind}, out: ir.CipherKind, streams: true},
 	{op: ir.OpHERescale, args: []ir.Kind{ir.CipherKind}, out: ir.CipherKind},
 	{op: ir.OpHERotate, args: []ir.Kind{ir.CipherKind, ir.KeyKind}, out: ir.CipherKind},
 	{op: ir.OpHEDecompose, args: []ir.Kind{ir.CipherKind}, out: ir.DigitsKind},
 	{op: ir.OpHEHoistRot, args: []ir.Kind{ir.CipherKind, ir.DigitsKind, ir.KeyKind}, out: ir.CipherQPKind},
+	{op: ir.OpHEHoistRot, args: []ir.Kind{ir.CipherKind, ir.DigitsKind, ir.KeyKind}, out: ir.CipherQPKind, streams: true},
 	{op: ir.OpHELift, args: []ir.Kind{ir.CipherKind}, out: ir.CipherQPKind},
 	{op: ir.OpHEMulQP, args: []ir.Kind{ir.CipherQPKind, ir.PlainQPKind}, out: ir.CipherQPKind},
 	{op: ir.OpHEMacQP, args: []ir.Kind{ir.CipherQPKind, ir.CipherQPKind, ir.PlainQPKind}, inPlace: true},
 	{op: ir.OpHEAddQP, args: []ir.Kind{ir.CipherQPKind, ir.CipherQPKind}, inPlace: true},
 	{op: ir.OpHEModDown, args: []ir.Kind{ir.CipherQPKind}, out: ir.CipherKind},
 	{op: ir.OpHEGiant, args: []ir.Kind{ir.CipherQPKind, ir.KeyKind}, out: ir.CipherQPKind},
+	{op: ir.OpHEGiant, args: []ir.Kind{ir.CipherQPKind, ir.KeyKind}, out: ir.CipherQPKind, streams: true},
 	{op: ir.OpHERealPart, args: []ir.Kind{ir.CipherKind, ir.KeyKind}, out: ir.CipherKind, complex: true},
 	{op: ir.OpHEMulI, args: []ir.Kind{ir.CipherKind}, out: ir.CipherKind, complex: true},
 	{op: ir.OpHERaise, args: []ir.Kind{ir.CipherKind, ir.SparseKeyKind, ir.KeyKind}, out: ir.CipherKind, complex: true},
@@ -234,7 +242,7 @@ func timeLevel(e *env, o *operands, p *ir.Params, level int, bar *bar) ([]timing
 		if m.inPlace {
 			kind = m.args[0]
 		}
-		out = append(out, timing{p, m.op, kind, level, s})
+		out = append(out, timing{p, m.op, kind, level, s, m.streams})
 	}
 	for _, k := range []ir.Kind{ir.PlainKind, ir.PlainQPKind} {
 		bar.add(1)
@@ -242,7 +250,7 @@ func timeLevel(e *env, o *operands, p *ir.Params, level int, bar *bar) ([]timing
 		if err != nil {
 			return nil, fmt.Errorf("encoding: %w", err)
 		}
-		out = append(out, timing{p, ir.OpHEPlain, k, level, s})
+		out = append(out, timing{p, ir.OpHEPlain, k, level, s, false})
 	}
 	return out, nil
 }
@@ -254,6 +262,7 @@ type operands struct {
 	arena  *store.Arena
 	blocks []*store.Block
 	have   map[operandKey]backend.Operand
+	slabs  map[backend.Operand][][]byte
 	chill  [2][]byte
 }
 
@@ -270,7 +279,7 @@ const chillBytes = 48 << 20
 
 func newOperands(engine backend.Engine, level int) (*operands, error) {
 	a, err := store.NewArena(engine.SlabBytes(), 0, nil)
-	o := &operands{engine: engine, level: level, arena: a, have: map[operandKey]backend.Operand{}}
+	o := &operands{engine: engine, level: level, arena: a, have: map[operandKey]backend.Operand{}, slabs: map[backend.Operand][][]byte{}}
 	for i := range o.chill {
 		o.chill[i] = make([]byte, chillBytes)
 		for k := range o.chill[i] {
@@ -301,7 +310,7 @@ func (o *operands) get(k ir.Kind, level, n int) (backend.Operand, error) {
 		}
 	}
 	x, err := o.engine.Bind(t, b.Slabs)
-	o.have[key] = x
+	o.have[key], o.slabs[x] = x, b.Slabs
 	return x, err
 }
 
@@ -327,7 +336,14 @@ func (o *operands) step(i, level int) (func() error, error) {
 	used := map[ir.Kind]int{}
 	next := func(k ir.Kind, level int) (backend.Operand, error) {
 		used[k]++
-		return o.get(k, level, used[k])
+		x, err := o.get(k, level, used[k])
+		if err == nil && m.streams && k == ir.KeyKind {
+			c := o.engine.(backend.Compact)
+			if x, err = o.engine.Bind(x.Type(), o.slabs[x]); err == nil {
+				err = c.Stream(x, make([]byte, c.SeedBytes()))
+			}
+		}
+		return x, err
 	}
 	var args []backend.Operand
 	for k, kind := range m.args {
@@ -433,7 +449,7 @@ func timeMaking(o *operands, p *ir.Params, level int) ([]timing, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, timing{p, ir.OpHEKey, k, level, s / float64(len(made))})
+		out = append(out, timing{p, ir.OpHEKey, k, level, s / float64(len(made)), false})
 	}
 	return out, nil
 }
@@ -476,7 +492,7 @@ func repeat(f func() error) (float64, error) {
 
 // costs are the constants of a profile that timings are linear in.
 func costs(p *backend.Profile) []*float64 {
-	return []*float64{&p.NTT, &p.Mul, &p.Mac, &p.Add, &p.Permute, &p.Extend, &p.Prepare, &p.Encode, &p.Memory, &p.Uniform, &p.Reduce}
+	return []*float64{&p.NTT, &p.Mul, &p.Mac, &p.Add, &p.Permute, &p.Extend, &p.Prepare, &p.Encode, &p.Memory, &p.Uniform, &p.Reduce, &p.Stream}
 }
 
 // fitProfile finds the positive constants that predict the timings best. The
@@ -559,7 +575,7 @@ func (t *timing) predict(p *backend.Profile) float64 {
 		}
 		return p.ExpandSeconds(t.par, t.par.Slots())
 	}
-	return p.Seconds(t.par, t.op, t.level)
+	return p.StepSeconds(t.par, t.op, t.level, 1, t.streams)
 }
 
 // reportFit shows how well the profile explains what was measured.

@@ -62,7 +62,9 @@ func (c *inspectCmd) Run(e *env) error {
 		}
 	}
 	if len(points) > 0 || c.Format == "html" || c.Format == "json" {
-		r.Trace = passes.TraceOf(s.plan, func(i int) float64 { return passes.StepSeconds(s.plan, prof, i) })
+		r.Trace = passes.TraceOf(s.plan, func(i int) float64 {
+			return passes.StepSeconds(s.plan, prof, i, s.plan.Tier != nil && s.plan.Tier.Forms.Streams)
+		})
 	}
 	switch c.Format {
 	case "json":

@@ -51,7 +51,7 @@ func TestFitProfile(t *testing.T) {
 	var timings []timing
 	for _, level := range []int{2, 5, 9, 14, 20, 26} {
 		for i := range measured {
-			x := timing{all[0], measured[i].op, measured[i].out, level, 0}
+			x := timing{all[0], measured[i].op, measured[i].out, level, 0, measured[i].streams}
 			x.seconds = x.predict(truth)
 			if (i+level)%9 == 0 {
 				x.seconds *= 2.5

@@ -24,9 +24,10 @@ import (
 // Version 2 has plaintexts that are generated, and evaluation keys for
 // bootstrapping. Version 3 plans tiers slab by slab; the tier plans of older files
 // are ignored, and made again by whoever runs them. Version 4 has steps that add up
-// several products, and that add to a ciphertext in place.
+// several products, and that add to a ciphertext in place. Version 5 has tier plans in
+// which steps make parts of keys themselves.
 const (
-	PlanVersion   = 4
+	PlanVersion   = 5
 	ClientVersion = 2
 )
 
@@ -680,8 +681,8 @@ func (p *Plan) Verify() error {
 		return fmt.Errorf("%w: %v", ErrCorrupt, err)
 	}
 	if t := p.Tier; t != nil {
-		if t.Forms.Compact < 0 || t.Forms.Twice > TwiceAll {
-			return bad("forms of the slow tier %+v", t.Forms)
+		if err := t.Forms.Check(); err != nil {
+			return bad("%v", err)
 		}
 		for i, a := range t.Actions {
 			if a.Obj < 0 || int(a.Obj) >= len(p.Objects) || a.Step < 0 || int(a.Step) > len(p.Steps) || a.Kind >= numActions ||

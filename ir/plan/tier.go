@@ -1,6 +1,10 @@
 package plan
 
-import "github.com/home-fhe/home/ir"
+import (
+	"fmt"
+
+	"github.com/home-fhe/home/ir"
+)
 
 // ActionKind is what the tier plan does at a point of the program.
 type ActionKind uint8
@@ -45,7 +49,7 @@ type Action struct {
 // its result resident where it does not update it in place. ActDrop and ActSpill
 // end residency; every temporary is dropped after its last use, nothing is dropped
 // implicitly, and no action takes away what the step needs that it stands before.
-// Temporaries, inputs and outputs come and go whole. The slabs that a step touches (Plan.Touched) are resident when it is
+// Temporaries, inputs and outputs come and go whole. The slabs that a step touches (Forms.Touched) are resident when it is
 // issued, and all of the outputs at the end. In this order of events the slabs that
 // are resident, and not mapped, never exceed ArenaSlabs; PeakSlabs is the most that
 // they reach. passes.CheckTier verifies all of this.
@@ -90,6 +94,22 @@ type Forms struct {
 	// what the source does not give: the halves of keys that are not uniform, and
 	// nothing of a plaintext.
 	Twice Twice `cbor:"twice,omitempty"`
+	// Streams says that steps make the uniform halves of evaluation keys from their seeds
+	// as they read them: these slabs are never in DRAM. It needs Seeds.
+	Streams bool `cbor:"streams,omitempty"`
+}
+
+// Check reports forms that no slow tier has.
+func (f *Forms) Check() error {
+	if f.Compact < 0 || f.Twice > TwiceAll || f.Streams && !f.Seeds {
+		return fmt.Errorf("forms of the slow tier %+v", *f)
+	}
+	return nil
+}
+
+// streams reports whether steps make the uniform half of an object as they read it.
+func (f *Forms) streams(p *Plan, obj ObjectID) bool {
+	return f.Streams && p.Objects[obj].Type.Kind == ir.KeyKind
 }
 
 // Twice says which objects are held in both ways.
@@ -129,7 +149,7 @@ func (f *Forms) Of(p *Plan, obj ObjectID) Form {
 		return Absent
 	}
 	switch {
-	case f.Twice == TwiceNone:
+	case f.Twice == TwiceNone, f.streams(p, obj):
 		return Compact
 	case f.Twice == TwiceAll || o.Role == RoleKey || o.Layer >= 0 && int(o.Layer) < len(p.Layers) && p.Layers[o.Layer].Kind == LayerRefresh:
 		return Both
@@ -199,18 +219,18 @@ func (f *Forms) Makes(p *Plan, obj ObjectID, slab int) bool {
 	if form := f.Of(p, obj); slab < 0 || slab >= p.Slabs(obj) || form != Compact && form != Both {
 		return false
 	}
-	return p.Objects[obj].Role == RolePlain || p.Uniform(obj, slab)
+	return p.Objects[obj].Role == RolePlain || p.Uniform(obj, slab) && !f.Streams
 }
 
 // Span is a range of slabs of an object.
 type Span struct{ First, Count int32 }
 
-// Touched appends to spans the slabs of argument k of a step that the step reads,
+// Touched appends to spans the slabs of argument k of a step of p that the step reads,
 // in ascending order. Of everything but evaluation keys that is all. Of a key it
-// is, digit by digit and for both halves, the limbs of the level at which the step
-// switches and those of the special primes: a key may be of a higher level than
-// the ciphertext.
-func (p *Plan) Touched(spans []Span, step, k int) []Span {
+// is, digit by digit and for both halves, or for that alone which steps do not make
+// themselves, the limbs of the level at which the step switches and those of the special
+// primes: a key may be of a higher level than the ciphertext.
+func (f *Forms) Touched(p *Plan, spans []Span, step, k int) []Span {
 	s := &p.Steps[step]
 	obj := s.Args[k]
 	key := &p.Objects[obj].Type
@@ -220,7 +240,11 @@ func (p *Plan) Touched(spans []Span, step, k int) []Span {
 	// The level of a key switch is that of its result.
 	level, special := min(p.Objects[s.Out].Type.Level, key.Level), len(p.Params.P)
 	stride := key.Level + 1 + special
-	for half := range 2 * p.Params.Digits(level) {
+	by := 1
+	if f.Streams {
+		by = 2
+	}
+	for half := 0; half < 2*p.Params.Digits(level); half += by {
 		at := int32(half * stride)
 		if level == key.Level {
 			spans = append(spans, Span{at, int32(stride)})

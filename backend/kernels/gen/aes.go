@@ -59,44 +59,57 @@ func uniform(e *emit) {
 		first = append(first, 0, i)
 		step = append(step, 0, 4)
 	}
-	orders, firsts, steps := e.table("counterOrder", order), e.table("counterFirst", first), e.table("counterStep", step)
+	swap, firsts, steps := e.table("counterOrder", order), e.table("counterFirst", first), e.table("counterStep", step)
 
-	e.function("uniformBelow", "func(z *uint64, keys *[240]byte, iv, ctr uint64, groups int, q, mask uint64) int",
+	e.function("uniformBelow", "func(z *uint64, keys *[240]byte, name, ctr uint64, groups int, q, last, mask uint64, near, far *uint64) int",
 		"uniformBelow reads groups times 64 words of the key stream, groups > 0, cuts them with",
-		"mask, writes those below q to z, which has room for all, and returns their number.",
-		"The counter block is iv, as it lies in memory, and ctr, big-endian.")
-	z, at := e.Load(e.Param("z"), e.GP64()), e.GP64()
+		"mask, writes the residues modulo q of those up to last, below 16q, to z, which has room",
+		"for all words, and returns their number. The counter block is name, as it lies in memory,",
+		"and ctr, big-endian. For each eight words it prefetches a line from near and one from far.")
+	z, at := e.arg("z"), e.GP64()
 	e.MOVQ(z, at)
-	keys, groups := e.Load(e.Param("keys"), e.GP64()), e.Load(e.Param("groups"), e.GP64())
+	keys, groups := e.arg("keys"), e.arg("groups")
+	ahead := []reg.GPVirtual{e.arg("near"), e.arg("far")}
 	var key [aesRounds + 1]reg.VecVirtual
 	for r := range key {
 		key[r] = e.ZMM()
 		e.VBROADCASTI32X4(Mem{Base: keys, Disp: 16 * r}, key[r])
 	}
-	swap, add, counter, t := e.ZMM(), e.ZMM(), e.ZMM(), e.ZMM()
-	e.VMOVDQU64(orders, swap)
-	e.VMOVDQU64(steps, add)
+	counter := e.ZMM()
 	high := e.K()
 	bits := e.GP32()
 	e.MOVL(U32(0xaa), bits)
 	e.KMOVB(bits, high)
-	e.VPBROADCASTQ(e.param("iv"), counter)
+	e.VPBROADCASTQ(e.param("name"), counter)
 	e.VPBROADCASTQ(e.param("ctr"), high, counter)
 	e.VPADDQ(firsts, counter, counter)
-	q, mask := e.broadcast("q"), e.broadcast("mask")
+	last, mask := e.broadcast("last"), e.broadcast("mask")
+	var times [4]reg.VecVirtual // 8q, 4q, 2q, q
+	times[3] = e.broadcast("q")
+	for i := 2; i >= 0; i-- {
+		times[i] = e.add(times[i+1], times[i+1])
+	}
 
 	e.Label("group")
 	var x [8]reg.VecVirtual
 	for i := range x {
 		x[i] = e.ZMM()
 		e.VPSHUFB(swap, counter, x[i])
-		e.VPADDQ(add, counter, counter)
+		e.VPADDQ(steps, counter, counter)
 		e.VPXORQ(key[0], x[i], x[i])
 	}
 	for r := 1; r < aesRounds; r++ {
 		for i := range x {
 			e.VAESENC(key[r], x[i], x[i])
 		}
+		if i := r - 1; i < 8 {
+			for _, from := range ahead {
+				e.PREFETCHT0(Mem{Base: from, Disp: 64 * i})
+			}
+		}
+	}
+	for _, from := range ahead {
+		e.ADDQ(U32(512), from)
 	}
 	for i := range x {
 		e.VAESENCLAST(key[aesRounds], x[i], x[i])
@@ -105,11 +118,16 @@ func uniform(e *emit) {
 	for i := range x {
 		k, n := e.K(), e.GP32()
 		e.VPANDQ(mask, x[i], x[i])
-		e.VPCMPUQ(U8(1), q, x[i], k)
+		e.VPCMPUQ(U8(2), last, x[i], k)
 		e.KMOVB(k, n)
 		e.POPCNTL(n, n)
-		e.VPCOMPRESSQ_Z(x[i], k, t)
-		e.VMOVDQU64(t, Mem{Base: at})
+		y := e.ZMM()
+		for _, m := range times {
+			e.VPSUBQ(m, x[i], y)
+			e.VPMINUQ(y, x[i], x[i])
+		}
+		e.VPCOMPRESSQ_Z(x[i], k, y)
+		e.VMOVDQU64(y, Mem{Base: at})
 		e.LEAQ(Mem{Base: at, Index: n.As64(), Scale: 8}, at)
 	}
 	e.DECQ(groups)

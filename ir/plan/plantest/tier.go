@@ -52,7 +52,7 @@ func Tier(p *plan.Plan, seed uint64, forms plan.Forms, maps bool, soft int) (tie
 		st := &p.Steps[s]
 		need := map[plan.ObjectID][]plan.Span{}
 		for k, a := range st.Args {
-			need[a] = p.Touched(need[a], s, k)
+			need[a] = forms.Touched(p, need[a], s, k)
 		}
 		for o := range d.state { // what nobody needs goes
 			if d.fixed(o) || p.Objects[o].Role == plan.RoleInput {
@@ -81,12 +81,12 @@ func Tier(p *plan.Plan, seed uint64, forms plan.Forms, maps bool, soft int) (tie
 			}
 		}
 		for k, a := range st.Args {
-			for _, span := range p.Touched(nil, s, k) {
+			for _, span := range forms.Touched(p, nil, s, k) {
 				d.bring(s, a, int(span.First), int(span.First+span.Count))
 			}
 		}
 		for k, a := range st.Args {
-			for _, span := range p.Touched(nil, s, k) {
+			for _, span := range forms.Touched(p, nil, s, k) {
 				for i := span.First; i < span.First+span.Count; i++ {
 					if d.state[a][i] == inPlace {
 						d.t.BytesRead += int64(p.Params.SlabBytes())
