@@ -27,42 +27,42 @@ func (c *checked) DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]u
 	c.Rows.DotMap(z0, z1, a, f, from, x, y0, y1, phi, far && (at0|at1)%line == 0)
 }
 
-// DotMap sums a block at a time and reduces it into its place. The product of a and f is
-// one more, with a row of f.
+// DotMap sums a block at a time and puts it into its place.
 func (m *portable) DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]uint64, phi *Automorphism, _ bool) {
 	var s sums
+	var b [2][dotBlock]uint64
 	var fs [dotBlock]uint64
-	var u, v [MaxTerms + 1][]uint64
-	q, inv := m.Q, m.inv
 	if a != nil {
-		for i, f := 0, m.Montgomery(f); i < dotBlock; i++ {
+		f = m.Montgomery(f)
+		for i := range fs {
 			fs[i] = f
 		}
 	}
 	for base := 0; base < len(x[0]); base += dotBlock {
 		end := min(base+dotBlock, len(x[0]))
-		part(&u, x, base, end)
-		terms := len(x)
-		if a != nil {
-			u[terms], v[terms] = a[base:end], fs[:end-base]
-			terms++
-		}
-		for _, to := range [2]struct {
-			z []uint64
-			y [][]uint64
-		}{{z0, y0}, {z1, y1}} {
-			part(&v, to.y, base, end)
-			shift := m.sum(&s, u[:terms], v[:terms])
-			terms = len(x)
-			for g := base / 8; g < end/8; g++ {
-				at := phi.to[from/8+g]
-				z, lane := eight(to.z, int(at&^7)), &phi.lanes[at&7]
-				hi, lo := eight(s.hi[:], 8*g-base), eight(s.lo[:], 8*g-base)
-				for k := range z {
-					i := lane[k] & 7
-					z[k] = residue(hi[i], lo[i], shift, q, inv)
-				}
-			}
+		m.dot(&s, b[0][:end-base], a, fs[:end-base], x, y0, base)
+		m.dot(&s, b[1][:end-base], nil, nil, x, y1, base)
+		for g := base / 8; g < end/8; g++ {
+			to := phi.to[from/8+g]
+			at, lane := int(to&^7), &phi.lanes[to&7]
+			p, q := eight(z0, at), eight(z1, at)
+			u, v := eight(b[0][:], 8*g-base), eight(b[1][:], 8*g-base)
+			k := lane[0] & 7
+			p[0], q[0] = u[k], v[k]
+			k = lane[1] & 7
+			p[1], q[1] = u[k], v[k]
+			k = lane[2] & 7
+			p[2], q[2] = u[k], v[k]
+			k = lane[3] & 7
+			p[3], q[3] = u[k], v[k]
+			k = lane[4] & 7
+			p[4], q[4] = u[k], v[k]
+			k = lane[5] & 7
+			p[5], q[5] = u[k], v[k]
+			k = lane[6] & 7
+			p[6], q[6] = u[k], v[k]
+			k = lane[7] & 7
+			p[7], q[7] = u[k], v[k]
 		}
 	}
 }

@@ -223,80 +223,77 @@ func (s *sum128) mac(x, y uint64) {
 // lazy returns the sum over 2^64 mod q in [0, 3q), for a high word below 2q.
 func (s *sum128) lazy(q, inv uint64) uint64 { return s.hi - mulHi(s.lo*inv, q) + q }
 
-// dotBlock is the number of residues whose 128-bit sums are held at a time: they stay in
-// the first cache, and rows are read in runs of a page.
-const dotBlock = 512
+// dotBlock is the number of residues whose 128-bit sums are held at a time: few enough for
+// the first cache to hold them with the rows that they are made of.
+const dotBlock = 256
 
 func (m *portable) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
 	var s sums
-	var u, v [MaxTerms + 1][]uint64
-	q, inv := m.Q, m.inv
 	for base := 0; base < len(z0); base += dotBlock {
 		end := min(base+dotBlock, len(z0))
-		part(&u, x, base, end)
-		for _, to := range [2]struct {
-			z []uint64
-			y [][]uint64
-		}{{z0, y0}, {z1, y1}} {
-			part(&v, to.y, base, end)
-			shift := m.sum(&s, u[:len(x)], v[:len(x)])
-			for i, z := 0, to.z[base:end]; i < len(z); i++ {
-				z[i] = residue(s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)], shift, q, inv)
-			}
-		}
-	}
-}
-
-// part sets z to residues base..end-1 of rows x.
-func part(z *[MaxTerms + 1][]uint64, x [][]uint64, base, end int) {
-	for k := range x {
-		z[k] = x[k][base:end]
+		m.dot(&s, z0[base:end], nil, nil, x, y0, base)
+		m.dot(&s, z1[base:end], nil, nil, x, y1, base)
 	}
 }
 
 // sums is a block of sums of products in 128 bits.
 type sums struct{ hi, lo [dotBlock]uint64 }
 
-// sum makes the sums of x_k*y_k, of at most MaxTerms+1 terms, for rows of dotBlock
-// residues or fewer, and returns the shift that residue needs. Three terms at a time, it
-// reads and writes the sums once for them.
-func (m *portable) sum(s *sums, x, y [][]uint64) (shift uint) {
-	d := (len(x)-1)%3 + 1
-	switch d {
-	case 1:
-		s.set1(x[0], y[0])
-	case 2:
-		s.set2(x[0], y[0], x[1], y[1])
-	default:
-		s.set3(x[0], y[0], x[1], y[1], x[2], y[2])
+// dot sets z, a block of rows from residue base on, to the sum of x_k*y_k and, unless a is
+// nil, a*f, the block f being all of one factor. It reads and writes the sums, s, once for
+// three terms, and shifts them rather than each product to where primes below MaxNarrow
+// want them.
+func (m *portable) dot(s *sums, z, a, f []uint64, x, y [][]uint64, base int) {
+	end := base + len(z)
+	terms := len(x)
+	if a != nil {
+		terms++
 	}
+	d := (terms-1)%3 + 1
+	row := func(r [][]uint64, k int) []uint64 { return r[k][base:end] }
+	switch {
+	case a == nil && d == 1:
+		s.set1(row(x, 0), row(y, 0))
+	case a == nil && d == 2:
+		s.set2(row(x, 0), row(y, 0), row(x, 1), row(y, 1))
+	case a == nil:
+		s.set3(row(x, 0), row(y, 0), row(x, 1), row(y, 1), row(x, 2), row(y, 2))
+	case d == 1:
+		s.set1(a[base:end], f)
+	case d == 2:
+		s.set2(a[base:end], f, row(x, 0), row(y, 0))
+	default:
+		s.set3(a[base:end], f, row(x, 0), row(y, 0), row(x, 1), row(y, 1))
+	}
+	d -= terms - len(x)
 	for ; d < len(x); d += 3 {
-		if d+3 > MaxTerms { // one product more, and the sums may need more than 128 bits
-			for i := range s.hi {
-				s.hi[i] = m.Reduce(s.hi[i])
+		if terms > MaxTerms && d+3 == len(x) { // else sums may need more than 128 bits
+			for i, hi := range s.hi {
+				s.hi[i] = m.Reduce(hi)
 			}
 		}
-		s.add3(x[d], y[d], x[d+1], y[d+1], x[d+2], y[d+2])
+		s.add3(row(x, d), row(y, d), row(x, d+1), row(y, d+1), row(x, d+2), row(y, d+2))
 	}
-	if bits.Len(uint(len(x)))+bits.Len64(m.Q)+int(m.shift) <= 64 {
-		return m.shift
+	q, inv, shift := m.Q, m.inv<<m.shift, m.shift
+	switch {
+	case bits.Len(uint(terms))+bits.Len64(q)+int(shift) > 64: // sums may reach q times the radix
+		for i := range z {
+			k := i & (dotBlock - 1)
+			hi, lo := s.hi[k], s.lo[k]
+			z[i] = reduced(m.Reduce(hi<<shift|lo>>(64-shift)), lo, q, inv)
+		}
+	case shift > 0:
+		for i := range z {
+			k := i & (dotBlock - 1)
+			hi, lo := s.hi[k], s.lo[k]
+			z[i] = reduced(hi<<narrowShift|lo>>(64-narrowShift), lo, q, inv)
+		}
+	default:
+		for i := range z {
+			k := i & (dotBlock - 1)
+			z[i] = reduced(s.hi[k], s.lo[k], q, inv)
+		}
 	}
-	for i := range s.hi { // the shifted sum may reach q*2^64
-		hi, lo := shifted(s.hi[i], s.lo[i], m.shift)
-		s.hi[i], s.lo[i] = m.Reduce(hi), lo
-	}
-	return 0
-}
-
-// shifted returns hi*2^64+lo times 2^shift.
-func shifted(hi, lo uint64, shift uint) (uint64, uint64) {
-	return hi<<(shift&63) | lo>>1>>(^shift&63), lo << (shift & 63)
-}
-
-// residue returns such a sum over the Montgomery radix mod q.
-func residue(hi, lo uint64, shift uint, q, inv uint64) uint64 {
-	hi, lo = shifted(hi, lo, shift)
-	return reduced(hi, lo, q, inv)
 }
 
 // set1 makes the sums of one product.
@@ -310,48 +307,84 @@ func (s *sums) set1(x, y []uint64) {
 
 // set2 makes the sums of two products.
 func (s *sums) set2(x0, y0, x1, y1 []uint64) {
-	y0, x1, y1 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)]
-	for i := range x0 {
-		k := i & (dotBlock - 1)
-		hi, lo := bits.Mul64(x0[i], y0[i])
-		h, l := bits.Mul64(x1[i], y1[i])
-		lo, c := bits.Add64(lo, l, 0)
-		hi, _ = bits.Add64(hi, h, c)
-		s.hi[k], s.lo[k] = hi, lo
+	for i := 0; i < len(x0); i += 8 {
+		hi, lo := eight(s.hi[:], i), eight(s.lo[:], i)
+		x0, y0, x1, y1 := eight(x0, i), eight(y0, i), eight(x1, i), eight(y1, i)
+		hi[0], lo[0] = two(x0[0], y0[0], x1[0], y1[0])
+		hi[1], lo[1] = two(x0[1], y0[1], x1[1], y1[1])
+		hi[2], lo[2] = two(x0[2], y0[2], x1[2], y1[2])
+		hi[3], lo[3] = two(x0[3], y0[3], x1[3], y1[3])
+		hi[4], lo[4] = two(x0[4], y0[4], x1[4], y1[4])
+		hi[5], lo[5] = two(x0[5], y0[5], x1[5], y1[5])
+		hi[6], lo[6] = two(x0[6], y0[6], x1[6], y1[6])
+		hi[7], lo[7] = two(x0[7], y0[7], x1[7], y1[7])
 	}
 }
 
 // set3 makes the sums of three products.
 func (s *sums) set3(x0, y0, x1, y1, x2, y2 []uint64) {
-	y0, x1, y1, x2, y2 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)], x2[:len(x0)], y2[:len(x0)]
-	for i := range x0 {
-		k := i & (dotBlock - 1)
-		hi, lo := bits.Mul64(x0[i], y0[i])
-		h, l := bits.Mul64(x1[i], y1[i])
-		lo, c := bits.Add64(lo, l, 0)
-		hi, _ = bits.Add64(hi, h, c)
-		h, l = bits.Mul64(x2[i], y2[i])
-		lo, c = bits.Add64(lo, l, 0)
-		hi, _ = bits.Add64(hi, h, c)
-		s.hi[k], s.lo[k] = hi, lo
+	for i := 0; i < len(x0); i += 8 {
+		hi, lo := eight(s.hi[:], i), eight(s.lo[:], i)
+		x0, y0, x1, y1, x2, y2 := eight(x0, i), eight(y0, i), eight(x1, i), eight(y1, i), eight(x2, i), eight(y2, i)
+		hi[0], lo[0] = three(x0[0], y0[0], x1[0], y1[0], x2[0], y2[0])
+		hi[1], lo[1] = three(x0[1], y0[1], x1[1], y1[1], x2[1], y2[1])
+		hi[2], lo[2] = three(x0[2], y0[2], x1[2], y1[2], x2[2], y2[2])
+		hi[3], lo[3] = three(x0[3], y0[3], x1[3], y1[3], x2[3], y2[3])
+		hi[4], lo[4] = three(x0[4], y0[4], x1[4], y1[4], x2[4], y2[4])
+		hi[5], lo[5] = three(x0[5], y0[5], x1[5], y1[5], x2[5], y2[5])
+		hi[6], lo[6] = three(x0[6], y0[6], x1[6], y1[6], x2[6], y2[6])
+		hi[7], lo[7] = three(x0[7], y0[7], x1[7], y1[7], x2[7], y2[7])
 	}
 }
 
 // add3 adds three products to each.
 func (s *sums) add3(x0, y0, x1, y1, x2, y2 []uint64) {
-	y0, x1, y1, x2, y2 = y0[:len(x0)], x1[:len(x0)], y1[:len(x0)], x2[:len(x0)], y2[:len(x0)]
-	for i := range x0 {
-		k := i & (dotBlock - 1)
-		hi, lo := bits.Mul64(x0[i], y0[i])
-		h, l := bits.Mul64(x1[i], y1[i])
-		lo, c := bits.Add64(lo, l, 0)
-		hi, _ = bits.Add64(hi, h, c)
-		h, l = bits.Mul64(x2[i], y2[i])
-		lo, c = bits.Add64(lo, l, 0)
-		hi, _ = bits.Add64(hi, h, c)
-		s.lo[k], c = bits.Add64(s.lo[k], lo, 0)
-		s.hi[k], _ = bits.Add64(s.hi[k], hi, c)
+	for i := 0; i < len(x0); i += 8 {
+		hi, lo := eight(s.hi[:], i), eight(s.lo[:], i)
+		x0, y0, x1, y1, x2, y2 := eight(x0, i), eight(y0, i), eight(x1, i), eight(y1, i), eight(x2, i), eight(y2, i)
+		h, l := three(x0[0], y0[0], x1[0], y1[0], x2[0], y2[0])
+		hi[0], lo[0] = plus(hi[0], lo[0], h, l)
+		h, l = three(x0[1], y0[1], x1[1], y1[1], x2[1], y2[1])
+		hi[1], lo[1] = plus(hi[1], lo[1], h, l)
+		h, l = three(x0[2], y0[2], x1[2], y1[2], x2[2], y2[2])
+		hi[2], lo[2] = plus(hi[2], lo[2], h, l)
+		h, l = three(x0[3], y0[3], x1[3], y1[3], x2[3], y2[3])
+		hi[3], lo[3] = plus(hi[3], lo[3], h, l)
+		h, l = three(x0[4], y0[4], x1[4], y1[4], x2[4], y2[4])
+		hi[4], lo[4] = plus(hi[4], lo[4], h, l)
+		h, l = three(x0[5], y0[5], x1[5], y1[5], x2[5], y2[5])
+		hi[5], lo[5] = plus(hi[5], lo[5], h, l)
+		h, l = three(x0[6], y0[6], x1[6], y1[6], x2[6], y2[6])
+		hi[6], lo[6] = plus(hi[6], lo[6], h, l)
+		h, l = three(x0[7], y0[7], x1[7], y1[7], x2[7], y2[7])
+		hi[7], lo[7] = plus(hi[7], lo[7], h, l)
 	}
+}
+
+// three returns x0*y0 + x1*y1 + x2*y2.
+func three(x0, y0, x1, y1, x2, y2 uint64) (hi, lo uint64) {
+	hi, lo = bits.Mul64(x0, y0)
+	h, l := bits.Mul64(x1, y1)
+	lo, c := bits.Add64(lo, l, 0)
+	hi, _ = bits.Add64(hi, h, c)
+	h, l = bits.Mul64(x2, y2)
+	lo, c = bits.Add64(lo, l, 0)
+	hi, _ = bits.Add64(hi, h, c)
+	return hi, lo
+}
+
+// two returns x0*y0 + x1*y1.
+func two(x0, y0, x1, y1 uint64) (hi, lo uint64) {
+	h0, l0 := bits.Mul64(x0, y0)
+	h1, l1 := bits.Mul64(x1, y1)
+	return plus(h0, l0, h1, l1)
+}
+
+// plus returns the sum of numbers of 128 bits.
+func plus(h0, l0, h1, l1 uint64) (hi, lo uint64) {
+	lo, c := bits.Add64(l0, l1, 0)
+	hi, _ = bits.Add64(h0, h1, c)
+	return hi, lo
 }
 
 // convert sets z, below 3q, to (sum of x_k*w_k + v*neg)/2^64, for at most maxSources

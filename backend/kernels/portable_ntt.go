@@ -184,21 +184,35 @@ func (m *portable) forwardLast(z []uint64, r []root, bound uint64) {
 	q, bar := m.Q, m.bar
 	for i := 0; i < len(z); i += 8 {
 		y, r := eight(z, i), (*[4]root)(r[i/2:])
-		y[0], y[1] = forwardFull(y[0], y[1], &r[0], q, bar, bound)
-		y[2], y[3] = forwardFull(y[2], y[3], &r[1], q, bar, bound)
-		y[4], y[5] = forwardFull(y[4], y[5], &r[2], q, bar, bound)
-		y[6], y[7] = forwardFull(y[6], y[7], &r[3], q, bar, bound)
+		x := y[0]
+		if bound != 0 {
+			x = below(x, bound)
+		}
+		t := r[0].times(y[1], q)
+		y[0], y[1] = full(x+t, q, bar), full(x+2*q-t, q, bar)
+		x = y[2]
+		if bound != 0 {
+			x = below(x, bound)
+		}
+		t = r[1].times(y[3], q)
+		y[2], y[3] = full(x+t, q, bar), full(x+2*q-t, q, bar)
+		x = y[4]
+		if bound != 0 {
+			x = below(x, bound)
+		}
+		t = r[2].times(y[5], q)
+		y[4], y[5] = full(x+t, q, bar), full(x+2*q-t, q, bar)
+		x = y[6]
+		if bound != 0 {
+			x = below(x, bound)
+		}
+		t = r[3].times(y[7], q)
+		y[6], y[7] = full(x+t, q, bar), full(x+2*q-t, q, bar)
 	}
 }
 
-func forwardFull(x, y uint64, r *root, q, bar, bound uint64) (uint64, uint64) {
-	if bound != 0 {
-		x = below(x, bound)
-	}
-	y = r.times(y, q)
-	u, v := x+y, x+2*q-y
-	return below(u-mulHi(u, bar)*q, q), below(v-mulHi(v, bar)*q, q)
-}
+// full returns x mod q, for any word x.
+func full(x, q, bar uint64) uint64 { return below(x-mulHi(x, bar)*q, q) }
 
 // INTT runs the layers backwards: one, then two at a time, and the last one or two with
 // the division by N.

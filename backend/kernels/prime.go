@@ -13,6 +13,9 @@ const MaxPrime = 1 << 61
 // so that files and memory images agree.
 const MaxNarrow = 1 << 50
 
+// narrowShift is how much smaller the Montgomery radix of primes below MaxNarrow is.
+const narrowShift = 12
+
 // Prime is an odd prime below MaxPrime with the arithmetic of single residues, for
 // set-up rather than inner loops. Residues are below Q.
 type Prime struct {
@@ -34,7 +37,7 @@ func NewPrime(q uint64) (Prime, error) {
 	}
 	p.bar, _ = bits.Div64(1, 0, q)
 	if q < MaxNarrow {
-		p.shift = 12
+		p.shift = narrowShift
 	}
 	return p, nil
 }
