@@ -174,6 +174,8 @@ func peakMulHalf(turns int, x uint64) { panic(noVector) }
 
 func peakFMA(turns int, x uint64) { panic(noVector) }
 
+func peakAES(turns int, x uint64) { panic(noVector) }
+
 func peakRead(x *uint64, n int) { panic(noVector) }
 
 func peakCopy(z *uint64, x *uint64, n int) { panic(noVector) }

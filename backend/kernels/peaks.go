@@ -19,12 +19,13 @@ const (
 	MulLow               // VPMULLQ
 	Float                // product or sum of two doubles: plain Go
 	FMA                  // VFMADD213PD
+	AES                  // VAESENC: a round of AES on two words
 	NumUnits             // of them
 )
 
 // String returns the instruction, as x86-64 has it.
 func (u Unit) String() string {
-	return [...]string{"MUL", "VPMADD52", "VPMULUDQ", "VPMULLQ", "MULSD, ADDSD", "VFMADD213PD"}[u]
+	return [...]string{"MUL", "VPMADD52", "VPMULUDQ", "VPMULLQ", "MULSD, ADDSD", "VFMADD213PD", "VAESENC"}[u]
 }
 
 // lanes is the number of words on which one instruction works.
@@ -74,6 +75,7 @@ func measurePeaks(m meter, dram int64) *Peaks {
 	vector(MulHalf, hasDQ(), peakMulHalf)
 	vector(MulLow, hasDQ(), peakMulLow)
 	vector(FMA, hasDQ(), peakFMA)
+	vector(AES, hasVAES(), peakAES)
 	read, move := func(x []uint64) { readWords(x) }, func(z, x []uint64) { copy(z, x) }
 	if hasDQ() {
 		read = func(x []uint64) { peakRead(&x[0], len(x)) }
@@ -120,6 +122,7 @@ type Pace struct {
 	Butterfly, Inverse float64 // of NTT and INTT
 	Product            float64 // with a factor that is known beforehand
 	Term, Reduction    float64 // of sums of products
+	Uniform            float64 // made from a seed
 }
 
 // MeasurePace measures a form, which the process must support, on one core for a prime
@@ -153,10 +156,13 @@ func MeasurePace(form Form, primeBits int, clock func() float64) (Pace, error) {
 		})
 	}
 	x := row(1 << logN)
+	var seed Seed
+	seed.set(new([32]byte), DrawWide, form.seeds())
 	out := Pace{
 		Butterfly: per(logN<<logN/2, func() { r.NTT(x, x) }),
 		Inverse:   per(logN<<logN/2, func() { r.INTT(x, x) }),
 		Product:   per(1<<logN, func() { r.MulConst(x, x, 3) }),
+		Uniform:   per(1<<logN, func() { seed.Fill(x, p.Q, [8]byte{}) }),
 	}
 	const n, few, many = 256, 2, 6
 	var a, b, c [][]uint64

@@ -22,6 +22,11 @@ func peakMulHalf(turns int, x uint64)
 //go:noescape
 func peakFMA(turns int, x uint64)
 
+// peakAES executes VAESENC 24 times per turn, on copies of x.
+//
+//go:noescape
+func peakAES(turns int, x uint64)
+
 // peakRead reads n words, a multiple of 64, and forgets them.
 //
 //go:noescape

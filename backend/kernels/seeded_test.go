@@ -75,11 +75,8 @@ func testSeeded(t *testing.T, rng *rand.Rand, s *Seeded, m *Modulus, n, terms in
 
 // TestSeededAllocates holds the vector forms to no allocation.
 func TestSeededAllocates(t *testing.T) {
-	if !hasVAES() {
+	if !VectorSeeds() {
 		t.Skip("no vector kernels for uniform rows here")
-	}
-	if f, err := Chosen(); err != nil || f == Portable {
-		t.Skip("portable kernels are chosen")
 	}
 	m := rowsOf(t, testPrimes[0], IFMA)
 	var s Seeded

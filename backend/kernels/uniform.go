@@ -41,11 +41,18 @@ const (
 // MaxUniform bounds the moduli of uniform rows.
 const MaxUniform = 1 << 61
 
-// Set makes s stand for a seed. It allocates only with portable kernels.
-func (s *Seed) Set(seed *[32]byte, draw Draw) {
+// VectorSeeds reports whether the chosen kernels make uniform rows with vector
+// instructions: then they are made faster than DRAM delivers them.
+func VectorSeeds() bool {
 	f, err := Chosen()
-	s.set(seed, draw, err == nil && f != Portable && hasVAES())
+	return err == nil && f.seeds()
 }
+
+// seeds reports whether kernels of the form make uniform rows with vector instructions.
+func (f Form) seeds() bool { return f != Portable && hasVAES() }
+
+// Set makes s stand for a seed. It allocates only where VectorSeeds says no.
+func (s *Seed) Set(seed *[32]byte, draw Draw) { s.set(seed, draw, VectorSeeds()) }
 
 func (s *Seed) set(seed *[32]byte, draw Draw, vector bool) {
 	switch draw {

@@ -224,7 +224,13 @@ func TestCompareKernels(t *testing.T) {
 			}
 			clock := func() float64 { return time.Since(began).Seconds() }
 			got := must[[]KernelTime](t)(CompareKernels(p, 3, clock, heapSlabs(p), nil, 1, 2, 9))
-			if want := 3 + 3*5 + 1; len(got) != want {
+			keys := map[string]Key{}
+			for _, step := range []string{"rotation", "hoisted rotation", "multiply, relinearise, rescale"} {
+				if keys[step] = KeyWhole; kernels.VectorSeeds() {
+					keys[step+", key streamed"] = KeyStreamed
+				}
+			}
+			if want := 3 + 3*(2+len(keys)) + 1; len(got) != want {
 				t.Errorf("%d comparisons, want %d", len(got), want)
 			}
 			form := kernels.Supported()
@@ -233,6 +239,9 @@ func TestCompareKernels(t *testing.T) {
 				best = kernels.DQ
 			}
 			for _, k := range got {
+				if k.Key != keys[k.Step] || (k.Need.Uniform > 0) != (k.Key == KeyStreamed) {
+					t.Errorf("%s: the key is %q, %d residues are made", k.Step, k.Key, k.Need.Uniform)
+				}
 				ours, stock := k.Medians()
 				if len(k.Ours) != 3 || len(k.Stock) != 3 || !(ours > 0 && stock > 0 && k.Ratio() == stock/ours) || os.Getenv(kernels.Env) == "" && k.Form != best {
 					t.Errorf("%+v", k)

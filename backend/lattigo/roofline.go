@@ -23,6 +23,8 @@ type Need struct {
 	Inverse int64
 	// Complex counts butterflies of the encoder.
 	Complex int64
+	// Uniform counts residues of keys that steps make from seeds.
+	Uniform int64
 	// Bytes of operands that the steps read and did not compute themselves, each once,
 	// and of their result.
 	Read, Written int64
@@ -42,6 +44,10 @@ var price = map[kernels.Form]struct{ butterfly, term, reduction, complex Instruc
 	kernels.IFMA:     {Instructions{kernels.Madd52: 3}, Instructions{kernels.Madd52: 2}, Instructions{kernels.Madd52: 2}, Instructions{kernels.FMA: 6}},
 }
 
+// aesRounds is what one word of the key stream takes at least, and so a residue made
+// from a seed: AES-256 has so many rounds, and works on two words at a time.
+const aesRounds = 14
+
 // Instructions returns what is needed in a form.
 func (w *Need) Instructions(form kernels.Form) Instructions {
 	var out Instructions
@@ -49,6 +55,7 @@ func (w *Need) Instructions(form kernels.Form) Instructions {
 	for u := range out {
 		out[u] = p.butterfly[u]*(w.Butterflies+w.Products) + p.term[u]*w.Terms + p.reduction[u]*w.Reductions + p.complex[u]*w.Complex
 	}
+	out[kernels.AES] += aesRounds * w.Uniform
 	return out
 }
 
@@ -103,13 +110,14 @@ func (w *Need) Memory(p *kernels.Peaks) (dram, cached float64, limit string) {
 // complex being those of a butterfly of the encoder.
 func (w *Need) Kernels(p *kernels.Pace, complex float64) float64 {
 	return p.Butterfly*float64(w.Butterflies-w.Inverse) + p.Inverse*float64(w.Inverse) + p.Product*float64(w.Products) +
-		p.Term*float64(w.Terms) + p.Reduction*float64(w.Reductions) + complex*float64(w.Complex)
+		p.Term*float64(w.Terms) + p.Reduction*float64(w.Reductions) + complex*float64(w.Complex) + p.Uniform*float64(w.Uniform)
 }
 
 // count sums the arithmetic of steps under parameters.
 type count struct {
 	*ir.Params
 	Need
+	streams bool // the uniform halves of keys are made
 }
 
 func (c *count) products(rows int) { c.Products += int64(rows) * int64(c.N()) }
@@ -194,7 +202,13 @@ func (c *count) lift(to []uint64) {
 }
 
 // gadget counts the product of digits with a key.
-func (c *count) gadget(l int) { c.sums(2*(l+1+len(c.P)), c.Digits(l)) }
+func (c *count) gadget(l int) {
+	nqp := l + 1 + len(c.P)
+	c.sums(2*nqp, c.Digits(l))
+	if c.streams {
+		c.Uniform += int64(nqp) * int64(c.Digits(l)) * int64(c.N())
+	}
+}
 
 // switchKey counts a key switch, from a transformed polynomial.
 func (c *count) switchKey(l int) {
@@ -287,9 +301,10 @@ func (c *count) encode(period, limbs int) {
 
 // PlanNeed returns what the steps of a plan take together: of an operand that no
 // earlier step computed the slabs that are needed, each once, and the results.
-// Results are the objects of role RoleOutput and that of the last step.
-func PlanNeed(p *plan.Plan) Need {
-	c := count{Params: &p.Params}
+// Results are the objects of role RoleOutput and that of the last step. Forms say whether
+// steps make the uniform halves of keys, each whenever it needs them.
+func PlanNeed(p *plan.Plan, forms plan.Forms) Need {
+	c := count{Params: &p.Params, streams: forms.Streams}
 	slab := int64(p.Params.SlabBytes())
 	computed, read := make([]bool, len(p.Objects)), make([][]bool, len(p.Objects))
 	var spans []plan.Span
@@ -307,7 +322,7 @@ func PlanNeed(p *plan.Plan) Need {
 			if read[id] == nil {
 				read[id] = make([]bool, p.Slabs(id))
 			}
-			spans = touched(spans[:0], p, i, k)
+			spans = touched(spans[:0], &forms, p, i, k)
 			for _, x := range spans {
 				for j := range x.Count {
 					if !read[id][x.First+j] {
@@ -327,7 +342,7 @@ func PlanNeed(p *plan.Plan) Need {
 
 // touched returns the slabs that a step reads of argument k: as Forms.Touched, but only
 // one polynomial where the other is not needed.
-func touched(spans []plan.Span, p *plan.Plan, step, k int) []plan.Span {
+func touched(spans []plan.Span, forms *plan.Forms, p *plan.Plan, step, k int) []plan.Span {
 	s := &p.Steps[step]
 	half := int32(p.Slabs(s.Args[k]) / 2)
 	switch {
@@ -336,18 +351,23 @@ func touched(spans []plan.Span, p *plan.Plan, step, k int) []plan.Span {
 	case k == 0 && s.Op == ir.OpHEHoistRot:
 		return append(spans, plan.Span{First: 0, Count: half})
 	}
-	return new(plan.Forms).Touched(p, spans, step, k)
+	return forms.Touched(p, spans, step, k)
 }
 
 // recorder notes the steps that a computation makes of the engine, as a plan.
 type recorder struct {
-	p   plan.Plan
-	ids map[*operand]plan.ObjectID
+	p     plan.Plan
+	forms plan.Forms // how the engine reads keys; all of them alike
+	keys  bool       // there are some
+	ids   map[*operand]plan.ObjectID
 }
 
 func newRecorder(p *ir.Params) *recorder {
-	return &recorder{plan.Plan{Params: *p}, map[*operand]plan.ObjectID{}}
+	return &recorder{p: plan.Plan{Params: *p}, ids: map[*operand]plan.ObjectID{}}
 }
+
+// need returns what the steps take.
+func (r *recorder) need() Need { return PlanNeed(&r.p, r.forms) }
 
 // object returns the number of an operand, a new one for one not seen before.
 func (r *recorder) object(o *operand) plan.ObjectID {
@@ -356,6 +376,9 @@ func (r *recorder) object(o *operand) plan.ObjectID {
 		id = plan.ObjectID(len(r.p.Objects))
 		r.ids[o] = id
 		r.p.Objects = append(r.p.Objects, plan.Object{Role: plan.RoleTemp, Type: o.t})
+		if o.t.Kind == ir.KeyKind {
+			r.keys, r.forms = true, plan.Forms{Seeds: o.streams, Streams: o.streams}
+		}
 	}
 	return id
 }

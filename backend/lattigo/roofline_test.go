@@ -14,9 +14,10 @@ import (
 // counted are rows that count what they are asked for.
 type counted struct {
 	kernels.Rows
-	q    uint64
-	n    int
-	need *Need
+	q       uint64
+	n       int
+	need    *Need
+	streams *bool // second halves of keys are made
 }
 
 func (c *counted) product(z []uint64) { c.need.Products += int64(len(z)) }
@@ -65,16 +66,26 @@ func (c *counted) Tensor(d0, d1, d2, a0, a1, b0, b1 []uint64) {
 	c.Rows.Tensor(d0, d1, d2, a0, a1, b0, b1)
 }
 
+// made counts the terms of a product with the second half of a key.
+func (c *counted) made(y [][]uint64) {
+	if *c.streams {
+		c.need.Uniform += int64(len(y) * len(y[0]))
+	}
+}
+
 func (c *counted) Dot(z0, z1 []uint64, x, y0, y1 [][]uint64) {
 	c.Rows.Dot(z0, z1, x, y0, y1)
 	c.sum(z0, len(x))
 	c.sum(z1, len(x))
+	c.made(y1)
 }
 
 func (c *counted) DotMap(z0, z1, a []uint64, f uint64, from int, x, y0, y1 [][]uint64, phi *kernels.Automorphism, far bool) {
 	c.Rows.DotMap(z0, z1, a, f, from, x, y0, y1, phi, far)
-	c.sum(z0, len(x)+one(a != nil && f != 1)) // adding is free
-	c.sum(z1, len(x))
+	n := len(x[0])                                // of a part
+	c.sum(z0[:n], len(x)+one(a != nil && f != 1)) // adding is free
+	c.sum(z1[:n], len(x))
+	c.made(y1)
 }
 
 func one(b bool) int {
@@ -103,6 +114,17 @@ func operandsOf(c *comparison, op ir.Op, l int) (in []*operand, out *operand) {
 	return in, c.fill(kind, l)
 }
 
+// eachKey calls f for a step as it is and, if it has a key, once more with the uniform
+// half of that made from a seed.
+func eachKey(c *comparison, op ir.Op, l int, f func(streams bool, in []*operand, out *operand)) {
+	in, out := operandsOf(c, op, l)
+	f(false, in, out)
+	if i := slices.IndexFunc(in, func(o *operand) bool { return o.t.Kind == ir.KeyKind }); i >= 0 {
+		in[i].seed, in[i].streams = newSeed(), true
+		f(true, in, out)
+	}
+}
+
 // do runs a step and records it.
 func do(t *testing.T, c *comparison, op ir.Op, out *operand, in []*operand) {
 	t.Helper()
@@ -127,26 +149,31 @@ func TestNeed(t *testing.T) {
 		}
 		e := newEngine(must[*rings](t)(newRingsWith(p, kernels.Portable)), 1)
 		var did Need
+		var made bool
 		for _, m := range e.mods {
-			m.Rows = &counted{m.Rows, m.Q, e.n, &did}
+			m.Rows = &counted{m.Rows, m.Q, e.n, &did, &made}
 		}
 		c := &comparison{e: e, memory: heapSlabs(p)}
 		for op := range argKinds {
 			for _, l := range []int{1, 3} {
-				t.Run(fmt.Sprintf("%s/P%d/L%d", op, len(special), l), func(t *testing.T) {
-					in, out := operandsOf(c, op, l)
-					did = Need{}
-					c.record = newRecorder(p)
-					do(t, c, op, out, in)
-					want := count{Params: p}
-					want.step(&c.record.p.Steps[0], l)
-					got := did
-					if len(special) > 1 {
-						got.Products, got.Terms, got.Reductions = want.Products, want.Terms, want.Reductions
-					}
-					if got != want.Need {
-						t.Errorf("the engine asks for %+v, counted are %+v", got, want.Need)
-					}
+				eachKey(c, op, l, func(streams bool, in []*operand, out *operand) {
+					t.Run(fmt.Sprintf("%s/P%d/L%d/streams=%v", op, len(special), l, streams), func(t *testing.T) {
+						did, made = Need{}, streams
+						c.record = newRecorder(p)
+						do(t, c, op, out, in)
+						want := count{Params: p, streams: streams}
+						want.step(&c.record.p.Steps[0], l)
+						got := did
+						if len(special) > 1 {
+							got.Products, got.Terms, got.Reductions = want.Products, want.Terms, want.Reductions
+						}
+						if got != want.Need {
+							t.Errorf("the engine asks for %+v, counted are %+v", got, want.Need)
+						}
+						if c.record.forms.Streams != streams {
+							t.Errorf("recorded are forms %+v", c.record.forms)
+						}
+					})
 				})
 			}
 		}
@@ -154,7 +181,8 @@ func TestNeed(t *testing.T) {
 }
 
 // TestNeedBytes holds the bytes that the roofline counts against what steps touch: every
-// slab that is counted matters to the result, and every slab of that is written.
+// slab that is counted matters to the result, and every slab of that is written. What is
+// made from a seed is what is then not read.
 func TestNeedBytes(t *testing.T) {
 	p, err := ir.NewParams("bytes", 6, ir.RingStandard, ir.SecretTernary, []int{34, 33, 32, 33}, []int{35, 36}, 30)
 	if err != nil {
@@ -164,36 +192,44 @@ func TestNeedBytes(t *testing.T) {
 	c := &comparison{e: e, memory: heapSlabs(p)}
 	const l = 2
 	for op := range argKinds {
-		t.Run(op.String(), func(t *testing.T) {
-			in, out := operandsOf(c, op, l)
-			run := func() [][]uint64 {
-				out = c.fill(out.t.Kind, l) // random: what is not written shows
-				c.record = newRecorder(p)
-				do(t, c, op, out, in)
-				return out.rows
-			}
-			equal := func(x, y [][]uint64) bool { return slices.EqualFunc(x, y, slices.Equal[[]uint64]) }
-			want := run()
-			need := PlanNeed(&c.record.p)
-			if !equal(run(), want) {
-				t.Fatal("not all of the result is written")
-			}
-			if got := len(want) * p.SlabBytes(); int64(got) != need.Written {
-				t.Errorf("%d bytes are written, counted are %d", got, need.Written)
-			}
-			read := 0
-			for _, o := range in {
-				for _, row := range o.rows {
-					row[5] ^= 1
-					if !equal(run(), want) {
-						read += p.SlabBytes()
-					}
-					row[5] ^= 1
+		var whole Need
+		eachKey(c, op, l, func(streams bool, in []*operand, out *operand) {
+			t.Run(fmt.Sprintf("%s/streams=%v", op, streams), func(t *testing.T) {
+				run := func() [][]uint64 {
+					out = c.fill(out.t.Kind, l) // random: what is not written shows
+					c.record = newRecorder(p)
+					do(t, c, op, out, in)
+					return out.rows
 				}
-			}
-			if int64(read) != need.Read {
-				t.Errorf("%d bytes matter to the result, counted as read are %d", read, need.Read)
-			}
+				equal := func(x, y [][]uint64) bool { return slices.EqualFunc(x, y, slices.Equal[[]uint64]) }
+				want := run()
+				need := c.record.need()
+				if !equal(run(), want) {
+					t.Fatal("not all of the result is written")
+				}
+				if got := len(want) * p.SlabBytes(); int64(got) != need.Written {
+					t.Errorf("%d bytes are written, counted are %d", got, need.Written)
+				}
+				read := 0
+				for _, o := range in {
+					for _, row := range o.rows {
+						row[5] ^= 1
+						if !equal(run(), want) {
+							read += p.SlabBytes()
+						}
+						row[5] ^= 1
+					}
+				}
+				if int64(read) != need.Read {
+					t.Errorf("%d bytes matter to the result, counted as read are %d", read, need.Read)
+				}
+				if !streams {
+					whole = need
+				}
+				if made := 8 * need.Uniform; streams != (made > 0) || need.Read+made != whole.Read {
+					t.Errorf("%d bytes are read and %d made, of %d", need.Read, made, whole.Read)
+				}
+			})
 		})
 	}
 }

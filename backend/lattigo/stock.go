@@ -24,7 +24,18 @@ type KernelTime struct {
 	Ours  []float64    // milliseconds, run by run
 	Stock []float64
 	Need  Need // that of one run
+	Key   Key  // how ours reads its key
 }
+
+// Key says how a step reads its evaluation key.
+type Key string
+
+// Ways to read a key.
+const (
+	KeyNone     Key = ""         // there is none
+	KeyWhole    Key = "whole"    // from memory
+	KeyStreamed Key = "streamed" // its uniform half is made from a seed
+)
 
 // Medians returns the times in the middle, in milliseconds.
 func (k KernelTime) Medians() (ours, stock float64) { return middle(k.Ours), middle(k.Stock) }
@@ -102,20 +113,29 @@ func (c *comparison) fail(err error) {
 // compare times both and checks nothing: that results agree is for tests. Steps of ours
 // go through exec, which notes what they need.
 func (c *comparison) compare(step string, level int, ours, theirs func()) {
-	c.timed(step, level, func() Need {
-		c.record = newRecorder(c.e.p)
+	c.timed(step, level, func(k *KernelTime) {
+		r := newRecorder(c.e.p)
+		c.record = r
 		defer func() { c.record = nil }()
 		ours()
-		return PlanNeed(&c.record.p)
+		k.Need = r.need()
+		switch {
+		case r.forms.Streams:
+			k.Key = KeyStreamed
+		case r.keys:
+			k.Key = KeyWhole
+		}
 	}, ours, theirs)
 }
 
-// timed compares what is not made of steps, or does not go through exec.
-func (c *comparison) timed(step string, level int, need func() Need, ours, theirs func()) {
+// timed compares what is not made of steps, or does not go through exec; need sets what
+// it needs.
+func (c *comparison) timed(step string, level int, need func(k *KernelTime), ours, theirs func()) {
 	if c.failed != nil || c.wanted != nil && !c.wanted(step) {
 		return
 	}
-	k := KernelTime{Step: step, LogN: c.e.p.LogN, Level: level, Form: c.e.served(), Need: need()}
+	k := KernelTime{Step: step, LogN: c.e.p.LogN, Level: level, Form: c.e.served()}
+	need(&k)
 	n, m := c.calls(ours), c.calls(theirs)
 	for range c.runs {
 		k.Ours, k.Stock = append(k.Ours, c.milliseconds(ours, n)), append(k.Stock, c.milliseconds(theirs, m))
@@ -124,12 +144,12 @@ func (c *comparison) timed(step string, level int, need func() Need, ours, their
 }
 
 // needs returns arithmetic and so many bytes as a need.
-func (c *comparison) needs(arithmetic func(*count), read, written int) func() Need {
-	return func() Need {
+func (c *comparison) needs(arithmetic func(*count), read, written int) func(*KernelTime) {
+	return func(k *KernelTime) {
 		w := count{Params: c.e.p}
 		arithmetic(&w)
 		w.Read, w.Written = int64(read), int64(written)
-		return w.Need
+		k.Need = w.Need
 	}
 }
 
@@ -151,6 +171,18 @@ func (c *comparison) fill(k ir.Kind, level int) *operand {
 		uniformRow(row, e.mod(i%o.stride, level).Q, &seed, rowName(elementNoise, int(k), i))
 	}
 	return o
+}
+
+// keyed compares a step with a key that is read whole and, where kernels make uniform
+// rows with vector instructions, so that plans may have it, with the same key whose
+// uniform half is made from a seed.
+func (c *comparison) keyed(step string, level int, key *operand, ours, theirs func()) {
+	c.compare(step, level, ours, theirs)
+	if kernels.VectorSeeds() {
+		key.seed, key.streams = newSeed(), true
+		c.compare(step+", key "+string(KeyStreamed), level, ours, theirs)
+		key.streams = false
+	}
 }
 
 // exec runs a step of the engine.
@@ -205,7 +237,7 @@ func (c *comparison) steps(eval *ckks.Evaluator, l int) {
 			rq.DivRoundByLastModulusNTT(in.Value[k], buff, out.Value[k])
 		}
 	})
-	c.compare("rotation", l, func() { c.exec(ir.OpHERotate, 1, res, x, key) }, func() { must(eval.Automorphism(in, galois, out)) })
+	c.keyed("rotation", l, key, func() { c.exec(ir.OpHERotate, 1, res, x, key) }, func() { must(eval.Automorphism(in, galois, out)) })
 
 	digits, wide := c.fill(ir.DigitsKind, l), c.fill(ir.CipherQPKind, l)
 	lp := c.stock.MaxLevelP()
@@ -213,12 +245,12 @@ func (c *comparison) steps(eval *ckks.Evaluator, l int) {
 	lazy := rlwe.NewElementExtended(c.stock, 1, l, lp)
 	lazy.MetaData = in.MetaData
 	c.compare("decomposition", l, func() { c.exec(ir.OpHEDecompose, 0, digits, x) }, func() { eval.DecomposeNTT(l, lp, lp+1, in.Value[1], true, decomposed) })
-	c.compare("hoisted rotation", l, func() { c.exec(ir.OpHEHoistRot, 1, wide, x, digits, key) }, func() {
+	c.keyed("hoisted rotation", l, key, func() { c.exec(ir.OpHEHoistRot, 1, wide, x, digits, key) }, func() {
 		must(eval.AutomorphismHoistedLazy(l, in, decomposed, galois, lazy))
 	})
 
 	product := ckks.NewCiphertext(c.stock, 1, l)
-	c.compare("multiply, relinearise, rescale", l, func() {
+	c.keyed("multiply, relinearise, rescale", l, key, func() {
 		c.exec(ir.OpHEMul, 0, res, x, y, key)
 		c.exec(ir.OpHERescale, 0, low, res)
 	}, func() {

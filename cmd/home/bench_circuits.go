@@ -130,7 +130,7 @@ func compareCircuit(ctx context.Context, k *circuitCase, runs int, clock func() 
 	}
 	defer func() { err = errors.Join(err, ours.close()) }()
 	debug.FreeOSMemory()
-	row := newKernelRow(k.step, p.Params.LogN, k.level, lattigo.Form(ours.engine), lattigo.PlanNeed(p))
+	row := newKernelRow(k.step, p.Params.LogN, k.level, lattigo.Form(ours.engine), lattigo.PlanNeed(p, plan.Forms{}), lattigo.KeyWhole)
 	row.StockWay, row.Products, row.KeySwitches = theirs.Way, p.Counts.Diagonals+p.Counts.CtMults, p.Counts.KeySwitches
 	var times [2][]float64
 	for i := range runs + 1 {

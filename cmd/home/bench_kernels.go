@@ -28,6 +28,9 @@ type kernelRow struct {
 	OursSpread  [2]float64 `json:"ours_spread_ms"`
 	StockSpread [2]float64 `json:"stock_spread_ms"`
 	Runs        int        `json:"runs"` // of either
+	// How ours reads evaluation keys: "whole", or "streamed", the uniform halves made from
+	// seeds; empty where there are none.
+	Key lattigo.Key `json:"key,omitempty"`
 	// Of circuits: -log2 of the mean and of the largest error; what the plan does; what
 	// was best for stock, where there is a choice.
 	OursBits    *[2]float64 `json:"ours_bits,omitempty"`
@@ -42,8 +45,8 @@ type kernelRow struct {
 }
 
 // newKernelRow returns a row without its times.
-func newKernelRow(step string, logN, level int, form kernels.Form, need lattigo.Need) *kernelRow {
-	return &kernelRow{Step: step, LogN: logN, Level: level, Form: form.String(), form: form, need: need}
+func newKernelRow(step string, logN, level int, form kernels.Form, need lattigo.Need, key lattigo.Key) *kernelRow {
+	return &kernelRow{Step: step, LogN: logN, Level: level, Form: form.String(), Key: key, form: form, need: need}
 }
 
 // times sets what follows from the times of all runs, in milliseconds.
@@ -154,7 +157,7 @@ func (c *benchCmd) kernels(e *env) error {
 			return fmt.Errorf("%s: %w", where, err)
 		}
 		for _, t := range times {
-			row := newKernelRow(t.Step, t.LogN, t.Level, t.Form, t.Need)
+			row := newKernelRow(t.Step, t.LogN, t.Level, t.Form, t.Need, t.Key)
 			row.PrimeBits = k.q
 			row.times(t.Ours, t.Stock)
 			r.Rows = append(r.Rows, *row)
@@ -224,6 +227,9 @@ func (c *benchCmd) kernels(e *env) error {
 	if slices.ContainsFunc(r.Rows, func(k kernelRow) bool { return k.OursBits != nil }) {
 		e.note("circuits on real slots, as the compiler makes them: pairs of real diagonals are one complex one, bootstraps reduce real parts alone; stock works on complex slots")
 	}
+	if s := r.keys(); s != "" {
+		e.note("%s", s)
+	}
 	if err := t.write(e.out, ""); err != nil {
 		return err
 	}
@@ -234,6 +240,20 @@ func (c *benchCmd) kernels(e *env) error {
 		return r.roofText(e.out)
 	}
 	return nil
+}
+
+// keys says in words how the rows read evaluation keys.
+func (r *kernelReport) keys() string {
+	has := func(key lattigo.Key) bool {
+		return slices.ContainsFunc(r.Rows, func(k kernelRow) bool { return k.Key == key })
+	}
+	switch {
+	case has(lattigo.KeyStreamed):
+		return "key streamed: the step makes the uniform half of its key from a seed, as the compiler has it where a plan uses a slow tier and this is faster than DRAM; all other rows read keys whole"
+	case has(lattigo.KeyWhole):
+		return "keys are read whole"
+	}
+	return ""
 }
 
 func bitsText(b *[2]float64) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,7 +24,7 @@ func sampleLimits() *limits {
 		return p
 	}
 	at := paceOf{kernels.IFMA, 45}
-	return &limits{peaks: []*kernels.Peaks{peaks(1), peaks(2)}, pace: map[paceOf]kernels.Pace{at: {Butterfly: 1e-9, Inverse: 2e-9, Product: 3e-9}}, order: []paceOf{at}}
+	return &limits{peaks: []*kernels.Peaks{peaks(1), peaks(2)}, pace: map[paceOf]kernels.Pace{at: {Butterfly: 1e-9, Inverse: 2e-9, Product: 3e-9, Uniform: 5e-10}}, order: []paceOf{at}}
 }
 
 // TestRoof holds limits against figures worked out by hand.
@@ -43,8 +44,11 @@ func TestRoof(t *testing.T) {
 			roof{Words: 12e6, Multiply: 0.4, Memory: 9.9056, Least: 9.9056, Limit: "DRAM", Attained: 0.2476, DRAM: 10, DRAMAll: 10, DRAMLimit: "DRAM"}},
 		{"in the cache", lattigo.Need{Products: 1e6, Read: 1e6}, 1,
 			roof{Words: 3e6, Multiply: 0.1, Kernels: 3, Memory: 0.01, Least: 0.1, Limit: "multiplying", Attained: 0.1, DRAM: 0.1, DRAMAll: 0.1, DRAMLimit: "multiplying"}},
+		// Fourteen words a residue: half of the time is for AES.
+		{"halves of keys that are made", lattigo.Need{Products: 14e6, Uniform: 3e6, Read: 1e6}, 5.6,
+			roof{Words: 84e6, Multiply: 2.8, Kernels: 43.5, Memory: 0.01, Least: 2.8, Limit: "multiplying", Attained: 0.5, DRAM: 2.8, DRAMAll: 1.4, DRAMLimit: "multiplying"}},
 	} {
-		row := newKernelRow("step", 16, 9, kernels.IFMA, c.need)
+		row := newKernelRow("step", 16, 9, kernels.IFMA, c.need, lattigo.KeyNone)
 		row.PrimeBits, row.Ours = 45, c.ours
 		got, err := l.roof(row)
 		if err != nil {
@@ -74,7 +78,7 @@ func TestRooflinePage(t *testing.T) {
 	l := sampleLimits()
 	r := kernelReport{Schema: 1, Machine: "invented", Arithmetic: "ifma"}
 	for i, name := range []string{"NTT", "rotation", "hoisted rotation"} {
-		row := newKernelRow(name, 16, 9, kernels.IFMA, lattigo.Need{Butterflies: 50e6 / int64(i+1), Read: 10e6 * int64(i+1)})
+		row := newKernelRow(name, 16, 9, kernels.IFMA, lattigo.Need{Butterflies: 50e6 / int64(i+1), Read: 10e6 * int64(i+1)}, lattigo.KeyNone)
 		row.PrimeBits, row.Ours = 45, float64(20+i)
 		r.Rows = append(r.Rows, *row)
 	}
@@ -95,12 +99,36 @@ func TestRooflinePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkPage(t, string(html))
-	for _, want := range []string{"VPMADD52", "2 cores", "hoisted rotation", "multiplying", "30.0 G words/s", "1.000"} {
+	for _, want := range []string{"VPMADD52", "2 cores", "hoisted rotation", "multiplying", "30.0 G words/s", "1.000", "VAESENC", "0.500"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the text lacks %q", want)
 		}
 		if !strings.Contains(string(html), want) {
 			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+// TestKernelKeys: a report says how its rows read keys, in words and in JSON.
+func TestKernelKeys(t *testing.T) {
+	for _, c := range []struct {
+		keys       []lattigo.Key
+		text, json string
+	}{
+		{[]lattigo.Key{lattigo.KeyNone}, "", ""},
+		{[]lattigo.Key{lattigo.KeyNone, lattigo.KeyWhole}, "read whole", `"key":"whole"`},
+		{[]lattigo.Key{lattigo.KeyWhole, lattigo.KeyStreamed}, "from a seed", `"key":"streamed"`},
+	} {
+		var r kernelReport
+		for _, k := range c.keys {
+			r.Rows = append(r.Rows, *newKernelRow("step", 16, 9, kernels.IFMA, lattigo.Need{}, k))
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.keys(); !strings.Contains(got, c.text) || (got == "") != (c.text == "") || !strings.Contains(string(b), c.json) || strings.Contains(string(b), `"key"`) != (c.json != "") {
+			t.Errorf("keys %q are told as %q and %s", c.keys, got, b)
 		}
 	}
 }

@@ -5,7 +5,7 @@ import (
 )
 
 // peakChains is the number of independent instructions per turn of a loop that
-// measures a multiplier: more than any has in flight.
+// measures an instruction: more than any has in flight.
 const peakChains = 24
 
 // peaks generates the loops of which package kernels measures the rate: one
@@ -38,6 +38,7 @@ func peaks(e *emit) {
 	one("peakMulLow", "VPMULLQ", func(_ int, z, x vec) { e.VPMULLQ(x, z, z) })
 	one("peakMulHalf", "VPMULUDQ", func(_ int, z, x vec) { e.VPMULUDQ(x, z, z) })
 	one("peakFMA", "VFMADD213PD", func(_ int, z, x vec) { e.VFMADD213PD(x, x, z) })
+	one("peakAES", "VAESENC", func(_ int, z, x vec) { e.VAESENC(x, z, z) })
 
 	e.function("peakRead", "func(x *uint64, n int)", "peakRead reads n words, a multiple of 64, and forgets them.")
 	x, n := e.arg("x"), e.arg("n")
