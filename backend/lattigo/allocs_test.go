@@ -12,7 +12,7 @@ import (
 )
 
 // TestEngineAllocatesNothing runs every op with all kernels that this machine has, alone
-// and in halves, and makes plaintexts: once the scratch memory is there, nothing more is
+// and in halves, with keys read whole and streamed, and makes plaintexts: once the scratch memory is there, nothing more is
 // allocated.
 func TestEngineAllocatesNothing(t *testing.T) {
 	chosen, err := kernels.Chosen()
@@ -75,6 +75,11 @@ func execAllocatesNothing(t *testing.T, e *engine) {
 		}
 		out, s := object(want, l), &plan.Step{Op: op, Rot: 3, Const: -0.3, Scale: ir.ScaleTwo(44)}
 		allocatesNothing(t, op, func() error { return e.Exec(s, args, out) })
+		if key := len(kinds) - 1; kinds[key] == ir.KeyKind && kernels.VectorSeeds() {
+			seed := newSeed()
+			allocatesNothing(t, "streaming a key", func() error { return e.Stream(args[key], seed[:]) })
+			allocatesNothing(t, op.String()+", key streamed", func() error { return e.Exec(s, args, out) })
+		}
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/conformance"
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -302,6 +304,58 @@ func TestCompactKeys(t *testing.T) {
 			if err := set.Parts(KeySpec{5, 2}, some, nil); err == nil {
 				t.Errorf("a key without room for slab %d was written", i)
 			}
+		}
+	}
+}
+
+// Keys are streamed from their seeds alone, and from seeds that this version knows; what
+// is refused leaves a key that is read whole.
+func TestStreamRefuses(t *testing.T) {
+	p, err := ir.NewParams("stream", 6, ir.RingStandard, ir.SecretTernary, []int{40, 35}, []int{41}, 35)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Insecure = true
+	e, other := must[*engine](t)(openEngine(p)), must[*engine](t)(openEngine(p))
+	bind := func(e *engine, k ir.Kind) *operand {
+		ty := ir.Type{Kind: k, Level: 1, Scale: ir.ScaleTwo(35)}
+		return must[*operand](t)(e.bind(ty, conformance.Slabs(e, ty)))
+	}
+	seed := newSeed()
+	later := seed
+	later[keyBytes] = byte(kernels.Draws)
+	key := bind(e, ir.KeyKind)
+	for _, c := range []struct {
+		what string
+		key  backend.Operand
+		seed []byte
+		want string
+	}{
+		{"a ciphertext", bind(e, ir.CipherKind), seed[:], "has no seed"},
+		{"a key to the ephemeral secret", bind(e, ir.SparseKeyKind), seed[:], "has no seed"},
+		{"a plaintext", bind(e, ir.PlainQPKind), seed[:], "has no seed"},
+		{"a key of another engine", bind(other, ir.KeyKind), seed[:], "another engine"},
+		{"no operand", nil, seed[:], ""},
+		{"no seed", key, nil, "seed of 0 bytes, want 33"},
+		{"a seed that does not say how residues are drawn", key, seed[:keyBytes], "seed of 32 bytes, want 33"},
+		{"a long seed", key, append(seed[:], 0), "seed of 34 bytes, want 33"},
+		{"a draw of later versions", key, later[:], "make keys and tier again"},
+	} {
+		err := e.Stream(c.key, c.seed)
+		wantError(t, c.what, err, c.want)
+		if o, ok := c.key.(*operand); ok && o.streams {
+			t.Errorf("%s is streamed", c.what)
+		}
+	}
+	if err := e.Stream(key, seed[:]); err != nil || !key.streams || key.seed != seed {
+		t.Errorf("a key is not streamed: %v", err)
+	}
+	if err := e.Rebind(key, key.t, conformance.Slabs(e, key.t)); err != nil || key.streams {
+		t.Errorf("a key that was bound again is streamed still, or %v", err)
+	}
+	for _, bad := range [][]byte{later[:], seed[:keyBytes]} {
+		if err := e.Make(key, bad, []int32{int32(key.stride)}); err == nil {
+			t.Errorf("a slab was made from a seed of %d bytes, draw %d", len(bad), later[keyBytes])
 		}
 	}
 }

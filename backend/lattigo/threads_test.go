@@ -7,12 +7,14 @@ import (
 
 	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/conformance"
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
 
-// TestThreads runs every step that is split over idle cores on one and on three
-// threads, on random residues: the same bits come out.
+// TestThreads runs every step that is split over idle cores on one and on several
+// threads, on random residues, with keys whose uniform halves are in memory and with
+// keys of which the steps make them: the same bits come out.
 func TestThreads(t *testing.T) {
 	p, err := ir.NewParams("threads", 9, ir.RingStandard, ir.SecretTernary, sizes(47, 44, 14), []int{46, 46, 46, 46, 46}, 44)
 	if err != nil {
@@ -20,7 +22,7 @@ func TestThreads(t *testing.T) {
 	}
 	p.Insecure = true
 	const top = 12
-	run := func(threads int) map[string][][]uint64 {
+	run := func(threads int, draw kernels.Draw, streams bool) map[string][][]uint64 {
 		opened, err := Open(p, AllowInsecure(), Threads(threads))
 		if err != nil {
 			t.Fatal(err)
@@ -48,6 +50,22 @@ func TestThreads(t *testing.T) {
 		}
 		a, b, qp := object(ir.CipherKind, top), object(ir.CipherKind, top), object(ir.CipherQPKind, top)
 		digits, key, low, sparse := object(ir.DigitsKind, top-1), object(ir.KeyKind, top+1), object(ir.CipherKind, 0), object(ir.SparseKeyKind, 0)
+		seed := Seed{1, 2, 3, keyBytes: byte(draw)}
+		for i := range key.rows {
+			if i/key.stride%2 == 0 {
+				continue
+			}
+			if streams {
+				key.rows[i] = nil
+			} else if err := e.Make(key, seed[:], []int32{int32(i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if streams {
+			if err := e.Stream(key, seed[:]); err != nil {
+				t.Fatal(err)
+			}
+		}
 		out := map[string][][]uint64{}
 		for _, s := range []struct {
 			op   ir.Op
@@ -73,10 +91,17 @@ func TestThreads(t *testing.T) {
 		}
 		return out
 	}
-	one, three := run(1), run(3)
-	for op, rows := range one {
-		if !slices.EqualFunc(rows, three[op], slices.Equal[[]uint64]) {
-			t.Errorf("%s: other bits on three threads", op)
+	for draw := range kernels.Draws {
+		want := run(1, draw, false)
+		for _, way := range []struct {
+			threads int
+			streams bool
+		}{{3, false}, {1, true}, {2, true}} {
+			for op, rows := range run(way.threads, draw, way.streams) {
+				if !slices.EqualFunc(rows, want[op], slices.Equal[[]uint64]) {
+					t.Errorf("%s: other bits on %d threads, draw %d, streams %v", op, way.threads, draw, way.streams)
+				}
+			}
 		}
 	}
 }
