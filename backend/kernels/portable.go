@@ -419,39 +419,77 @@ func (p *Prime) convert(z []uint64, x [][]uint64, w []uint64, v []uint8, neg uin
 	}
 	var s sums
 	for base := 0; base < len(z); base += dotBlock {
-		out := z[base:min(base+dotBlock, len(z))]
+		out, v := z[base:min(base+dotBlock, len(z))], v[base:]
 		row := func(k int) []uint64 { return x[k][base : base+len(out)] }
-		for i, v := range v[base : base+len(out)] {
-			s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)] = bits.Mul64(uint64(v), neg)
-		}
-		k := 0
-		for ; k+1 < len(x); k += 2 {
-			x0, x1 := row(k), row(k+1)
-			w0, w1 := w[k], w[k+1]
-			for i := range x0 {
-				h0, l0 := bits.Mul64(x0[i], w0)
-				h1, l1 := bits.Mul64(x1[i], w1)
-				l, c := bits.Add64(l0, l1, 0)
-				h, _ := bits.Add64(h0, h1, c)
-				j := i & (dotBlock - 1)
-				s.lo[j], c = bits.Add64(s.lo[j], l, 0)
-				s.hi[j], _ = bits.Add64(s.hi[j], h, c)
+		k := len(x) & 1
+		if k == 1 {
+			for i, x := range row(0) {
+				s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)] = two(x, w[0], uint64(v[i]), neg)
+			}
+		} else {
+			for i := range out {
+				s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)] = bits.Mul64(uint64(v[i]), neg)
 			}
 		}
-		if k < len(x) {
-			w := w[k]
-			for i, x := range row(k) {
-				h, l := bits.Mul64(x, w)
-				var c uint64
-				j := i & (dotBlock - 1)
-				s.lo[j], c = bits.Add64(s.lo[j], l, 0)
-				s.hi[j], _ = bits.Add64(s.hi[j], h, c)
-			}
+		for ; k+2 < len(x); k += 2 {
+			s.addConst2(row(k), row(k+1), w[k], w[k+1])
 		}
-		for i := range out {
-			s := sum128{s.hi[i&(dotBlock-1)], s.lo[i&(dotBlock-1)]}
-			out[i] = s.lazy(q, inv)
-		}
+		s.lazy2(out, row(k), row(k+1), w[k], w[k+1], q, inv)
+	}
+}
+
+// addConst2 adds x0*w0 + x1*w1 to each sum.
+func (s *sums) addConst2(x0, x1 []uint64, w0, w1 uint64) {
+	for i := 0; i < len(x0); i += 8 {
+		hi, lo, x0, x1 := eight(s.hi[:], i), eight(s.lo[:], i), eight(x0, i), eight(x1, i)
+		h, l := two(x0[0], w0, x1[0], w1)
+		hi[0], lo[0] = plus(hi[0], lo[0], h, l)
+		h, l = two(x0[1], w0, x1[1], w1)
+		hi[1], lo[1] = plus(hi[1], lo[1], h, l)
+		h, l = two(x0[2], w0, x1[2], w1)
+		hi[2], lo[2] = plus(hi[2], lo[2], h, l)
+		h, l = two(x0[3], w0, x1[3], w1)
+		hi[3], lo[3] = plus(hi[3], lo[3], h, l)
+		h, l = two(x0[4], w0, x1[4], w1)
+		hi[4], lo[4] = plus(hi[4], lo[4], h, l)
+		h, l = two(x0[5], w0, x1[5], w1)
+		hi[5], lo[5] = plus(hi[5], lo[5], h, l)
+		h, l = two(x0[6], w0, x1[6], w1)
+		hi[6], lo[6] = plus(hi[6], lo[6], h, l)
+		h, l = two(x0[7], w0, x1[7], w1)
+		hi[7], lo[7] = plus(hi[7], lo[7], h, l)
+	}
+}
+
+// lazy2 does, too, and sets z to the sums over 2^64 mod q in [0, 3q), for sums below
+// 2q*2^64.
+func (s *sums) lazy2(z, x0, x1 []uint64, w0, w1, q, inv uint64) {
+	for i := 0; i < len(z); i += 8 {
+		z, hi, lo, x0, x1 := eight(z, i), eight(s.hi[:], i), eight(s.lo[:], i), eight(x0, i), eight(x1, i)
+		h, l := two(x0[0], w0, x1[0], w1)
+		h, l = plus(hi[0], lo[0], h, l)
+		z[0] = h - mulHi(l*inv, q) + q
+		h, l = two(x0[1], w0, x1[1], w1)
+		h, l = plus(hi[1], lo[1], h, l)
+		z[1] = h - mulHi(l*inv, q) + q
+		h, l = two(x0[2], w0, x1[2], w1)
+		h, l = plus(hi[2], lo[2], h, l)
+		z[2] = h - mulHi(l*inv, q) + q
+		h, l = two(x0[3], w0, x1[3], w1)
+		h, l = plus(hi[3], lo[3], h, l)
+		z[3] = h - mulHi(l*inv, q) + q
+		h, l = two(x0[4], w0, x1[4], w1)
+		h, l = plus(hi[4], lo[4], h, l)
+		z[4] = h - mulHi(l*inv, q) + q
+		h, l = two(x0[5], w0, x1[5], w1)
+		h, l = plus(hi[5], lo[5], h, l)
+		z[5] = h - mulHi(l*inv, q) + q
+		h, l = two(x0[6], w0, x1[6], w1)
+		h, l = plus(hi[6], lo[6], h, l)
+		z[6] = h - mulHi(l*inv, q) + q
+		h, l = two(x0[7], w0, x1[7], w1)
+		h, l = plus(hi[7], lo[7], h, l)
+		z[7] = h - mulHi(l*inv, q) + q
 	}
 }
 
