@@ -215,6 +215,77 @@ func TestRandomResidency(t *testing.T) {
 	})
 }
 
+// seedless is a slow tier that has lost the seed of a key.
+type seedless struct {
+	*memory
+	key  plan.ObjectID
+	slab int
+}
+
+func (s *seedless) Read(obj plan.ObjectID, first int, dst [][]byte) error {
+	if obj == s.key && first+len(dst) > s.slab {
+		return errMedium
+	}
+	return s.memory.Read(obj, first, dst)
+}
+
+// A plan whose steps make halves of keys needs an engine that can, and the seed of every
+// key, whether or not it has other slabs made: without, nothing runs, and the error says
+// which key. Without a slow tier it is a plan like any other.
+func TestStreamsNeedSeeds(t *testing.T) {
+	p := plantest.Random(2, plantest.Config{LogN: 4, Levels: 6, Special: 2, Steps: 60, Keys: 6})
+	want := reference(t, p)
+	made := 0
+	p.Tier, made = plantest.Tier(p, 1, plan.Forms{Seeds: true, Streams: true}, false, 0)
+	if made > 0 {
+		t.Fatalf("%d slabs are made beside those that are streamed", made)
+	}
+	plain := &fakeEngine{params: &p.Params}
+	e := &compactEngine{fakeEngine: plain}
+	if _, err := NewExecutor(t.Context(), p, plain, Options{Slow: newMemory(p, false)}); err == nil || !strings.Contains(err.Error(), "cannot: make one for it that does not") {
+		t.Errorf("an engine that makes nothing: %v", err)
+	}
+	if got, _, err := Run(t.Context(), p, plain, fakeInputs, Options{Keys: fakeKeys{}}); err != nil || !sameOutputs(got, want) {
+		t.Errorf("without a slow tier: another result, or %v", err)
+	}
+	keys := 0
+	for i := range p.Objects {
+		if p.Objects[i].Role != plan.RoleKey {
+			continue
+		}
+		keys++
+		key := plan.ObjectID(i)
+		_, err := NewExecutor(t.Context(), p, e, Options{Slow: &seedless{newMemory(p, false), key, p.Slabs(key)}})
+		if !errors.Is(err, errMedium) || !strings.Contains(err.Error(), describe(p, key)) {
+			t.Errorf("without the seed of %s: %v", describe(p, key), err)
+		}
+	}
+	if keys == 0 {
+		t.Fatal("the plan has no keys")
+	}
+	// What was installed for a plan that reads keys whole has no seeds.
+	dir, tier := t.TempDir(), p.Tier
+	p.Tier = &plan.Tier{}
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p.Tier = tier
+	if s, err := OpenStore(p, e, fakeKeys{}.ID(), dir, nil); !errors.Is(err, ErrNotInstalled) {
+		t.Errorf("a tier without seeds serves a plan that streams: %v, %v", s, err)
+	}
+	if _, err := Install(t.Context(), p, e, fakeKeys{}, dir, InstallOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenStore(p, e, fakeKeys{}.ID(), dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := Run(t.Context(), p, e, fakeInputs, Options{Slow: s})
+	if err := errors.Join(err, s.Close()); err != nil || !sameOutputs(got, want) {
+		t.Errorf("with seeds: another result, or %v", err)
+	}
+}
+
 // straggling is a slow tier whose transfers take random times of the simulated clock,
 // some a thousand times as long as others. It fails where a ciphertext is read while
 // it is written.
