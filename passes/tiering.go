@@ -192,13 +192,14 @@ func chooseForms(whole *tierTrace, o *TierOptions) (*tierTrace, plan.Forms) {
 	type choice struct {
 		f       plan.Forms
 		t       *tierTrace
+		room    int64
 		bytes   int64
 		seconds []float64
 		loss    float64
 	}
 	var all []*choice
 	modest := &choice{t: whole}
-	share := whole.footprint() * tierShare / 100
+	share, least := whole.footprint()*tierShare/100, int64(0)
 	for _, f := range forms {
 		c := &choice{f: f, t: whole, loss: 1}
 		if f != (plan.Forms{}) {
@@ -211,15 +212,22 @@ func chooseForms(whole *tierTrace, o *TierOptions) (*tierTrace, plan.Forms) {
 		if err != nil {
 			continue
 		}
-		rooms := []int64{room}
-		if o.DRAM == 0 || share < (o.DRAM-o.Reserve)/int64(p.Params.SlabBytes()) {
-			rooms = append(rooms, share)
-		}
+		c.room, least = room, max(least, c.t.least)
 		for i := range p.Objects {
 			c.bytes += int64(f.Stored(p, plan.ObjectID(i)))
 		}
+		all = append(all, c)
+	}
+	if len(all) == 0 {
+		return modest.t, modest.f
+	}
+	for _, c := range all {
+		rooms := []int64{c.room}
+		if o.DRAM == 0 || share < (o.DRAM-o.Reserve)/int64(p.Params.SlabBytes()) {
+			rooms = append(rooms, min(c.room, max(share, least))) // the same for all, or all that it needs
+		}
 		for _, r := range rooms {
-			s := newTierSearch(c.t, o, f, max(r, c.t.least))
+			s := newTierSearch(c.t, o, c.f, r)
 			s.try(s.first())
 			if v := s.first(); s.best().evictions > 0 {
 				v.share = 4
@@ -229,10 +237,6 @@ func chooseForms(whole *tierTrace, o *TierOptions) (*tierTrace, plan.Forms) {
 			}
 			c.seconds = append(c.seconds, s.best().tier.Seconds)
 		}
-		all = append(all, c)
-	}
-	if len(all) == 0 {
-		return modest.t, modest.f
 	}
 	for i := range all[0].seconds {
 		quickest := math.Inf(1)

@@ -130,6 +130,79 @@ func TestTieringChoosesFormsThatFit(t *testing.T) {
 	}
 }
 
+// Steps make the uniform halves of keys where that takes no more time than reading them
+// from DRAM, and not where it takes as long as with portable kernels.
+func TestTieringStreams(t *testing.T) {
+	for seed := range uint64(4) {
+		for _, c := range []struct {
+			stream, uniform float64
+			want            bool
+		}{{0, 0.43, true}, {0.084, 0.43, true}, {2.5, 2.5, false}} {
+			p := plantest.Random(seed, plantest.Config{LogN: 12, Levels: 8, Special: 2, Steps: 200, Keys: 8})
+			prof := backend.DefaultProfile()
+			prof.Stream, prof.Uniform = c.stream, c.uniform
+			if err := Retier(p, 0, prof, 1); err != nil {
+				t.Fatal(err)
+			}
+			if p.Tier.Forms.Streams != c.want || !p.Tier.Forms.Seeds {
+				t.Errorf("seed %d, %v ns for a residue: forms %+v", seed, c.stream, p.Tier.Forms)
+			}
+			if made := slices.ContainsFunc(p.Tier.Actions, func(a plan.Action) bool {
+				return a.Kind == plan.ActMake && p.Objects[a.Obj].Role == plan.RoleKey
+			}); made == c.want {
+				t.Errorf("seed %d, %v ns for a residue: halves of keys are made before steps: %v", seed, c.stream, made)
+			}
+		}
+	}
+}
+
+// A budget in which no step fits with its key whole is planned with keys of which steps
+// make half, whatever that costs; below that the error says what is least.
+func TestTieringStreamsToFit(t *testing.T) {
+	between := 0 // budgets that only streaming serves, among those of Retier
+	for seed := range uint64(8) {
+		p := plantest.Random(seed, plantest.Config{LogN: 12, Levels: 8, Special: 2, Steps: 200, Keys: 8})
+		slab := int64(p.Params.SlabBytes())
+		prof := backend.DefaultProfile()
+		prof.Stream, prof.Uniform = 2.5, 2.5
+		reserve := TierReserve(&p.Params, 1)
+		whole, streamed := TierLeast(p, reserve), tierLeast(p, plan.Forms{Seeds: true, Streams: true}, reserve)
+		if streamed >= whole {
+			t.Fatalf("seed %d: %d bytes with keys streamed, %d with keys whole", seed, streamed, whole)
+		}
+		for _, dram := range []int64{streamed, whole - 1, whole} {
+			tier, err := Tiering(p, TierOptions{DRAM: dram, Reserve: reserve, Machine: MachineOf(p, prof, 1)})
+			if err != nil {
+				t.Fatalf("seed %d, %d bytes: %v", seed, dram, err)
+			}
+			if err := CheckTier(p, tier); err != nil || dram < whole && !tier.Forms.Streams || int64(tier.ArenaSlabs)*slab+reserve > dram {
+				t.Errorf("seed %d, %d of %d bytes: forms %+v, arena of %d slabs, %v", seed, dram, whole, tier.Forms, tier.ArenaSlabs, err)
+			}
+		}
+		var be *BudgetError
+		if _, err := Tiering(p, TierOptions{DRAM: streamed - 1, Reserve: reserve, Machine: MachineOf(p, prof, 1)}); !errors.As(err, &be) || be.Least != streamed {
+			t.Errorf("seed %d, a byte less than %d: %v", seed, streamed, err)
+		}
+		// Retier has to leave room for installing as well.
+		least := max(streamed, InstallLeast(p, reserve))
+		if err := Retier(p, least-1, prof, 1); !errors.As(err, &be) || be.Least != least {
+			t.Errorf("seed %d, a byte less than %d with installing: %v", seed, least, err)
+		}
+		if err := Retier(p, least, prof, 1); err != nil || p.Bytes.DRAMMin > least {
+			t.Errorf("seed %d: %v, the plan needs %d bytes, planned for %d", seed, err, p.Bytes.DRAMMin, least)
+		}
+		if least < whole {
+			between++
+			if !p.Tier.Forms.Streams {
+				t.Errorf("seed %d, %d of %d bytes: forms %+v", seed, least, whole, p.Tier.Forms)
+			}
+		}
+	}
+	if between == 0 {
+		t.Error("no plan has a budget in between")
+	}
+}
+
 // Slabs are of one size, so that Belady's rule is optimal for what is only read:
 // on small traces nothing reads less, as a search through all ways to run shows.
 // Objects of several slabs leave in part.
