@@ -283,25 +283,55 @@ func (m *portable) dot(s *sums, z, a, f []uint64, x, y [][]uint64, base int) {
 			z[i] = reduced(m.Reduce(hi<<shift|lo>>(64-shift)), lo, q, inv)
 		}
 	case shift > 0:
-		for i := range z {
-			k := i & (dotBlock - 1)
-			hi, lo := s.hi[k], s.lo[k]
-			z[i] = reduced(hi<<narrowShift|lo>>(64-narrowShift), lo, q, inv)
-		}
+		s.narrow(z, q, inv)
 	default:
-		for i := range z {
-			k := i & (dotBlock - 1)
-			z[i] = reduced(s.hi[k], s.lo[k], q, inv)
-		}
+		s.wide(z, q, inv)
+	}
+}
+
+// narrow sets z to the sums over 2^(64-narrowShift) mod q, for sums below q times that
+// and inv = 2^narrowShift/q mod 2^64.
+func (s *sums) narrow(z []uint64, q, inv uint64) {
+	for i := 0; i < len(z); i += 8 {
+		z, hi, lo := eight(z, i), eight(s.hi[:], i), eight(s.lo[:], i)
+		z[0] = reduced(hi[0]<<narrowShift|lo[0]>>(64-narrowShift), lo[0], q, inv)
+		z[1] = reduced(hi[1]<<narrowShift|lo[1]>>(64-narrowShift), lo[1], q, inv)
+		z[2] = reduced(hi[2]<<narrowShift|lo[2]>>(64-narrowShift), lo[2], q, inv)
+		z[3] = reduced(hi[3]<<narrowShift|lo[3]>>(64-narrowShift), lo[3], q, inv)
+		z[4] = reduced(hi[4]<<narrowShift|lo[4]>>(64-narrowShift), lo[4], q, inv)
+		z[5] = reduced(hi[5]<<narrowShift|lo[5]>>(64-narrowShift), lo[5], q, inv)
+		z[6] = reduced(hi[6]<<narrowShift|lo[6]>>(64-narrowShift), lo[6], q, inv)
+		z[7] = reduced(hi[7]<<narrowShift|lo[7]>>(64-narrowShift), lo[7], q, inv)
+	}
+}
+
+// wide is the same for 2^64.
+func (s *sums) wide(z []uint64, q, inv uint64) {
+	for i := 0; i < len(z); i += 8 {
+		z, hi, lo := eight(z, i), eight(s.hi[:], i), eight(s.lo[:], i)
+		z[0] = reduced(hi[0], lo[0], q, inv)
+		z[1] = reduced(hi[1], lo[1], q, inv)
+		z[2] = reduced(hi[2], lo[2], q, inv)
+		z[3] = reduced(hi[3], lo[3], q, inv)
+		z[4] = reduced(hi[4], lo[4], q, inv)
+		z[5] = reduced(hi[5], lo[5], q, inv)
+		z[6] = reduced(hi[6], lo[6], q, inv)
+		z[7] = reduced(hi[7], lo[7], q, inv)
 	}
 }
 
 // set1 makes the sums of one product.
 func (s *sums) set1(x, y []uint64) {
-	y = y[:len(x)]
-	for i := range x {
-		k := i & (dotBlock - 1)
-		s.hi[k], s.lo[k] = bits.Mul64(x[i], y[i])
+	for i := 0; i < len(x); i += 8 {
+		hi, lo, x, y := eight(s.hi[:], i), eight(s.lo[:], i), eight(x, i), eight(y, i)
+		hi[0], lo[0] = bits.Mul64(x[0], y[0])
+		hi[1], lo[1] = bits.Mul64(x[1], y[1])
+		hi[2], lo[2] = bits.Mul64(x[2], y[2])
+		hi[3], lo[3] = bits.Mul64(x[3], y[3])
+		hi[4], lo[4] = bits.Mul64(x[4], y[4])
+		hi[5], lo[5] = bits.Mul64(x[5], y[5])
+		hi[6], lo[6] = bits.Mul64(x[6], y[6])
+		hi[7], lo[7] = bits.Mul64(x[7], y[7])
 	}
 }
 
