@@ -17,9 +17,10 @@ import (
 )
 
 // TestBootstrapTiers runs a plan that bootstraps from the slow tier, with weights
-// and matrices as coefficients: at the least budget and with none, on one thread
-// and on several, the result is that of a run that holds everything in memory, bit
-// for bit. The executor counts the bootstraps.
+// and matrices as coefficients: with keys of which the steps make half and with keys
+// of which nothing is made in steps, at the least budget and with none, on one thread
+// and on several, the result is that of a run that holds everything in memory, bit for
+// bit. The executor counts the bootstraps.
 func TestBootstrapTiers(t *testing.T) {
 	p := plantest.Deep(plantest.DeepConfig{LogN: 9, Layers: 3})
 	q := newParty(t, p, 2, lattigo.AllowInsecure())
@@ -33,6 +34,18 @@ func TestBootstrapTiers(t *testing.T) {
 	}
 	prof := backend.DefaultProfile()
 	prof.Tiers[len(prof.Tiers)-1].ReadBps = 1e8 // slow enough to transform everything
+	for _, c := range []struct {
+		name    string
+		stream  float64 // ns for a residue
+		streams bool
+	}{{"streams", 0, true}, {"makes", 1e3, false}} {
+		prof.Stream = c.stream
+		p.Tier = nil
+		t.Run(c.name, func(t *testing.T) { testBootstrapTiers(t, p, q, prof, c.streams, inputs, want) })
+	}
+}
+
+func testBootstrapTiers(t *testing.T, p *plan.Plan, q *party, prof *backend.Profile, streams bool, inputs runtime.Inputs, want runtime.Outputs) {
 	dir := t.TempDir()
 	least := int64(1)
 	for _, threads := range []int{1, 2} {
@@ -44,8 +57,8 @@ func TestBootstrapTiers(t *testing.T) {
 			if err := passes.Retier(p, budget, prof, threads); err != nil {
 				t.Fatal(err)
 			}
-			if p.Tier.Forms.Compact == 0 {
-				t.Fatal("nothing is compact")
+			if f := p.Tier.Forms; f.Compact == 0 || !f.Seeds || f.Streams != streams {
+				t.Fatalf("forms %+v", f)
 			}
 			if _, err := runtime.Install(context.Background(), p, q.e, keySource{q.keys}, dir, runtime.InstallOptions{Threads: threads}); err != nil {
 				t.Fatal(err)
@@ -90,7 +103,7 @@ func TestEncryptedResidency(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for seed, forms := range []plan.Forms{{}, {Compact: 2, Seeds: true}, {Compact: 1, Seeds: true, Twice: plan.TwiceReused}, {Compact: 3, Seeds: true, Twice: plan.TwiceAll}} {
+	for seed, forms := range []plan.Forms{{}, {Compact: 2, Seeds: true}, {Compact: 1, Seeds: true, Twice: plan.TwiceReused}, {Compact: 3, Seeds: true, Twice: plan.TwiceAll}, {Compact: 2, Seeds: true, Streams: true}, {Compact: 1, Seeds: true, Twice: plan.TwiceAll, Streams: true}} {
 		for _, soft := range []int{0, 2000} {
 			maps := seed%2 == 1
 			tech := store.Technology(store.File{})

@@ -109,6 +109,9 @@ func textReport(w io.Writer, r *planReport) error {
 			budget = "budget " + byteSize(r.Tier.Budget).String()
 		}
 		t.row("tiers", fmt.Sprintf("%s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(max(r.Tier.BytesLower, r.Tier.BytesAll)), byteSize(r.Tier.BytesWritten))+transformText(r.Tier))
+		if text := r.Tier.Keys.text(); text != "" {
+			t.row("", text)
+		}
 		if text := r.Tier.costText(); text != "" {
 			t.row("", text)
 		}

@@ -498,6 +498,9 @@ func (v *pageView) tier(r *planReport) {
 		{"loads", count(t.Fetches), byteSize(t.BytesRead).String() + " from the slow tier" + transformText(t)},
 		{"spills", count(t.Spills), byteSize(t.BytesWritten).String() + " to the slow tier"},
 	}}
+	if t.Keys != "" {
+		tv.Facts = append(tv.Facts, fact{"keys", string(t.Keys), t.Keys.text()})
+	}
 	if text := t.costText(); text != "" {
 		tv.Facts = append(tv.Facts, fact{"cost", seconds(t.MakeSeconds + t.InputSeconds), text})
 	}

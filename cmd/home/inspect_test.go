@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
+	"github.com/home-fhe/home/ir/plan/plantest"
 	"github.com/home-fhe/home/passes"
 )
 
@@ -32,7 +34,7 @@ func sampleReport() *planReport {
 		Outputs:    []portReport{{"logits", []int{1, 10}, 1, 1, 1}},
 		ClientOps:  []clientOpReport{{"Softmax", "/head/Softmax", 1, []int{1, 10}}},
 		Preprocess: &plan.Preprocess{Channels: "gray", Order: "nchw", Scale: 1.0 / 255, Resize: 28, Crop: []int{28, 28}, Labels: strings.Split("zero one two three four five six seven eight nine", " ")},
-		Tier:       &tierReport{Budget: 900 << 20, Reserve: 200 << 20, Arena: 700 << 20, Seconds: 3.1, StallSeconds: 0.7, BytesRead: 2900 << 20, BytesLower: 2300 << 20, Fetches: 1480, Spills: 3, BytesWritten: 36 << 20},
+		Tier:       &tierReport{Budget: 900 << 20, Reserve: 200 << 20, Arena: 700 << 20, Seconds: 3.1, StallSeconds: 0.7, BytesRead: 2900 << 20, BytesLower: 2300 << 20, Fetches: 1480, Spills: 3, BytesWritten: 36 << 20, Keys: keysStreamed},
 		Warnings:   []string{"/act2/Relu: interval bounds are wide (±212); calibrate with real samples"},
 	}
 	names := []string{"/conv1/Conv", "/act1/Relu", "/pool1/AveragePool + /conv2/Conv", "/act2/Relu", "/pool2/AveragePool + /fc1/Gemm", "/act3/Relu", "/fc2/Gemm", "/act4/Relu", "/fc3/Gemm"}
@@ -156,7 +158,7 @@ func TestPage(t *testing.T) {
 		}
 	}
 	s := b.String()
-	for _, want := range []string{"sample &lt;network&gt;", "/conv1/Conv", "128-bit security", "relinearisation", "Softmax", "least DRAM", "2 bootstraps in 1 layer", "bootstrapping matrices", "to ephemeral", "refresh of /act2/Relu", "calibrate with real samples"} {
+	for _, want := range []string{"sample &lt;network&gt;", "/conv1/Conv", "128-bit security", "relinearisation", "Softmax", "least DRAM", "2 bootstraps in 1 layer", "bootstrapping matrices", "to ephemeral", "refresh of /act2/Relu", "calibrate with real samples", "<dt>keys</dt><dd>streamed<small>steps make the uniform halves of keys from seeds"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("the page does not say %q", want)
 		}
@@ -167,6 +169,35 @@ func TestPage(t *testing.T) {
 	var again bytes.Buffer
 	if err := htmlPage(&again, sampleReport()); err != nil || !bytes.Equal(again.Bytes(), b.Bytes()) {
 		t.Errorf("the same report gives another page (%v)", err)
+	}
+}
+
+// A report says where keys come from, and counts as computed what is.
+func TestReportKeys(t *testing.T) {
+	p := plantest.Random(1, plantest.Config{LogN: 4, Steps: 60, Keys: 4})
+	seen := map[keyForm]bool{}
+	for _, c := range []struct {
+		forms plan.Forms
+		want  keyForm
+	}{
+		{plan.Forms{}, keysWhole}, {plan.Forms{Compact: 1}, keysWhole}, {plan.Forms{Seeds: true}, keysMade},
+		{plan.Forms{Seeds: true, Twice: plan.TwiceAll}, keysEither}, {plan.Forms{Seeds: true, Streams: true}, keysStreamed},
+		{plan.Forms{Seeds: true, Twice: plan.TwiceAll, Streams: true}, keysStreamed},
+	} {
+		p.Tier, _ = plantest.Tier(p, 1, c.forms, false, 0)
+		r := reportPlan(p)
+		if r.Tier.Keys != c.want || c.want.text() == "" {
+			t.Errorf("forms %+v: keys are %q: %s", c.forms, r.Tier.Keys, r.Tier.Keys.text())
+		}
+		if computed := r.Tier.Transforms > 0; computed != (c.forms.Compact > 0 || c.want == keysMade) {
+			t.Errorf("forms %+v: %d loads end with computing", c.forms, r.Tier.Transforms)
+		}
+		seen[r.Tier.Keys] = true
+	}
+	none := *p
+	none.Objects = slices.DeleteFunc(slices.Clone(p.Objects), func(o plan.Object) bool { return o.Type.Kind == ir.KeyKind })
+	if k := keyFormOf(&none, &plan.Forms{Seeds: true}); k != "" || k.text() != "" || len(seen) != 4 {
+		t.Errorf("a plan without keys: %q; ways to have keys: %v", k, seen)
 	}
 }
 
@@ -196,6 +227,7 @@ func TestReportFields(t *testing.T) {
 		"params":    "log_n log_qp secret security_bits insecure",
 		"counts":    "bootstraps rotations key_switches galois_keys ct_mults diagonals",
 		"bytes":     "keys weights matrices ciphertexts_peak footprint dram_min",
+		"tier":      "budget arena seconds stall_seconds bytes_read bytes_written keys",
 		"predicted": "cpu_seconds seconds bits",
 	} {
 		at := m

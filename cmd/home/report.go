@@ -129,7 +129,48 @@ type tierReport struct {
 	CostBound    float64 `json:"cost_bound_seconds,omitempty"`   // least that making and input can cost together, whatever the plan
 	Fetches      int     `json:"fetches"`
 	Spills       int     `json:"spills"`
-	Transforms   int     `json:"transforms"` // fetches that end with computing: transforms of coefficients, halves of keys from seeds
+	Transforms   int     `json:"transforms"`     // fetches that end with computing: transforms of coefficients, halves of keys from seeds
+	Keys         keyForm `json:"keys,omitempty"` // where the uniform halves of keys come from
+}
+
+// keyForm says where a run has the uniform halves of evaluation keys from; "" where
+// there are no keys.
+type keyForm string
+
+const (
+	keysWhole    keyForm = "whole"    // the slow tier
+	keysMade     keyForm = "made"     // seeds, before the steps that use them
+	keysEither   keyForm = "either"   // one or the other
+	keysStreamed keyForm = "streamed" // seeds, in the steps
+)
+
+func keyFormOf(p *plan.Plan, f *plan.Forms) keyForm {
+	switch {
+	case !slices.ContainsFunc(p.Objects, func(o plan.Object) bool { return o.Type.Kind == ir.KeyKind }):
+		return ""
+	case f.Streams:
+		return keysStreamed
+	case f.Seeds && f.Twice == plan.TwiceNone:
+		return keysMade
+	case f.Seeds:
+		return keysEither
+	}
+	return keysWhole
+}
+
+// text says it in words.
+func (k keyForm) text() string {
+	switch k {
+	case keysStreamed:
+		return "steps make the uniform halves of keys from seeds as they multiply with them: these are neither read nor kept in DRAM"
+	case keysMade:
+		return "the uniform halves of keys are not read but made from seeds, ahead of the steps that use them"
+	case keysEither:
+		return "the uniform halves of keys are read or made from seeds, as costs less"
+	case keysWhole:
+		return "both halves of keys are read"
+	}
+	return ""
 }
 
 func reportPlan(p *plan.Plan) *planReport {
@@ -152,7 +193,7 @@ func reportPlan(p *plan.Plan) *planReport {
 		tr := &tierReport{
 			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Peak: int64(t.PeakSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
 			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
-			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds, CostBound: t.CostBound,
+			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds, CostBound: t.CostBound, Keys: keyFormOf(p, &t.Forms),
 		}
 		if b, err := passes.TierBound(p, t); err == nil {
 			tr.BytesAll = b.All
@@ -161,7 +202,8 @@ func reportPlan(p *plan.Plan) *planReport {
 			switch a.Kind {
 			case plan.ActFetch:
 				tr.Fetches++
-				tr.Transforms += one(t.Forms.Of(p, a.Obj) == plan.Compact)
+				streamed := t.Forms.Streams && p.Objects[a.Obj].Type.Kind == ir.KeyKind
+				tr.Transforms += one(t.Forms.Of(p, a.Obj) == plan.Compact && !streamed)
 			case plan.ActSpill:
 				tr.Spills++
 			}
