@@ -128,18 +128,32 @@ func (m *portable) Mul(z, x, y []uint64) {
 }
 
 func (m *portable) Mac(z, a, x, y []uint64) {
-	q, inv, shift := m.Q, m.inv, m.shift&63
+	q, inv := m.Q, m.inv
 	a, x, y = a[:len(z)], x[:len(z)], y[:len(z)]
+	if m.shift > 0 {
+		for i := 0; i < len(z); i += 8 {
+			z, a, x, y := eight(z, i), eight(a, i), eight(x, i), eight(y, i)
+			z[0] = below(a[0]+mont(x[0], y[0]<<narrowShift, q, inv), q)
+			z[1] = below(a[1]+mont(x[1], y[1]<<narrowShift, q, inv), q)
+			z[2] = below(a[2]+mont(x[2], y[2]<<narrowShift, q, inv), q)
+			z[3] = below(a[3]+mont(x[3], y[3]<<narrowShift, q, inv), q)
+			z[4] = below(a[4]+mont(x[4], y[4]<<narrowShift, q, inv), q)
+			z[5] = below(a[5]+mont(x[5], y[5]<<narrowShift, q, inv), q)
+			z[6] = below(a[6]+mont(x[6], y[6]<<narrowShift, q, inv), q)
+			z[7] = below(a[7]+mont(x[7], y[7]<<narrowShift, q, inv), q)
+		}
+		return
+	}
 	for i := 0; i < len(z); i += 8 {
 		z, a, x, y := eight(z, i), eight(a, i), eight(x, i), eight(y, i)
-		z[0] = below(a[0]+mont(x[0], y[0]<<shift, q, inv), q)
-		z[1] = below(a[1]+mont(x[1], y[1]<<shift, q, inv), q)
-		z[2] = below(a[2]+mont(x[2], y[2]<<shift, q, inv), q)
-		z[3] = below(a[3]+mont(x[3], y[3]<<shift, q, inv), q)
-		z[4] = below(a[4]+mont(x[4], y[4]<<shift, q, inv), q)
-		z[5] = below(a[5]+mont(x[5], y[5]<<shift, q, inv), q)
-		z[6] = below(a[6]+mont(x[6], y[6]<<shift, q, inv), q)
-		z[7] = below(a[7]+mont(x[7], y[7]<<shift, q, inv), q)
+		z[0] = below(a[0]+mont(x[0], y[0], q, inv), q)
+		z[1] = below(a[1]+mont(x[1], y[1], q, inv), q)
+		z[2] = below(a[2]+mont(x[2], y[2], q, inv), q)
+		z[3] = below(a[3]+mont(x[3], y[3], q, inv), q)
+		z[4] = below(a[4]+mont(x[4], y[4], q, inv), q)
+		z[5] = below(a[5]+mont(x[5], y[5], q, inv), q)
+		z[6] = below(a[6]+mont(x[6], y[6], q, inv), q)
+		z[7] = below(a[7]+mont(x[7], y[7], q, inv), q)
 	}
 }
 
