@@ -34,7 +34,10 @@ func edgeRow(rng *rand.Rand, n int, bound uint64) []uint64 {
 // TestTransforms holds the transforms and automorphisms of every form against those
 // of stock Lattigo, bit for bit.
 func TestTransforms(t *testing.T) {
-	for _, logN := range []int{4, 5, 6, 7, 8, 9, 11, 12, 13} {
+	for _, logN := range []int{4, 5, 6, 7, 8, 9, 11, 12, 13, 16} {
+		if logN > 13 && testing.Short() {
+			continue
+		}
 		for _, r := range []ir.Ring{ir.RingStandard, ir.RingReal} {
 			p, err := ir.NewParams("transforms", logN, r, ir.SecretTernary, []int{61, 60, 55, 51, 50, 49, 40, 30, 28}, []int{61, 45}, 30)
 			if err != nil {
