@@ -79,7 +79,7 @@ func testBootstrapTiers(t *testing.T, p *plan.Plan, q *party, prof *backend.Prof
 				}
 			}
 			slow := rep.Tiers[1]
-			if rep.Counts.Bootstraps != 3 || slow.Expanded == 0 || slow.BytesRead != p.Tier.BytesRead || (p.Tier.BytesRead > p.Tier.BytesBound) != bound {
+			if rep.Counts.Bootstraps != 3 || (slow.Expanded == 0) != (p.Tier.Forms.Fused == plan.FusedAll) || slow.BytesRead != p.Tier.BytesRead || (p.Tier.BytesRead > p.Tier.BytesBound) != bound {
 				t.Errorf("budget %d: %d bootstraps, %d slabs made, %d bytes read of %d planned, %d at least", budget, rep.Counts.Bootstraps, slow.Expanded, slow.BytesRead, p.Tier.BytesRead, p.Tier.BytesBound)
 			}
 			if err := s.Close(); err != nil {
@@ -103,7 +103,7 @@ func TestEncryptedResidency(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for seed, forms := range []plan.Forms{{}, {Compact: 2, Seeds: true}, {Compact: 1, Seeds: true, Twice: plan.TwiceReused}, {Compact: 3, Seeds: true, Twice: plan.TwiceAll}, {Compact: 2, Seeds: true, Streams: true}, {Compact: 1, Seeds: true, Twice: plan.TwiceAll, Streams: true}} {
+	for seed, forms := range []plan.Forms{{}, {Compact: 2, Seeds: true}, {Compact: 1, Seeds: true, Twice: plan.TwiceReused}, {Compact: 3, Seeds: true, Twice: plan.TwiceAll}, {Compact: 2, Seeds: true, Streams: true}, {Compact: 1, Seeds: true, Twice: plan.TwiceAll, Streams: true}, {Compact: 1, Seeds: true, Streams: true, Fused: plan.FusedAll}, {Compact: 2, Fused: plan.FusedOnce}} {
 		for _, soft := range []int{0, 2000} {
 			maps := seed%2 == 1
 			tech := store.Technology(store.File{})

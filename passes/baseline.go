@@ -250,6 +250,9 @@ type baseSet struct {
 // split makes the pieces of an object.
 func (b *baseline) split(obj plan.ObjectID, sets []baseSet) {
 	n := b.p.Slabs(obj)
+	if b.forms.InSteps(b.p, obj) && b.p.Objects[obj].Role == plan.RolePlain {
+		n++ // the source
+	}
 	if n == 0 || len(sets) == 0 {
 		return
 	}
@@ -314,7 +317,7 @@ func (b *baseline) split(obj plan.ObjectID, sets []baseSet) {
 // source reports whether slabs of a piece are made from coefficients, which take a
 // slab meanwhile.
 func (b *baseline) source(u *basePiece) bool {
-	return u.role == plan.RolePlain && b.policy != PolicyMapped && b.forms.Of(b.p, u.obj) == plan.Compact
+	return u.role == plan.RolePlain && b.policy != PolicyMapped && b.forms.Of(b.p, u.obj) == plan.Compact && !b.forms.InSteps(b.p, u.obj)
 }
 
 // run decides all residency.

@@ -18,6 +18,8 @@ var baselineForms = []plan.Forms{
 	{Compact: 2, Seeds: true, Twice: plan.TwiceReused},
 	{Compact: 2, Seeds: true, Twice: plan.TwiceAll},
 	{Compact: 2, Seeds: true, Streams: true},
+	{Compact: 2, Seeds: true, Fused: plan.FusedOnce},
+	{Compact: 1, Fused: plan.FusedAll},
 }
 
 // Every baseline is a valid tier plan, with any form and any budget from the least

@@ -177,16 +177,12 @@ func MachineOf(p *plan.Plan, prof *backend.Profile, cores int) Machine {
 	}
 	return Machine{
 		Cores:       cores,
-		StepSeconds: func(i int, streams bool) float64 { return StepSeconds(p, prof, i, streams) },
+		StepSeconds: func(i int, f *plan.Forms) float64 { return StepSeconds(p, prof, i, f) },
 		MakeSeconds: func(obj plan.ObjectID) float64 {
 			if p.Objects[obj].Role == plan.RoleKey {
 				return uniform
 			}
-			points := p.Params.Slots()
-			if k := int(p.Objects[obj].Plain); k < len(p.Plains) { // else they were dropped after the install
-				points = p.Plains[k].Period
-			}
-			return prof.ExpandSeconds(&p.Params, points)
+			return prof.ExpandSeconds(&p.Params, points(p, obj))
 		},
 		Tier:      prof.Slow(),
 		Input:     input,

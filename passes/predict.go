@@ -7,12 +7,12 @@ import (
 
 // Machine is what Predict assumes of the machine that runs a plan.
 type Machine struct {
-	Cores       int                                  // 0 means 1
-	StepSeconds func(step int, streams bool) float64 // on one core, operands in DRAM, or halves of keys made: see plan.Forms
-	MakeSeconds func(obj plan.ObjectID) float64      // ActMake of one slab, on one core
-	Tier        backend.TierProfile                  // the slow tier
-	Input       float64                              // seconds that the steps lose for each byte that is read while they run
-	MemoryBps   float64                              // of the time of a step, bytes per second that a core moves to and from DRAM; 0: none of it
+	Cores       int                                   // 0 means 1
+	StepSeconds func(step int, f *plan.Forms) float64 // on one core, operands in DRAM or, by the forms, made
+	MakeSeconds func(obj plan.ObjectID) float64       // ActMake of one slab, on one core
+	Tier        backend.TierProfile                   // the slow tier
+	Input       float64                               // seconds that the steps lose for each byte that is read while they run
+	MemoryBps   float64                               // of the time of a step, bytes per second that a core moves to and from DRAM; 0: none of it
 }
 
 // Prediction is what one run is predicted to take and to move.
@@ -143,7 +143,7 @@ func Predict(p *plan.Plan, t *plan.Tier, m *Machine) *Prediction {
 		}
 		d := 0.0
 		if m.StepSeconds != nil {
-			d = m.StepSeconds(s, t.Forms.Streams)
+			d = m.StepSeconds(s, &t.Forms)
 			r.StepSeconds += d
 		}
 		// What lies in the slow tier takes its time there instead of that in DRAM.

@@ -97,7 +97,7 @@ func TestPredictInput(t *testing.T) {
 				t.Errorf("seed %d, %s: %v s are neither work nor stall nor input", seed, name, d)
 			}
 			wait := *m
-			wait.StepSeconds = func(int, bool) float64 { return 0 }
+			wait.StepSeconds = func(int, *plan.Forms) float64 { return 0 }
 			if r := play(&wait); r.InputSeconds > 1e-9*r.Seconds {
 				t.Errorf("seed %d, %s: steps of no time lose %v s to input", seed, name, r.InputSeconds)
 			}

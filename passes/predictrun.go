@@ -12,12 +12,12 @@ import (
 
 // Execution is what PredictRun assumes of the runtime beside the Machine.
 type Execution struct {
-	Window     int                                  // steps issued and not yet done, per core; 0 means that of the runtime
-	Accelerate float64                              // how many times faster steps and makes are; 0 means 1
-	Split      float64                              // how many times faster a step is that two cores share; 0 or 1: they do not
-	StepBytes  func(step int, streams bool) float64 // bytes that a step moves between DRAM and core
-	CoreBps    float64                              // of these, by one core
-	TotalBps   float64                              // by all cores together; 0 means no bound
+	Window     int                                   // steps issued and not yet done, per core; 0 means that of the runtime
+	Accelerate float64                               // how many times faster steps and makes are; 0 means 1
+	Split      float64                               // how many times faster a step is that two cores share; 0 or 1: they do not
+	StepBytes  func(step int, f *plan.Forms) float64 // bytes that a step moves between DRAM and core
+	CoreBps    float64                               // of these, by one core
+	TotalBps   float64                               // by all cores together; 0 means no bound
 }
 
 func (x *Execution) accelerate() float64 {
@@ -359,11 +359,11 @@ func (r *predictedRun) begin(n int32) {
 		task := predictedTask{node: n, order: n, left: 1}
 		seconds := 0.0
 		if r.m.StepSeconds != nil {
-			seconds = r.m.StepSeconds(int(n), r.t.Forms.Streams) / accelerate
+			seconds = r.m.StepSeconds(int(n), &r.t.Forms) / accelerate
 		}
 		r.out.StepSeconds += seconds
 		if r.x.StepBytes != nil && r.x.CoreBps > 0 {
-			task.memory = r.x.StepBytes(int(n), r.t.Forms.Streams)
+			task.memory = r.x.StepBytes(int(n), &r.t.Forms)
 			task.compute = max(0, seconds-task.memory/(r.x.CoreBps*accelerate))
 		} else {
 			task.compute = seconds
@@ -411,7 +411,7 @@ func (r *predictedRun) begin(n int32) {
 // ExecutionOf returns how the runtime executes a plan on a machine that a profile
 // describes.
 func ExecutionOf(p *plan.Plan, prof *backend.Profile) Execution {
-	x := Execution{Split: prof.Split, StepBytes: func(i int, streams bool) float64 { return StepBytes(p, i, streams) }}
+	x := Execution{Split: prof.Split, StepBytes: func(i int, f *plan.Forms) float64 { return StepBytes(p, i, f) }}
 	if x.CoreBps = memoryBps(prof); x.CoreBps > 0 {
 		x.TotalBps = max(x.CoreBps, prof.Tiers[0].ReadBps)
 	}
@@ -586,7 +586,7 @@ func Suppose(p *plan.Plan, s Supposed) (*plan.Tier, *Prediction, error) {
 	}
 	m := MachineOf(&other, s.Profile, cores)
 	fast, step, making := m, m.StepSeconds, m.MakeSeconds
-	fast.StepSeconds = func(i int, streams bool) float64 { return step(i, streams) / accelerate }
+	fast.StepSeconds = func(i int, f *plan.Forms) float64 { return step(i, f) / accelerate }
 	fast.MakeSeconds = func(o plan.ObjectID) float64 { return making(o) / accelerate }
 	fast.Input /= accelerate // its memory is faster, too
 	m.Input = fast.Input

@@ -166,7 +166,7 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 		l.KeySwitch += c.KeySwitches
 		l.CtMults += c.CtMults
 		l.Diagonals += c.Diagonals
-		sec := StepSeconds(p, prof, i, false)
+		sec := StepSeconds(p, prof, i, &plan.Forms{})
 		l.Seconds += sec
 		p.Predicted.CPUSeconds += sec
 	}
@@ -196,18 +196,44 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 	p.Bytes.Footprint = p.Bytes.Keys + p.Bytes.Weights + p.Bytes.Matrices + p.Bytes.CiphertextsPeak
 }
 
-// StepSeconds predicts the time of step i of a plan on one core. streams says that steps
-// make the uniform halves of keys: see plan.Forms.
-func StepSeconds(p *plan.Plan, prof *backend.Profile, i int, streams bool) float64 {
+// StepSeconds predicts the time of step i of a plan on one core, with what it makes
+// itself of its operands where the slow tier has these forms.
+func StepSeconds(p *plan.Plan, prof *backend.Profile, i int, f *plan.Forms) float64 {
 	s := &p.Steps[i]
-	return prof.StepSeconds(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)), streams)
+	d := prof.StepSeconds(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)), f.Streams)
+	fusedIn(p, i, f, func(obj plan.ObjectID, slabs int) {
+		d += float64(slabs) * (prof.ExpandSeconds(&p.Params, points(p, obj)) - 1e-9*prof.Memory*float64(p.Params.N()))
+	})
+	return d
 }
 
 // StepBytes is what step i of a plan moves between DRAM and core.
-func StepBytes(p *plan.Plan, i int, streams bool) float64 {
+func StepBytes(p *plan.Plan, i int, f *plan.Forms) float64 {
 	s := &p.Steps[i]
-	w := backend.WorkOfStep(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)), streams)
-	return w.Bytes()
+	w := backend.WorkOfStep(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)), f.Streams)
+	b := w.Bytes()
+	fusedIn(p, i, f, func(_ plan.ObjectID, slabs int) { b -= float64(slabs-1) * float64(p.Params.SlabBytes()) })
+	return b
+}
+
+// fusedIn calls visit for the plaintexts that a step makes itself, with their slabs.
+func fusedIn(p *plan.Plan, i int, f *plan.Forms, visit func(obj plan.ObjectID, slabs int)) {
+	if f.Fused == plan.FusedNone {
+		return
+	}
+	for _, a := range p.Steps[i].Args {
+		if p.Objects[a].Role == plan.RolePlain && f.InSteps(p, a) {
+			visit(a, p.Slabs(a))
+		}
+	}
+}
+
+// points returns the slots after which the values of a plaintext repeat.
+func points(p *plan.Plan, obj plan.ObjectID) int {
+	if k := int(p.Objects[obj].Plain); k < len(p.Plains) { // else they were dropped after the install
+		return p.Plains[k].Period
+	}
+	return p.Params.Slots()
 }
 
 // StepLevel returns the level by which costs of step i go: that of its result, for

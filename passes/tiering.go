@@ -48,7 +48,7 @@ func TierReserve(p *ir.Params, threads int) int64 {
 // given the reserve: what the neediest step touches at once, or all outputs. Where
 // the slow tier holds plaintexts as coefficients, as the plan's tier plan says, there
 // must be room for these too.
-func TierLeast(p *plan.Plan, reserve int64) int64 { return tierLeast(p, formsOf(p), reserve) }
+func TierLeast(p *plan.Plan, reserve int64) int64 { return tierLeast(p, p.Forms(), reserve) }
 
 func tierLeast(p *plan.Plan, f plan.Forms, reserve int64) int64 {
 	return reserve + newTierTrace(p, &f).least*int64(p.Params.SlabBytes())
@@ -57,22 +57,23 @@ func tierLeast(p *plan.Plan, f plan.Forms, reserve int64) int64 {
 // leastForms are the forms with which a plan needs least DRAM to run.
 var leastForms = plan.Forms{Seeds: true, Streams: true}
 
+// makeMost returns forms with which the same is installed and steps make all that they
+// can themselves, so that they need least.
+func makeMost(f plan.Forms) plan.Forms {
+	if f.Streams = f.Seeds; f.Compact > 0 {
+		f.Fused = plan.FusedAll
+	}
+	return f
+}
+
 // leastBudget returns the smallest budget in bytes with which keys and weights can be
 // installed and the plan can run, in its forms, or in the best where it has none yet.
 func leastBudget(p *plan.Plan, reserve int64) int64 {
 	f := leastForms
 	if p.Tier != nil {
-		f = p.Tier.Forms
+		f = makeMost(p.Tier.Forms)
 	}
 	return max(tierLeast(p, f, reserve), InstallLeast(p, reserve))
-}
-
-// formsOf returns the forms of the slow tier of a plan; none without a tier plan.
-func formsOf(p *plan.Plan) plan.Forms {
-	if p.Tier == nil {
-		return plan.Forms{}
-	}
-	return p.Tier.Forms
 }
 
 // Tiering decides for one budget which slabs are in DRAM when, and returns the plan
@@ -107,11 +108,12 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 	if o.Reserve == 0 {
 		o.Reserve = TierReserve(&p.Params, max(1, o.Cores))
 	}
-	f := formsOf(p)
+	f := p.Forms()
 	t := newTierTrace(p, &f)
 	if p.Tier == nil {
 		t, f = chooseForms(t, &o)
 	}
+	t, f = chooseMaking(t, &o, f)
 	room, err := t.arena(&o)
 	if err != nil {
 		return nil, err
@@ -264,6 +266,43 @@ func chooseForms(whole *tierTrace, o *TierOptions) (*tierTrace, plan.Forms) {
 	return best.t, best.f
 }
 
+// chooseMaking returns the forms with which the same is installed as with f and that are
+// quickest within the budget, and the trace with them: whether steps make the uniform
+// halves of keys, and which plaintexts. Where nothing fits the budget it returns those
+// that need least.
+func chooseMaking(t *tierTrace, o *TierOptions, f plan.Forms) (*tierTrace, plan.Forms) {
+	if o.MakeSeconds == nil {
+		return t, f
+	}
+	var tries []plan.Forms
+	for _, fused := range []plan.Fused{plan.FusedNone, plan.FusedOnce, plan.FusedAll} {
+		for _, streams := range []bool{false, true} {
+			x := f
+			if x.Fused, x.Streams = fused, streams; x.Check() == nil {
+				tries = append(tries, x)
+			}
+		}
+	}
+	best, least := math.Inf(1), tries[len(tries)-1]
+	chosen, trace := least, t
+	for _, x := range tries {
+		u := t
+		if x != f {
+			u = newTierTrace(t.p, &x)
+		}
+		if room, err := u.arena(o); err == nil {
+			s := newTierSearch(u, o, x, room)
+			s.try(s.first())
+			if d := s.best().tier.Seconds; d < best {
+				best, chosen, trace = d, x, u
+			}
+		} else if x == least && math.IsInf(best, 1) {
+			trace = u
+		}
+	}
+	return trace, chosen
+}
+
 // footprint returns the slabs of what is read only, and of the ciphertexts that
 // are alive at most.
 func (t *tierTrace) footprint() int64 {
@@ -330,7 +369,7 @@ func newTierSearch(t *tierTrace, o *TierOptions, f plan.Forms, room int64) *tier
 	for i := range t.n + 1 {
 		d := 0.0
 		if o.StepSeconds != nil && i < t.n {
-			d = o.StepSeconds(i, f.Streams) / float64(max(1, o.Cores))
+			d = o.StepSeconds(i, &f) / float64(max(1, o.Cores))
 		}
 		s.at[i+1] = s.at[i] + max(d, 1e-9)
 	}
@@ -572,7 +611,7 @@ func tierMoved(p *plan.Plan, t *plan.Tier) (read, written int64) {
 				read += int64(a.Count)
 			}
 		case plan.ActMap:
-			if int(a.First) == p.Slabs(a.Obj) {
+			if int(a.First) == p.Slabs(a.Obj) && !t.Forms.InSteps(p, a.Obj) {
 				lies[a.Obj] = true
 			} else {
 				read += int64(a.Count)

@@ -21,7 +21,12 @@ import (
 func tierOpts(p *plan.Plan, dram int64) TierOptions {
 	slab := float64(p.Params.SlabBytes())
 	return TierOptions{DRAM: dram, Reserve: 1 << 20, Profile: "test", Machine: Machine{
-		StepSeconds: func(int, bool) float64 { return 8e-3 },
+		StepSeconds: func(_ int, f *plan.Forms) float64 {
+			if f.Streams || f.Fused > 0 {
+				return 1 // so that nothing is made in steps where there is a choice
+			}
+			return 8e-3
+		},
 		Tier:        backend.TierProfile{ReadBps: slab * 1e3, WritBps: slab * 500, Latency: 1e-4},
 	}}
 }
@@ -41,6 +46,12 @@ func TestTieringBudgetSweep(t *testing.T) {
 			opts := func(dram int64) TierOptions {
 				o := tierOpts(p, dram)
 				o.MakeSeconds = func(plan.ObjectID) float64 { return 0.3e-3 }
+				o.StepSeconds = func(_ int, g *plan.Forms) float64 {
+					if *g != f {
+						return 1 // so that these are kept
+					}
+					return 8e-3
+				}
 				o.Tier.Addressable = seed%3 == 2
 				return o
 			}
@@ -391,7 +402,7 @@ func TestTieringDoubleBuffers(t *testing.T) {
 	o := tierOpts(p, 0)
 	slab := int64(p.Params.SlabBytes())
 	size := float64(p.Params.Slabs(ir.PlainQPKind, 0))
-	o.StepSeconds = func(int, bool) float64 { return 1.2 * size * 1e-3 } // reading takes 1/1.2 of that
+	o.StepSeconds = func(int, *plan.Forms) float64 { return 1.2 * size * 1e-3 } // reading takes 1/1.2 of that
 	o.DRAM = TierLeast(p, o.Reserve) + 4*int64(size)*slab
 	tier, err := Tiering(p, o)
 	if err != nil {

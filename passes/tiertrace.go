@@ -113,7 +113,10 @@ func newTierTrace(p *plan.Plan, f *plan.Forms) *tierTrace {
 		case plan.RoleTemp, plan.RoleOutput:
 			g.way = tierStep
 		default:
-			g.way = tierWayOf(p, f, obj, 0)
+			if f.InSteps(p, obj) {
+				g.size, g.spans = 1, []plan.Span{{First: size, Count: 1}}
+			}
+			g.way = tierWayOf(p, f, obj, int(g.spans[0].First))
 		}
 		if g.way == tierMake || g.way == tierEither {
 			g.source = first[i] + 1

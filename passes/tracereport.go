@@ -69,7 +69,7 @@ func TraceOf(p *plan.Plan, stepSeconds func(step int) float64) *Trace {
 	// which only the latest use of each slab stands (Bennett and Kruskal, 1975). Slabs
 	// of a span that are used alike are one entry.
 	var spans []plan.Span
-	forms := formsOf(p)
+	forms := p.Forms()
 	uses := int32(0)
 	for s := range p.Steps {
 		uses += int32(4 * (len(p.Steps[s].Args) + 1) * max(1, p.Params.Digits(p.Params.MaxLevel())))

@@ -174,6 +174,7 @@ type Executor struct {
 	slabs   []int32
 	fixed   []*resident // keys and weights that stay in DRAM
 	forms   plan.Forms  // of the slow tier, where there is one
+	parts   []bool      // per object, steps read parts of it, or its source: see plan.Forms.Touched
 	seeds   [][]byte    // per object, the seed of a key that is made from it
 	mapper  Mapper      // nil where the slow tier is not byte-addressable
 	perLay  []int32     // steps per layer
@@ -196,12 +197,13 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	if o.Start.IsZero() {
 		o.Start = time.Now()
 	}
-	x := &Executor{p: p, e: e, o: o, start: o.Start, slabs: make([]int32, len(p.Objects)), fixed: make([]*resident, len(p.Objects)), seeds: make([][]byte, len(p.Objects))}
+	x := &Executor{p: p, e: e, o: o, start: o.Start, slabs: make([]int32, len(p.Objects)), fixed: make([]*resident, len(p.Objects)), seeds: make([][]byte, len(p.Objects)), parts: make([]bool, len(p.Objects))}
 	if err := checkSteps(p); err != nil {
 		return nil, err
 	}
 	for i := range p.Objects {
 		x.slabs[i] = int32(e.Slabs(p.Objects[i].Type))
+		x.parts[i] = p.Objects[i].Type.Kind == ir.KeyKind
 	}
 	x.perLay = make([]int32, len(p.Layers))
 	for i := range p.Steps {
@@ -228,7 +230,10 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
 		}
 		x.actions, x.forms = p.Tier.Actions, p.Tier.Forms
-		if _, ok := e.(backend.Compact); !ok && (x.forms.Streams || slices.ContainsFunc(x.actions, func(a plan.Action) bool { return a.Kind == plan.ActMake })) {
+		for i := range x.parts {
+			x.parts[i] = x.parts[i] || x.forms.InSteps(p, plan.ObjectID(i))
+		}
+		if _, ok := e.(backend.Compact); !ok && (x.forms.Streams || x.forms.Fused > 0 || slices.ContainsFunc(x.actions, func(a plan.Action) bool { return a.Kind == plan.ActMake })) {
 			return nil, fmt.Errorf("the tier plan computes slabs, which the %s engine cannot: make one for it that does not", e.Name())
 		}
 		if m, ok := o.Slow.(Mapper); ok && m.Addressable() {

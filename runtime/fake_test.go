@@ -24,8 +24,9 @@ type fakeEngine struct {
 }
 
 type fakeOperand struct {
-	t     ir.Type
-	slabs [][]byte
+	t      ir.Type
+	slabs  [][]byte
+	source []byte // of a plaintext that steps make
 }
 
 func (o *fakeOperand) Type() ir.Type        { return o.t }
@@ -42,7 +43,7 @@ func (e *fakeEngine) Bind(t ir.Type, slabs [][]byte) (backend.Operand, error) {
 	if len(slabs) != e.Slabs(t) {
 		return nil, fmt.Errorf("%d slabs for %v", len(slabs), t.Kind)
 	}
-	return &fakeOperand{t, slices.Clone(slabs)}, nil
+	return &fakeOperand{t: t, slabs: slices.Clone(slabs)}, nil
 }
 
 // Rebind overwrites what an operand in use would read.
@@ -51,7 +52,7 @@ func (e *fakeEngine) Rebind(o backend.Operand, t ir.Type, slabs [][]byte) error 
 		return fmt.Errorf("%d slabs for %v", len(slabs), t.Kind)
 	}
 	x := o.(*fakeOperand)
-	x.t, x.slabs = t, append(x.slabs[:0], slabs...)
+	x.t, x.slabs, x.source = t, append(x.slabs[:0], slabs...), nil
 	return nil
 }
 
@@ -88,6 +89,14 @@ func digest(h uint64, s []byte) uint64 {
 // the special primes.
 func (e *fakeEngine) digest(o *fakeOperand, level int) uint64 {
 	h, special := uint64(1), len(e.params.P)
+	if o.source != nil {
+		slab := make([]byte, e.SlabBytes())
+		for i := range o.slabs {
+			fillSlab(slab, binary.LittleEndian.Uint64(o.source), i)
+			h = digest(h, slab)
+		}
+		return h
+	}
 	stride := o.t.Level + 1 + special
 	for i, s := range o.slabs {
 		if o.t.Kind == ir.KeyKind && (i/(2*stride) >= e.params.Digits(min(level, o.t.Level)) || i%stride > level && i%stride <= o.t.Level) {
@@ -139,10 +148,14 @@ func (e *compactEngine) Make(out backend.Operand, source []byte, slabs []int32) 
 	return nil
 }
 
-// Stream gives the uniform halves of a key memory of their own; what the arena has of
-// them is not used.
+// Stream gives the uniform halves of a key memory of their own, and notes the source of a
+// plaintext; what the arena has of them is not used.
 func (e *compactEngine) Stream(key backend.Operand, seed []byte) error {
 	o := key.(*fakeOperand)
+	if o.t.Kind == ir.PlainKind || o.t.Kind == ir.PlainQPKind {
+		o.source = seed
+		return nil
+	}
 	if o.t.Kind != ir.KeyKind || len(seed) != e.SeedBytes() {
 		return fmt.Errorf("a %s with a seed of %d bytes", o.t.Kind, len(seed))
 	}

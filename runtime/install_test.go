@@ -48,7 +48,12 @@ func tieredWith(t *testing.T, p *plan.Plan, extra int, expand func(int) float64,
 	tier, err := passes.Tiering(p, passes.TierOptions{
 		DRAM: passes.TierLeast(p, reserve) + int64(extra)*slab, Reserve: reserve,
 		Machine: passes.Machine{
-			StepSeconds: func(int, bool) float64 { return 1e-4 },
+			StepSeconds: func(_ int, f *plan.Forms) float64 {
+				if f.Streams || f.Fused > 0 {
+					return 1 // slabs are made, not in steps
+				}
+				return 1e-4
+			},
 			MakeSeconds: makes,
 			Tier:        backend.TierProfile{ReadBps: 1e9, WritBps: 5e8, Latency: 1e-4},
 		},

@@ -153,7 +153,7 @@ func residencies(t *testing.T, seeds uint64, f func(t *testing.T, name string, p
 				p.Objects[i].Layer = int32(i % 3)
 			}
 		}
-		for k, forms := range []plan.Forms{{}, {Compact: 3, Seeds: true}, {Compact: 3, Seeds: true, Twice: plan.TwiceReused}, {Compact: 1, Twice: plan.TwiceAll}, {Compact: 3, Seeds: true, Streams: true}} {
+		for k, forms := range []plan.Forms{{}, {Compact: 3, Seeds: true}, {Compact: 3, Seeds: true, Twice: plan.TwiceReused}, {Compact: 1, Twice: plan.TwiceAll}, {Compact: 3, Seeds: true, Streams: true, Fused: plan.FusedOnce}, {Compact: 1, Fused: plan.FusedAll}} {
 			maps := (int(seed)+k)%2 == 0
 			for _, soft := range []int{0, 300, 1 << 20} {
 				made := 0

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/home-fhe/home/backend"
-	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/home-fhe/home/runtime/store"
 )
@@ -636,7 +635,7 @@ func (r *run) uses(n *node, arg int, span plan.Span) bool {
 		return span.First <= k && k < span.First+span.Count
 	case stepNode:
 		obj := r.x.p.Steps[n.step].Args[arg]
-		if r.x.p.Objects[obj].Type.Kind != ir.KeyKind {
+		if !r.x.parts[obj] {
 			return span.First < r.x.slabs[obj]
 		}
 		r.spans = r.x.forms.Touched(r.x.p, r.spans[:0], int(n.step), arg)
@@ -837,7 +836,7 @@ func (r *run) issue(s int32) error {
 		}
 		o := r.objects[a]
 		r.after(n, o.writer)
-		if r.x.p.Objects[a].Type.Kind != ir.KeyKind {
+		if !r.x.parts[a] {
 			r.spans = append(r.spans[:0], plan.Span{Count: r.x.slabs[a]})
 		} else if len(o.mapped) > 0 || slices.ContainsFunc(o.coming, func(f ref) bool { return !f.over() }) {
 			r.spans = r.x.forms.Touched(r.x.p, r.spans[:0], int(s), i)
@@ -874,7 +873,7 @@ func (r *run) resident(s int32, arg int) bool {
 		return false
 	case o.here == r.x.slabs[obj]:
 		return true
-	case r.x.p.Objects[obj].Type.Kind != ir.KeyKind:
+	case !r.x.parts[obj]:
 		return false
 	}
 	r.spans = r.x.forms.Touched(r.x.p, r.spans[:0], int(s), arg)
@@ -1192,8 +1191,12 @@ func (r *run) operand(obj plan.ObjectID, n *node) (backend.Operand, error) {
 		} else {
 			b.op, err = r.x.e.Bind(t, rows)
 		}
-		if err == nil && r.x.forms.Streams && t.Kind == ir.KeyKind {
-			err = r.x.e.(backend.Compact).Stream(b.op, r.x.seeds[obj])
+		if err == nil && r.x.forms.InSteps(r.x.p, obj) {
+			source := r.x.seeds[obj]
+			if r.x.p.Objects[obj].Role == plan.RolePlain {
+				source = o.rows[r.x.slabs[obj]]
+			}
+			err = r.x.e.(backend.Compact).Stream(b.op, source)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", describe(r.x.p, obj), err)

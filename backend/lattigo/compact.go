@@ -39,18 +39,35 @@ func (e *engine) EncodeCompact(values *ir.SlotData, t ir.Type, slab []byte) erro
 // SeedBytes returns the size of a seed.
 func (e *engine) SeedBytes() int { return SeedBytes }
 
-// Stream has steps make the uniform halves of a key from its seed.
-func (e *engine) Stream(key backend.Operand, seed []byte) error {
-	o, err := e.operand(key)
-	switch {
-	case err != nil:
+// Stream has steps make the uniform halves of a key from its seed, or all limbs of a
+// plaintext from its coefficients.
+func (e *engine) Stream(out backend.Operand, source []byte) error {
+	o, err := e.operand(out)
+	if err != nil {
 		return err
-	case o.t.Kind != ir.KeyKind:
-		return fmt.Errorf("a %s has no seed", o.t.Kind)
 	}
-	o.seed, err = seedOf(seed)
+	switch o.t.Kind {
+	case ir.KeyKind:
+		o.seed, err = seedOf(source)
+	case ir.PlainKind, ir.PlainQPKind:
+		o.source, err = e.coefficientsOf(source)
+	default:
+		err = fmt.Errorf("a %s has no source", o.t.Kind)
+	}
 	o.streams = err == nil
 	return err
+}
+
+// coefficientsOf returns the row that the source of a plaintext is.
+func (e *engine) coefficientsOf(source []byte) ([]uint64, error) {
+	at := unsafe.Pointer(unsafe.SliceData(source))
+	switch {
+	case len(source) != e.SlabBytes():
+		return nil, fmt.Errorf("the source of a plaintext has %d bytes, want %d", len(source), e.SlabBytes())
+	case uintptr(at)&7 != 0:
+		return nil, fmt.Errorf("the source of a plaintext is not aligned")
+	}
+	return unsafe.Slice((*uint64)(at), e.n), nil
 }
 
 // Make computes limbs of a plaintext from its coefficients, or of the uniform halves
@@ -60,16 +77,6 @@ func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
 	if err != nil {
 		return err
 	}
-	want := e.SlabBytes()
-	if o.t.Kind == ir.KeyKind {
-		want = SeedBytes
-	}
-	switch {
-	case o.t.Kind != ir.PlainKind && o.t.Kind != ir.PlainQPKind && o.t.Kind != ir.KeyKind:
-		return fmt.Errorf("a %s has no source", o.t.Kind)
-	case len(source) != want:
-		return fmt.Errorf("the source of a %s has %d bytes, want %d", o.t.Kind, len(source), want)
-	}
 	for _, i := range slabs {
 		switch {
 		case i < 0 || int(i) >= len(o.rows) || o.rows[i] == nil:
@@ -78,7 +85,8 @@ func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
 			return fmt.Errorf("limb %d of a key does not follow from its seed", i)
 		}
 	}
-	if o.t.Kind == ir.KeyKind {
+	switch o.t.Kind {
+	case ir.KeyKind:
 		seed, err := seedOf(source)
 		if err != nil {
 			return err
@@ -90,24 +98,16 @@ func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
 			}
 			keyUniform(e.p, &seed, int(i)/(2*o.stride), prime, e.mods[prime].Q, o.rows[i])
 		}
-		return nil
-	}
-	s := e.take()
-	defer e.give(s)
-	at := unsafe.Pointer(unsafe.SliceData(source))
-	if uintptr(at)&7 != 0 {
-		return fmt.Errorf("the source of a %s is not aligned", o.t.Kind)
-	}
-	x := unsafe.Slice((*uint64)(at), e.n)
-	all := uint64(0)
-	for _, w := range x {
-		all |= w
-	}
-	if all < fixedMod {
-		e.limbs(o, slabs, s.own[0], x, nil)
-	} else {
-		_, c := s.encoding(e.rings)
-		e.limbs(o, slabs, s.own[0], nil, append(c[:0], unsafe.Slice((*float64)(at), e.n)...))
+	case ir.PlainKind, ir.PlainQPKind:
+		x, err := e.coefficientsOf(source)
+		if err != nil {
+			return err
+		}
+		s := e.take()
+		defer e.give(s)
+		e.limbs(o, slabs, s.own[0], e.stored(x, s.own[0]))
+	default:
+		return fmt.Errorf("a %s has no source", o.t.Kind)
 	}
 	return nil
 }
@@ -126,48 +126,70 @@ func (e *engine) coefs(s *scratch, values *ir.SlotData, t ir.Type) ([]float64, f
 	return c, big, nil
 }
 
-// limbs writes limbs of a plaintext, given by number, or all where slabs is nil, from
-// its coefficients: x as fixed rounds them, or c where x is nil. It may overwrite
-// work, a row that may be x itself, and c.
-func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64) {
-	// Slots that repeat make a polynomial in X^k, which takes every value k times
-	// in a row. All primes must have the transform for it.
-	gap := e.mods[0].Gaps()
-	for i := range o.rows {
-		gap = min(gap, e.mod(i, o.t.Level).Gaps())
+// polynomial is what the limbs of a plaintext are made from: the coefficients of
+// X^(k*2^gap), as fixed rounds them, or where they are too large for that the bits of
+// floating-point numbers. Slots that repeat make such a polynomial, which takes every
+// value 2^gap times in a row.
+type polynomial struct {
+	x     []uint64
+	large bool
+	gap   int
+}
+
+// stored returns the polynomial of a row that EncodeCompact wrote. Where only some
+// coefficients count, these are gathered in room, which may be the row itself, if it
+// has as many.
+func (e *engine) stored(x, room []uint64) polynomial {
+	all := uint64(0)
+	for _, w := range x {
+		all |= w
 	}
-	n := e.n
-	if x != nil {
-		gap = gapOf(x, gap)
-		if n >>= gap; gap > 0 {
-			gather(work, x, gap)
-			x = work
-		}
-	} else {
-		gap = gapOf(c, gap)
-		if n >>= gap; gap > 0 {
-			gather(c, c, gap)
-		}
+	return e.gathered(x, room, all >= fixedMod)
+}
+
+// gathered is stored where it is known whether the coefficients are large.
+func (e *engine) gathered(x, room []uint64, large bool) polynomial {
+	p := polynomial{x: x, large: large}
+	most := e.mods[0].Gaps() // all primes must have the transform
+	for _, m := range e.mods {
+		most = min(most, m.Gaps())
 	}
-	limb := func(i int) {
-		m, row := e.mod(i, o.t.Level), o.rows[i]
-		z := row
-		if gap > 0 {
-			z = work[len(work)/2:][:n] // in the cache; the row is written once, and in order
-		}
-		if x != nil {
-			m.Centre(z, x[:n], fixedMod, m.Montgomery(1)) // in Montgomery form
-		} else {
-			m.residues(z, c[:n])
-		}
+	gap := gapOf(x, most)
+	if n := e.n >> gap; gap > 0 && n <= len(room) {
+		gather(room, x, gap)
+		p.x, p.gap = room[:n], gap
+	}
+	return p
+}
+
+// values sets the front of z to the values of a polynomial modulo m, once each where
+// they repeat, in Montgomery form, and returns it.
+func (m *modulus) values(z []uint64, p *polynomial) []uint64 {
+	z = z[:len(p.x)]
+	if p.large {
+		m.residues(z, unsafe.Slice((*float64)(unsafe.Pointer(unsafe.SliceData(p.x))), len(p.x)))
 		m.NTT(z, z)
-		if x == nil {
-			m.MulConst(z, z, m.Montgomery(1))
-		}
-		if gap > 0 {
-			repeat(row, z, gap)
-		}
+		m.MulConst(z, z, m.Montgomery(1))
+	} else {
+		m.Centre(z, p.x, fixedMod, m.Montgomery(1))
+		m.NTT(z, z)
 	}
+	return z
+}
+
+// row sets z to the values of a polynomial modulo m. It overwrites the front of work.
+func (m *modulus) row(z, work []uint64, p *polynomial) {
+	if p.gap == 0 {
+		m.values(z, p)
+		return
+	}
+	repeat(z, m.values(work, p), p.gap) // in the cache, so that z is written once, and in order
+}
+
+// limbs writes limbs of a plaintext, given by number, or all where slabs is nil. It
+// overwrites the second half of work, a row.
+func (e *engine) limbs(o *operand, slabs []int32, work []uint64, p polynomial) {
+	limb := func(i int) { e.mod(i, o.t.Level).row(o.rows[i], work[len(work)/2:], &p) }
 	if slabs == nil {
 		for i := range o.rows {
 			limb(i)
@@ -180,11 +202,11 @@ func (e *engine) limbs(o *operand, slabs []int32, work, x []uint64, c []float64)
 
 // gapOf returns the log2 of the largest power of two, at most 2^most, such that only
 // multiples of it have coefficients.
-func gapOf[T uint64 | float64](x []T, most int) int {
+func gapOf(x []uint64, most int) int {
 	for gap := range most {
 		k := 1 << gap
 		for i := k; i < len(x); i += 2 * k {
-			if x[i] != 0 {
+			if x[i]<<1 != 0 { // nor is the sign of a zero one
 				return gap
 			}
 		}
@@ -193,7 +215,7 @@ func gapOf[T uint64 | float64](x []T, most int) int {
 }
 
 // gather writes every 2^gap-th entry of x to the front of z, which may be x.
-func gather[T uint64 | float64](z, x []T, gap int) {
+func gather(z, x []uint64, gap int) {
 	for i := range len(x) >> gap {
 		z[i] = x[i<<gap]
 	}

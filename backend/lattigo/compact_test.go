@@ -331,9 +331,10 @@ func TestStreamRefuses(t *testing.T) {
 		seed []byte
 		want string
 	}{
-		{"a ciphertext", bind(e, ir.CipherKind), seed[:], "has no seed"},
-		{"a key to the ephemeral secret", bind(e, ir.SparseKeyKind), seed[:], "has no seed"},
-		{"a plaintext", bind(e, ir.PlainQPKind), seed[:], "has no seed"},
+		{"a ciphertext", bind(e, ir.CipherKind), seed[:], "has no source"},
+		{"a key to the ephemeral secret", bind(e, ir.SparseKeyKind), seed[:], "has no source"},
+		{"a plaintext with a seed", bind(e, ir.PlainQPKind), seed[:], "the source of a plaintext has 33 bytes"},
+		{"a plaintext with a source between words", bind(e, ir.PlainKind), make([]byte, e.SlabBytes()+8)[1:][:e.SlabBytes()], "not aligned"},
 		{"a key of another engine", bind(other, ir.KeyKind), seed[:], "another engine"},
 		{"no operand", nil, seed[:], ""},
 		{"no seed", key, nil, "seed of 0 bytes, want 33"},

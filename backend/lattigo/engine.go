@@ -64,9 +64,11 @@ type scratch struct {
 	tmp   [][]uint64 // group limbs per digit, and two groups
 	acc   [][]uint64 // 2*(nP+1) limbs: results modulo P, and two more
 	key   kernels.Seeded
-	x     [][]uint64 // group limbs per digit
-	part  [][]uint64 // parts of limbs
-	terms [][]uint64 // operands of inner products
+	vals  [ir.MostTerms][]uint64 // values of plains
+	block [][]uint64             // sumOnce blocks of sums
+	x     [][]uint64             // group limbs per digit
+	part  [][]uint64             // parts of limbs
+	terms [][]uint64             // operands of inner products
 	y0    [][]uint64
 	y1    [][]uint64
 	cplx  []complex128
@@ -80,16 +82,17 @@ type scratch struct {
 // job is a running step with what its parts share. They only read it, or write it number
 // by number.
 type job struct {
-	l    int // level of the result
-	out  *operand
-	in   []*operand
-	coef [][]uint64 // L+1 limbs: coefficients of what is decomposed
-	poly [][]uint64 // as many: the same in the transform domain
-	own  [][]uint64 // L+1 limbs: room for that
-	v    [][]uint8  // quotients, per digit, and two more
-	auto kernels.Automorphism
-	div  division
-	mul  product
+	l      int // level of the result
+	out    *operand
+	in     []*operand
+	coef   [][]uint64 // L+1 limbs: coefficients of what is decomposed
+	poly   [][]uint64 // as many: the same in the transform domain
+	own    [][]uint64 // L+1 limbs: room for that
+	v      [][]uint8  // quotients, per digit, and two more
+	auto   kernels.Automorphism
+	plains [ir.MostTerms]polynomial // plaintexts of a sum that are made on the way
+	div    division
+	mul    product
 }
 
 // Open returns an engine for the parameters. It refuses parameters below 128
@@ -136,9 +139,10 @@ func Reserve(p *ir.Params) (tables, scratch int64) {
 	tables = (nq+np)*(8*(4*n+n/16)+1024) + 16*int64(p.Slots())
 	tables += nq * (2*nq + np + 1) * (128 + 16*np) // conversions, by target
 	digits := (nq + np - 1) / np
-	rows := 2*nq + (digits+2)*int64(groupSize(p)) + 2*np + 2
+	rows := 2*nq + max((digits+2)*int64(groupSize(p)), ir.MostTerms) + 2*np + 2
 	scratch = rows*(8*n+64) + (digits+3)*n + 4096 // with quotients and an automorphism
 	scratch += 16*int64(p.Slots()) + 8*n          // encoding
+	scratch += sumOnce * (8*min(sumBlock, n) + 64)
 	return tables, scratch
 }
 
@@ -174,8 +178,9 @@ func (e *engine) newScratch() *scratch {
 			in: make([]*operand, 0, 2*ir.MostTerms+1), coef: makeRows(nq, e.n), own: makeRows(nq, e.n),
 			div: division{x: make([][][]uint64, 0, 2)},
 		},
-		tmp: makeRows((digits+2)*e.group, e.n), acc: makeRows(2*np+2, e.n),
-		x: make([][]uint64, digits*e.group), part: make([][]uint64, np),
+		tmp: makeRows(max((digits+2)*e.group, ir.MostTerms), e.n), acc: makeRows(2*np+2, e.n),
+		block: makeRows(sumOnce, min(sumBlock, e.n)),
+		x:     make([][]uint64, digits*e.group), part: make([][]uint64, np),
 		terms: make([][]uint64, terms), y0: make([][]uint64, terms), y1: make([][]uint64, terms),
 		done: make(chan error, 1),
 	}
@@ -227,8 +232,9 @@ type operand struct {
 	stride  int // limbs per polynomial
 	np      int
 	owner   *engine
-	streams bool // the uniform halves of the key are made from its seed as they are used
+	streams bool // what follows from seed or source is made as it is used
 	seed    Seed
+	source  []uint64 // coefficients of a plaintext whose limbs are made so
 }
 
 // Type returns the type the operand was bound with.
@@ -329,13 +335,13 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 	if err != nil {
 		return err
 	}
+	work := s.own[0]
+	x := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(c))), len(c))
 	if big < fixedMax {
-		x := s.own[0]
-		fixed(x, c)
-		e.limbs(o, nil, x, x, nil)
-	} else {
-		e.limbs(o, nil, s.own[0], nil, c)
+		fixed(work, c)
+		x = work
 	}
+	e.limbs(o, nil, work, e.gathered(x, x, big >= fixedMax))
 	return nil
 }
 
@@ -473,8 +479,19 @@ func (e *engine) exec(s *plan.Step, in []*operand, out *operand) error {
 			}
 		}
 	case ir.OpHEAddPlain:
+		var w *scratch
+		if b.streams {
+			w = e.take()
+			defer e.give(w)
+			w.plains[0] = e.stored(b.source, w.own[0])
+		}
 		for i := range nq {
-			e.mods[i].MacConst(out.q(0, i), a.q(0, i), b.q(0, i), e.mods[i].Plain(1))
+			row := b.q(0, i)
+			if b.streams {
+				row = w.tmp[0]
+				e.mods[i].row(row, w.tmp[1], &w.plains[0])
+			}
+			e.mods[i].MacConst(out.q(0, i), a.q(0, i), row, e.mods[i].Plain(1))
 			copyRow(out.q(1, i), a.q(1, i))
 		}
 	case ir.OpHEAddConst:

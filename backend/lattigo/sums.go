@@ -43,6 +43,11 @@ func (e *engine) execSum(s *plan.Step, args []backend.Operand, out *operand) err
 		}
 		w.in = append(w.in, x)
 	}
+	for k, pt := 0, w.in[len(w.in)%2:]; k < len(pt)/2; k++ {
+		if pt := pt[2*k+1]; pt.streams {
+			w.plains[k] = e.stored(pt.source, w.room(k))
+		}
+	}
 	limbs := w.l + 1
 	if out.t.Kind == ir.CipherQPKind {
 		limbs += len(e.p.P)
@@ -55,6 +60,17 @@ func (e *engine) execSum(s *plan.Step, args []backend.Operand, out *operand) err
 	return nil
 }
 
+// room returns half a row for the coefficients of plaintext k of a sum, or nil where
+// there is none.
+func (w *scratch) room(k int) []uint64 {
+	rows := w.coef
+	if k/2 >= len(rows) {
+		return nil
+	}
+	half := len(rows[0]) / 2
+	return rows[k/2][k%2*half:][:half]
+}
+
 // addUpLimb computes limb i of out = in[0] + in[1]*in[2] + ..., or without the
 // accumulator where there is an even number of operands.
 func (e *engine) addUpLimb(w *scratch, i int) {
@@ -64,6 +80,11 @@ func (e *engine) addUpLimb(w *scratch, i int) {
 		sum, pairs = pairs[0], pairs[1:]
 	}
 	m := e.mod(i, w.l)
+	for k := range len(pairs) / 2 {
+		if pairs[2*k+1].streams {
+			w.vals[k] = m.values(w.tmp[k], &w.plains[k])
+		}
+	}
 	x, y0, y1 := w.terms, w.y0, w.y1
 	for base := 0; base < e.n; base += sumBlock {
 		end := min(base+sumBlock, e.n)
@@ -75,7 +96,16 @@ func (e *engine) addUpLimb(w *scratch, i int) {
 			n := min(len(pairs)-at, 2*sumOnce) / 2
 			for k := range n {
 				ct, pt := pairs[at+2*k], pairs[at+2*k+1]
-				x[k], y0[k], y1[k] = row(pt, 0), row(ct, 0), row(ct, 1)
+				y0[k], y1[k] = row(ct, 0), row(ct, 1)
+				if gap := w.plains[at/2+k].gap; !pt.streams {
+					x[k] = row(pt, 0)
+				} else if x[k] = w.vals[at/2+k]; gap == 0 {
+					x[k] = x[k][base:end]
+				} else {
+					part := w.block[k][:end-base]
+					repeat(part, x[k][base>>gap:end>>gap], gap)
+					x[k] = part
+				}
 			}
 			switch {
 			case last == nil && n == 1:

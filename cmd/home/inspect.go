@@ -62,9 +62,8 @@ func (c *inspectCmd) Run(e *env) error {
 		}
 	}
 	if len(points) > 0 || c.Format == "html" || c.Format == "json" {
-		r.Trace = passes.TraceOf(s.plan, func(i int) float64 {
-			return passes.StepSeconds(s.plan, prof, i, s.plan.Tier != nil && s.plan.Tier.Forms.Streams)
-		})
+		forms := s.plan.Forms()
+		r.Trace = passes.TraceOf(s.plan, func(i int) float64 { return passes.StepSeconds(s.plan, prof, i, &forms) })
 	}
 	switch c.Format {
 	case "json":
@@ -110,6 +109,9 @@ func textReport(w io.Writer, r *planReport) error {
 		}
 		t.row("tiers", fmt.Sprintf("%s: %s, %s of it waiting; %s read (%s at least), %s written", budget, seconds(r.Tier.Seconds), seconds(r.Tier.StallSeconds), byteSize(r.Tier.BytesRead), byteSize(max(r.Tier.BytesLower, r.Tier.BytesAll)), byteSize(r.Tier.BytesWritten))+transformText(r.Tier))
 		if text := r.Tier.Keys.text(); text != "" {
+			t.row("", text)
+		}
+		if text := r.Tier.fusedText(); text != "" {
 			t.row("", text)
 		}
 		if text := r.Tier.costText(); text != "" {

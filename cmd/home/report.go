@@ -129,8 +129,9 @@ type tierReport struct {
 	CostBound    float64 `json:"cost_bound_seconds,omitempty"`   // least that making and input can cost together, whatever the plan
 	Fetches      int     `json:"fetches"`
 	Spills       int     `json:"spills"`
-	Transforms   int     `json:"transforms"`     // fetches that end with computing: transforms of coefficients, halves of keys from seeds
-	Keys         keyForm `json:"keys,omitempty"` // where the uniform halves of keys come from
+	Transforms   int     `json:"transforms"`      // fetches that end with computing: transforms of coefficients, halves of keys from seeds
+	Keys         keyForm `json:"keys,omitempty"`  // where the uniform halves of keys come from
+	Fused        string  `json:"fused,omitempty"` // plaintexts that steps make from coefficients: weights, or all
 }
 
 // keyForm says where a run has the uniform halves of evaluation keys from; "" where
@@ -156,6 +157,20 @@ func keyFormOf(p *plan.Plan, f *plan.Forms) keyForm {
 		return keysEither
 	}
 	return keysWhole
+}
+
+// fusedNames are the plaintexts that steps make themselves.
+var fusedNames = map[plan.Fused]string{plan.FusedOnce: "weights", plan.FusedAll: "all"}
+
+// fusedText says in words which plaintexts steps make themselves.
+func (t *tierReport) fusedText() string {
+	switch t.Fused {
+	case fusedNames[plan.FusedOnce]:
+		return "steps make weights from coefficients as they multiply with them, those of bootstraps apart"
+	case fusedNames[plan.FusedAll]:
+		return "steps make weights and matrices of bootstraps from coefficients as they multiply with them"
+	}
+	return ""
 }
 
 // text says it in words.
@@ -193,7 +208,7 @@ func reportPlan(p *plan.Plan) *planReport {
 		tr := &tierReport{
 			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Peak: int64(t.PeakSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
 			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
-			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds, CostBound: t.CostBound, Keys: keyFormOf(p, &t.Forms),
+			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds, CostBound: t.CostBound, Keys: keyFormOf(p, &t.Forms), Fused: fusedNames[t.Forms.Fused],
 		}
 		if b, err := passes.TierBound(p, t); err == nil {
 			tr.BytesAll = b.All
@@ -202,8 +217,7 @@ func reportPlan(p *plan.Plan) *planReport {
 			switch a.Kind {
 			case plan.ActFetch:
 				tr.Fetches++
-				streamed := t.Forms.Streams && p.Objects[a.Obj].Type.Kind == ir.KeyKind
-				tr.Transforms += one(t.Forms.Of(p, a.Obj) == plan.Compact && !streamed)
+				tr.Transforms += one(t.Forms.Of(p, a.Obj) == plan.Compact && !t.Forms.InSteps(p, a.Obj))
 			case plan.ActSpill:
 				tr.Spills++
 			}

@@ -97,19 +97,53 @@ type Forms struct {
 	// Streams says that steps make the uniform halves of evaluation keys from their seeds
 	// as they read them: these slabs are never in DRAM. It needs Seeds.
 	Streams bool `cbor:"streams,omitempty"`
+	// Fused says of which plaintexts that have a source steps make the slabs that they
+	// read: these are never in DRAM, the sources are.
+	Fused Fused `cbor:"fused,omitempty"`
 }
+
+// Fused says which plaintexts are made in the steps that read them.
+type Fused uint8
+
+// Plaintexts that are made in steps.
+const (
+	FusedNone Fused = iota
+	FusedOnce       // those outside bootstraps, which a run reads once or a few times
+	FusedAll
+)
 
 // Check reports forms that no slow tier has.
 func (f *Forms) Check() error {
-	if f.Compact < 0 || f.Twice > TwiceAll || f.Streams && !f.Seeds {
+	if f.Compact < 0 || f.Twice > TwiceAll || f.Fused > FusedAll || f.Streams && !f.Seeds || f.Fused > 0 && f.Compact == 0 {
 		return fmt.Errorf("forms of the slow tier %+v", *f)
 	}
 	return nil
 }
 
-// streams reports whether steps make the uniform half of an object as they read it.
-func (f *Forms) streams(p *Plan, obj ObjectID) bool {
-	return f.Streams && p.Objects[obj].Type.Kind == ir.KeyKind
+// Forms returns the forms of the slow tier of a plan; none without a tier plan.
+func (p *Plan) Forms() Forms {
+	if p.Tier == nil {
+		return Forms{}
+	}
+	return p.Tier.Forms
+}
+
+// InSteps reports whether steps make slabs of an object as they read them: the uniform
+// half of a key, or all of a plaintext.
+func (f *Forms) InSteps(p *Plan, obj ObjectID) bool {
+	switch o := &p.Objects[obj]; o.Role {
+	case RoleKey:
+		return f.Streams && o.Type.Kind == ir.KeyKind
+	case RolePlain:
+		return (f.Fused == FusedAll || f.Fused == FusedOnce && !p.reused(obj)) && p.Slabs(obj) >= f.Compact
+	}
+	return false
+}
+
+// reused reports whether a run reads a plaintext again and again: one of a bootstrap.
+func (p *Plan) reused(obj ObjectID) bool {
+	l := p.Objects[obj].Layer
+	return l >= 0 && int(l) < len(p.Layers) && p.Layers[l].Kind == LayerRefresh
 }
 
 // Twice says which objects are held in both ways.
@@ -149,9 +183,9 @@ func (f *Forms) Of(p *Plan, obj ObjectID) Form {
 		return Absent
 	}
 	switch {
-	case f.Twice == TwiceNone, f.streams(p, obj):
+	case f.Twice == TwiceNone, f.InSteps(p, obj):
 		return Compact
-	case f.Twice == TwiceAll || o.Role == RoleKey || o.Layer >= 0 && int(o.Layer) < len(p.Layers) && p.Layers[o.Layer].Kind == LayerRefresh:
+	case f.Twice == TwiceAll || o.Role == RoleKey || p.reused(obj):
 		return Both
 	}
 	return Compact
@@ -219,23 +253,25 @@ func (f *Forms) Makes(p *Plan, obj ObjectID, slab int) bool {
 	if form := f.Of(p, obj); slab < 0 || slab >= p.Slabs(obj) || form != Compact && form != Both {
 		return false
 	}
-	return p.Objects[obj].Role == RolePlain || p.Uniform(obj, slab) && !f.Streams
+	return !f.InSteps(p, obj) && (p.Objects[obj].Role == RolePlain || p.Uniform(obj, slab))
 }
 
 // Span is a range of slabs of an object.
 type Span struct{ First, Count int32 }
 
 // Touched appends to spans the slabs of argument k of a step of p that the step reads,
-// in ascending order. Of everything but evaluation keys that is all. Of a key it
-// is, digit by digit and for both halves, or for that alone which steps do not make
-// themselves, the limbs of the level at which the step switches and those of the special
+// in ascending order. Of everything but evaluation keys that is all, or the source of
+// what the step makes itself. Of a key it is, digit by digit and for both halves, or for
+// that alone which steps do not make themselves, the limbs of the level at which the step switches and those of the special
 // primes: a key may be of a higher level than the ciphertext.
 func (f *Forms) Touched(p *Plan, spans []Span, step, k int) []Span {
 	s := &p.Steps[step]
 	obj := s.Args[k]
 	key := &p.Objects[obj].Type
-	if key.Kind != ir.KeyKind {
-		return append(spans, Span{0, int32(p.Slabs(obj))})
+	if n := int32(p.Slabs(obj)); key.Kind != ir.KeyKind && f.InSteps(p, obj) {
+		return append(spans, Span{n, 1})
+	} else if key.Kind != ir.KeyKind {
+		return append(spans, Span{0, n})
 	}
 	// The level of a key switch is that of its result.
 	level, special := min(p.Objects[s.Out].Type.Level, key.Level), len(p.Params.P)
