@@ -89,7 +89,9 @@ func leastBudget(p *plan.Plan, reserve int64) int64 {
 // have been dropped. How much of the budget is kept free for fetches, what time of the
 // channel is worth, how much is fetched that could be made, and whether
 // slabs that one step uses are used where they lie, is chosen by the time that
-// Predict gives for the whole.
+// Predict gives for the whole. Then, in plans that are not too long for it, all stays are
+// weighed at once, with as much room for fetches before each step as the best plan so far
+// shows that the channel needs there.
 //
 // The form in which the slow tier holds keys, weights and matrices is the smallest
 // that does not cost much time; a plan that has a tier plan keeps its form, so that
@@ -338,19 +340,20 @@ type tierVariant struct {
 	lead   float64 // seconds that the channel may run ahead with what could be made
 	local  float64 // how many times more the channel is worth when it is short than when it is used, and then than when it is idle; 0: it is worth the same at all times
 	load   []tierLoad
+	after  *tierPace // all stays are weighed at once, after a plan with this pace; nil: as the walk goes
 }
 
 func (v *tierVariant) same(x *tierVariant) bool {
 	return v.share == x.share && v.worth == x.worth && v.spill == x.spill && v.mapped == x.mapped && v.lead == x.lead &&
-		v.local == x.local && (v.local == 0 || slices.Equal(v.load, x.load))
+		v.after == x.after && v.local == x.local && (v.local == 0 || slices.Equal(v.load, x.load))
 }
 
 // tierTried is a variant with its outcome.
 type tierTried struct {
 	v         tierVariant
 	tier      *plan.Tier
-	start     []float64  // when each step starts
-	load      []tierLoad // of the channel at each step
+	start     []float64 // when each step starts
+	pace      *tierPace
 	evictions int
 }
 
@@ -362,6 +365,7 @@ type tierSearch struct {
 	room  int64
 	at    []float64 // when each step starts if nothing else takes time
 	tried []tierTried
+	kept  int // of tierKeepEffort, what was spent
 }
 
 func newTierSearch(t *tierTrace, o *TierOptions, f plan.Forms, room int64) *tierSearch {
@@ -436,12 +440,17 @@ func (s *tierSearch) all() {
 		v.mapped = false
 		s.from(v)
 	}
+	if s.best().evictions > 0 {
+		s.weigh()
+	}
 }
 
 // from tries variants that a first one leads to.
 func (s *tierSearch) from(v tierVariant) {
 	begin := len(s.tried)
-	s.try(v)
+	if !s.try(v) {
+		return
+	}
 	best := func() *tierTried { return pickTier(s.tried[begin:]) }
 	if s.tried[begin].evictions > 0 {
 		for _, v.share = range []int64{0, 4} {
@@ -457,7 +466,7 @@ func (s *tierSearch) from(v tierVariant) {
 				v.share = best().v.share
 				s.try(v)
 			}
-			v.load = best().load
+			v.load = loadOf(best().pace.backlog)
 			for _, v.share = range []int64{16, 4} {
 				for _, v.worth = range []float64{0.1, 0.3, 1} {
 					for _, v.local = range []float64{3, 10} {
@@ -479,6 +488,25 @@ func (s *tierSearch) from(v tierVariant) {
 		v = best().v
 		for _, v.lead = range []float64{0.1, 0.4, 1.6} {
 			s.try(v)
+		}
+	}
+}
+
+// tierRounds is how often stays are weighed with one price, each time after the plan
+// before.
+const tierRounds = 5
+
+// weigh tries variants that weigh all stays at once, beginning with the best.
+func (s *tierSearch) weigh() {
+	v := s.best().v
+	v.local = 0
+	for _, v.worth = range []float64{0.05, 0.1, 0} {
+		v.after = s.best().pace
+		for range tierRounds {
+			if !s.try(v) {
+				return
+			}
+			v.after = v.after.toward(s.tried[len(s.tried)-1].pace)
 		}
 	}
 }
@@ -549,22 +577,27 @@ const (
 	tierTries  = 8
 )
 
-// try plans with a variant, unless that was done before.
-func (s *tierSearch) try(v tierVariant) {
+// try plans with a variant, unless that was done before. It reports whether it did.
+func (s *tierSearch) try(v tierVariant) bool {
 	for i := range s.tried {
 		if s.tried[i].v.same(&v) {
-			return
+			return false
 		}
 	}
 	if len(s.tried) >= max(tierTries, tierEffort/len(s.t.seg)) {
-		return
+		return false
 	}
 	soft := s.room
 	if v.share > 0 {
 		soft -= (s.room - s.t.least) / v.share
 	}
 	pr := s.prices(v)
-	w := s.t.belady(soft, s.room, pr)
+	var w *tierWalk
+	if v.after == nil {
+		w = s.t.belady(soft, s.room, pr)
+	} else if w = s.keep(v.after, pr); w == nil {
+		return false
+	}
 	f := s.t.flow(w, pr, s.room, v.mapped)
 	f.prefetch()
 	// When steps start: as in the best plan so far, which is closer to the outcome
@@ -587,8 +620,9 @@ func (s *tierSearch) try(v tierVariant) {
 	for i := range start {
 		start[i] *= (x.tier.Seconds - x.tier.StallSeconds) / s.at[s.t.n]
 	}
-	x.load = f.load(start, &s.o.Machine)
+	x.pace = &tierPace{start: start, backlog: f.backlog(start, &s.o.Machine), away: w.away()}
 	s.tried = append(s.tried, x)
+	return true
 }
 
 // tier returns the tier plan for what stays and comes, with its prediction.

@@ -27,7 +27,7 @@ func tierOpts(p *plan.Plan, dram int64) TierOptions {
 			}
 			return 8e-3
 		},
-		Tier:        backend.TierProfile{ReadBps: slab * 1e3, WritBps: slab * 500, Latency: 1e-4},
+		Tier: backend.TierProfile{ReadBps: slab * 1e3, WritBps: slab * 500, Latency: 1e-4},
 	}}
 }
 

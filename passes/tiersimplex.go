@@ -55,6 +55,10 @@ func (l *tierLine) take(place, slabs int32) { l.flow[place] = max(0, l.flow[plac
 // kept.
 func (l *tierLine) gap(from, to int32, worth int64, size int32) { l.arc(from, to, -worth, size, 0) }
 
+// kept returns how many slabs of a gap the best keeps, by the order in which gaps were
+// added.
+func (l *tierLine) kept(gap int) int32 { return l.flow[len(l.parent)-1+gap] }
+
 // enter returns an arc whose change saves something, the best of a block of arcs, and
 // false where there is none.
 func (l *tierLine) enter() (int, bool) {

@@ -45,13 +45,97 @@ type tierMiss struct {
 	wrote     bool  // a step wrote the segment since the miss before
 }
 
-// tierWalk is the outcome of a walk over the trace: all misses in order, and
-// the first and last touch of each segment, -1 where there is none.
+// tierWalk is a walk over the trace that notes all misses in order, and the first and
+// last touch of each segment, -1 where there is none. Who walks says what leaves.
 type tierWalk struct {
+	t           *tierTrace
 	misses      []tierMiss
 	first, last []int32
 	latest      []int32 // last miss of each segment
+	resident    []int32 // slabs of each segment
+	wrote       []bool  // a step wrote the segment since its last miss
+	used        int64   // slabs of all segments
 	evictions   int     // slabs that left although they are touched again
+}
+
+func newTierWalk(t *tierTrace) *tierWalk {
+	n := len(t.segs)
+	return &tierWalk{t: t, first: slices.Repeat([]int32{-1}, n), last: slices.Repeat([]int32{-1}, n), latest: slices.Repeat([]int32{-1}, n), resident: make([]int32, n), wrote: make([]bool, n)}
+}
+
+// need returns how many slabs have to come for a step.
+func (w *tierWalk) need(s int32) int64 {
+	need := int64(0)
+	for _, g := range w.t.seg[w.t.ptr[s]:w.t.ptr[s+1]] {
+		if x := &w.t.segs[g]; w.resident[g] < x.size {
+			need += int64(x.size - w.resident[g])
+			if x.source >= 0 && w.resident[x.source] == 0 {
+				need++
+			}
+		}
+	}
+	return need
+}
+
+// leave removes slabs of a segment that is touched again.
+func (w *tierWalk) leave(g, slabs int32) {
+	w.resident[g] -= slabs
+	w.used -= int64(slabs)
+	w.evictions += int(slabs)
+}
+
+// touch plays entry i of the trace, which belongs to step s: what is missing comes, and
+// what is not touched again leaves.
+func (w *tierWalk) touch(i, s int32) {
+	g := w.t.seg[i]
+	x := &w.t.segs[g]
+	w.meet(g, s)
+	if w.resident[g] < x.size {
+		source := int32(-1)
+		if x.source >= 0 {
+			w.meet(x.source, s)
+			if w.resident[x.source] == 0 {
+				source = w.miss(x.source, s, -1)
+			}
+			w.last[x.source] = s
+		}
+		w.miss(g, s, source)
+	}
+	w.last[g] = s
+	w.wrote[g] = w.wrote[g] || w.t.write[i]
+	if int(w.t.next[i]) > w.t.n {
+		w.end(g)
+		if x.source >= 0 {
+			w.end(x.source)
+		}
+	}
+}
+
+// meet notes that a segment is touched at a step, and what stayed until then of what
+// came for the touch before.
+func (w *tierWalk) meet(g, s int32) {
+	if l := w.latest[g]; l >= 0 && w.misses[l].cur == w.last[g] && w.last[g] < s {
+		w.misses[l].held = w.resident[g]
+	}
+	if w.first[g] < 0 {
+		w.first[g] = s
+	}
+}
+
+// miss records that a segment is touched and not all there, and returns the record.
+func (w *tierWalk) miss(g, s, source int32) int32 {
+	i := int32(len(w.misses))
+	w.misses = append(w.misses, tierMiss{seg: g, kept: w.resident[g], prev: w.last[g], cur: s, before: w.latest[g], source: source, wrote: w.wrote[g]})
+	w.wrote[g], w.latest[g] = false, i
+	w.used += int64(w.t.segs[g].size - w.resident[g])
+	w.resident[g] = w.t.segs[g].size
+	return i
+}
+
+// end removes a segment that is not touched again.
+func (w *tierWalk) end(g int32) {
+	w.used -= int64(w.resident[g])
+	w.resident[g] = 0
 }
 
 // tierCand is a segment that has slabs which may leave DRAM.
@@ -103,20 +187,14 @@ func (h *tierHeap) pop() {
 // slabs leave when more than soft slabs are taken, ciphertexts only when it is
 // more than hard, unless their price allows it.
 func (t *tierTrace) belady(soft, hard int64, pr *tierPrices) *tierWalk {
-	w := &tierWalk{first: make([]int32, len(t.segs)), last: make([]int32, len(t.segs)), latest: make([]int32, len(t.segs))}
-	resident := make([]int32, len(t.segs)) // slabs
-	next := make([]int32, len(t.segs))     // next touch of a segment that has slabs in DRAM
-	wrote := make([]bool, len(t.segs))
-	for i := range t.segs {
-		w.first[i], w.last[i], w.latest[i] = -1, -1, -1
-	}
+	w := newTierWalk(t)
+	next := make([]int32, len(t.segs)) // next touch of a segment that has slabs in DRAM
 	heaps := make([][3]tierHeap, len(pr.cost))
-	used := int64(0)
 	// top returns the best candidate of a heap, unless step s needs it.
 	top := func(h *tierHeap, s int32) (tierCand, bool) {
 		for len(*h) > 0 {
 			c := (*h)[0]
-			if resident[c.seg] > 0 && next[c.seg] == c.next {
+			if w.resident[c.seg] > 0 && next[c.seg] == c.next {
 				return c, c.next > s
 			}
 			h.pop() // it left, or was touched since
@@ -141,83 +219,38 @@ func (t *tierTrace) belady(soft, hard int64, pr *tierPrices) *tierWalk {
 		if away < 0 {
 			return false
 		}
-		size := min(int64(resident[best.seg]), count)
+		size := int32(min(int64(w.resident[best.seg]), count))
 		if t.segs[best.seg].whole() {
-			size = int64(resident[best.seg])
+			size = w.resident[best.seg]
 		}
-		resident[best.seg] -= int32(size)
-		used -= size
-		w.evictions += int(size)
-		if resident[best.seg] == 0 {
+		w.leave(best.seg, size)
+		if w.resident[best.seg] == 0 {
 			from.pop()
 		}
 		return true
 	}
-	// miss records that a segment is touched and not all there.
-	miss := func(g, s, source int32) int32 {
-		w.misses = append(w.misses, tierMiss{seg: g, kept: resident[g], prev: w.last[g], cur: s, before: w.latest[g], source: source, wrote: wrote[g]})
-		wrote[g] = false
-		used += int64(t.segs[g].size - resident[g])
-		resident[g] = t.segs[g].size
-		return int32(len(w.misses) - 1)
-	}
-	touch := func(g, s int32) {
-		if l := w.latest[g]; l >= 0 && w.misses[l].cur == w.last[g] && w.last[g] < s {
-			w.misses[l].held = resident[g]
-		}
-		if w.first[g] < 0 {
-			w.first[g] = s
-		}
-	}
 	// wait makes a touched segment a candidate for its next touch.
 	wait := func(g, at int32) {
 		next[g] = at
-		if int(at) > t.n {
-			used -= int64(resident[g])
-			resident[g] = 0
-			return
+		if int(at) <= t.n {
+			heaps[pr.class[g]][pr.load[at]].push(tierCand{at, g})
 		}
-		heaps[pr.class[g]][pr.load[at]].push(tierCand{at, g})
 	}
 	for s := int32(0); int(s) <= t.n; s++ {
-		need := int64(0)
-		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
-			g := t.seg[i]
-			if x := &t.segs[g]; resident[g] < x.size {
-				need += int64(x.size - resident[g])
-				if x.source >= 0 && resident[x.source] == 0 {
-					need++
-				}
-			}
+		need := w.need(s)
+		for w.used+need > soft && evict(s, w.used+need-soft, true, pr.spill) {
 		}
-		for used+need > soft && evict(s, used+need-soft, true, pr.spill) {
+		for w.used+need > hard && evict(s, w.used+need-hard, false, true) {
 		}
-		for used+need > hard && evict(s, used+need-hard, false, true) {
-		}
-		if used+need > hard {
-			panic(fmt.Sprintf("BUG: step %d needs %d slabs, %d are taken of %d", s, need, used, hard))
+		if w.used+need > hard {
+			panic(fmt.Sprintf("BUG: step %d needs %d slabs, %d are taken of %d", s, need, w.used, hard))
 		}
 		for i := t.ptr[s]; i < t.ptr[s+1]; i++ {
 			g := t.seg[i]
-			x := &t.segs[g]
-			touch(g, s)
-			if resident[g] < x.size {
-				source := int32(-1)
-				if x.source >= 0 {
-					touch(x.source, s)
-					if resident[x.source] == 0 {
-						source = miss(x.source, s, -1)
-						w.latest[x.source] = source
-					}
-					w.last[x.source] = s
-				}
-				w.latest[g] = miss(g, s, source)
-			}
-			w.last[g] = s
-			wrote[g] = wrote[g] || t.write[i]
+			w.touch(i, s)
 			wait(g, t.next[i])
-			if x.source >= 0 && resident[x.source] > 0 {
-				wait(x.source, t.next[i])
+			if x := t.segs[g].source; x >= 0 && w.resident[x] > 0 {
+				wait(x, t.next[i])
 			}
 		}
 	}
@@ -542,20 +575,28 @@ const (
 	tierShort = 0.5
 )
 
-// load returns what the channel has to do around each step: how long before it
-// the transfers for it and for later steps have to begin, if no step waits. start
-// holds when each step starts then.
-func (f *tierFlow) load(start []float64, m *Machine) []tierLoad {
-	load := make([]tierLoad, f.t.n+1)
+// loadOf says what the channel has to do around each step, by its backlog there.
+func loadOf(backlog []float64) []tierLoad {
+	load := make([]tierLoad, len(backlog))
+	for s, b := range backlog {
+		switch {
+		case b > tierShort:
+			load[s] = channelShort
+		case b > tierIdle:
+			load[s] = channelUsed
+		}
+	}
+	return load
+}
+
+// backlog returns how many seconds before each step the transfers for it and for later
+// steps have to begin, if no step waits. start holds when each step starts then.
+func (f *tierFlow) backlog(start []float64, m *Machine) []float64 {
+	backlog := make([]float64, f.t.n+1)
 	s, begin := f.t.n, start[f.t.n]
 	fill := func(to int) { // steps after this one
 		for ; s > to; s-- {
-			switch b := start[s] - begin; {
-			case b > tierShort:
-				load[s] = channelShort
-			case b > tierIdle:
-				load[s] = channelUsed
-			}
+			backlog[s] = max(0, start[s]-begin)
 		}
 	}
 	f.channel(start, m, func(c *tierChunk, _, at float64) bool {
@@ -567,7 +608,7 @@ func (f *tierFlow) load(start []float64, m *Machine) []tierLoad {
 		return true
 	})
 	fill(-1)
-	return load
+	return backlog
 }
 
 // actions lists what happens before each step: first everything that leaves,
