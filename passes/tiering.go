@@ -500,7 +500,7 @@ const tierRounds = 5
 func (s *tierSearch) weigh() {
 	v := s.best().v
 	v.local = 0
-	for _, v.worth = range []float64{0.05, 0.1, 0} {
+	for _, v.worth = range []float64{0.05, 0.1, 0.08, 0} {
 		v.after = s.best().pace
 		for range tierRounds {
 			if !s.try(v) {
