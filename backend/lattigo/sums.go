@@ -62,8 +62,8 @@ func (e *engine) execSum(s *plan.Step, args []backend.Operand, out *operand) err
 
 // room returns half a row for the coefficients of plaintext k of a sum, or nil where
 // there is none.
-func (w *scratch) room(k int) []uint64 {
-	rows := w.coef
+func (s *scratch) room(k int) []uint64 {
+	rows := s.coef
 	if k/2 >= len(rows) {
 		return nil
 	}
