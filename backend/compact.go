@@ -24,9 +24,8 @@ type Compact interface {
 	// The result is what Encode writes, or the key itself, bit for bit.
 	Make(out Operand, source []byte, slabs []int32) error
 	// Stream has steps make what they read of the uniform halves of a key from its seed,
-	// or of a plaintext from its source:
-	// these slabs may be nil. Of a seed it keeps a copy; the source of a plaintext is
-	// read when steps run. It holds until Rebind.
+	// or of a plaintext from its source: these slabs may be nil. Of a seed it keeps a
+	// copy; the source of a plaintext is read when steps run. It holds until Rebind.
 	Stream(out Operand, source []byte) error
 }
 

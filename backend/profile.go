@@ -198,6 +198,7 @@ type Work struct {
 	Mul, Mac, Add, Permute, Extend, Prepare float64 // coefficients
 	Stream                                  float64 // coefficients of keys, made where they are used
 	Words                                   float64 // of 8 bytes, between DRAM and core
+	uniform                                 float64 // of Words, those of the uniform half of a key
 }
 
 // seconds is the time of the work on one core.
@@ -228,10 +229,8 @@ func (w *Work) Bytes() float64 { return 8 * w.Words }
 // for all; or for one that makes half of its key instead of reading it.
 func WorkOfStep(par *ir.Params, op ir.Op, level, terms int, streams bool) Work {
 	w := WorkOf(par, op, level)
-	if streams && switches(op) {
-		half := float64(par.Digits(level) * (level + 1 + len(par.P)) * par.N())
-		w.Stream += half
-		w.Words -= half
+	if streams {
+		w.Stream, w.Words, w.uniform = w.uniform, w.Words-w.uniform, 0
 	}
 	if terms > 1 {
 		more := float64(terms - 1)
@@ -240,15 +239,6 @@ func WorkOfStep(par *ir.Params, op ir.Op, level, terms int, streams bool) Work {
 		w.Words += more * 3 * limbs / 2
 	}
 	return w
-}
-
-// switches reports whether an operation multiplies with an evaluation key.
-func switches(op ir.Op) bool {
-	switch op {
-	case ir.OpHEMul, ir.OpHERotate, ir.OpHERealPart, ir.OpHEHoistRot, ir.OpHEGiant, ir.OpHERaise:
-		return true
-	}
-	return false
 }
 
 // WorkOf counts the work of one scheme operation as the encrypted engine does
@@ -268,6 +258,7 @@ func WorkOf(par *ir.Params, op ir.Op, level int) Work {
 	gadget := func() { // products of the digits with a key
 		w.Mac += 2 * digits * qp
 		w.Words += 2 * digits * qp
+		w.uniform += digits * qp
 	}
 	modDown := func(polys float64) {
 		w.NTT += polys * qp
@@ -340,7 +331,7 @@ func WorkOf(par *ir.Params, op ir.Op, level int) Work {
 		panic("BUG: no cost for " + op.String())
 	}
 	n := float64(par.N())
-	for _, x := range []*float64{&w.Mul, &w.Mac, &w.Add, &w.Permute, &w.Extend, &w.Prepare, &w.Words} {
+	for _, x := range []*float64{&w.Mul, &w.Mac, &w.Add, &w.Permute, &w.Extend, &w.Prepare, &w.Words, &w.uniform} {
 		*x *= n
 	}
 	w.NTT *= n * float64(par.LogN)

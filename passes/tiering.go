@@ -285,7 +285,7 @@ func chooseMaking(t *tierTrace, o *TierOptions, f plan.Forms) (*tierTrace, plan.
 			}
 		}
 	}
-	best, least := math.Inf(1), tries[len(tries)-1]
+	best, least := math.Inf(1), makeMost(f)
 	chosen, trace := least, t
 	for _, x := range tries {
 		u := t

@@ -203,7 +203,6 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	}
 	for i := range p.Objects {
 		x.slabs[i] = int32(e.Slabs(p.Objects[i].Type))
-		x.parts[i] = p.Objects[i].Type.Kind == ir.KeyKind
 	}
 	x.perLay = make([]int32, len(p.Layers))
 	for i := range p.Steps {
@@ -230,9 +229,6 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 			return nil, fmt.Errorf("the tier plan has an arena of %d slabs", limit)
 		}
 		x.actions, x.forms = p.Tier.Actions, p.Tier.Forms
-		for i := range x.parts {
-			x.parts[i] = x.parts[i] || x.forms.InSteps(p, plan.ObjectID(i))
-		}
 		if _, ok := e.(backend.Compact); !ok && (x.forms.Streams || x.forms.Fused > 0 || slices.ContainsFunc(x.actions, func(a plan.Action) bool { return a.Kind == plan.ActMake })) {
 			return nil, fmt.Errorf("the tier plan computes slabs, which the %s engine cannot: make one for it that does not", e.Name())
 		}
@@ -244,6 +240,9 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 		}
 	} else {
 		x.actions = x.keepAll()
+	}
+	for i := range p.Objects {
+		x.parts[i] = p.Objects[i].Type.Kind == ir.KeyKind || x.forms.InSteps(p, plan.ObjectID(i))
 	}
 	var err error
 	if x.arena, err = store.NewArena(e.SlabBytes(), limit, o.Admission); err != nil {

@@ -384,18 +384,18 @@ type cipherMeta struct {
 }
 
 type groupMeta struct {
-	Port  string   `cbor:"port"`
-	Level int      `cbor:"level"`
-	Scale ir.Scale `cbor:"scale"`
-	Fresh bool     `cbor:"fresh"`
-	Count int      `cbor:"count"`
-	Draw  uint8    `cbor:"draw,omitempty"` // kernels.Draw of fresh ones
+	Port  string       `cbor:"port"`
+	Level int          `cbor:"level"`
+	Scale ir.Scale     `cbor:"scale"`
+	Fresh bool         `cbor:"fresh"`
+	Count int          `cbor:"count"`
+	Draw  kernels.Draw `cbor:"draw,omitempty"` // how c1 of fresh ones does
 }
 
 func (c *Ciphertexts) meta() cipherMeta {
 	m := cipherMeta{c.Params, c.SecretID, c.Client, c.Samples, nil}
 	for _, g := range c.Groups {
-		m.Groups = append(m.Groups, groupMeta{g.Port, g.Level, g.Scale, g.Fresh, g.Len(), uint8(g.draw)})
+		m.Groups = append(m.Groups, groupMeta{g.Port, g.Level, g.Scale, g.Fresh, g.Len(), g.draw})
 	}
 	return m
 }
@@ -451,7 +451,7 @@ func LoadCiphertexts(path string) (*Ciphertexts, error) {
 	}
 	c := &Ciphertexts{Params: m.Params, SecretID: m.Secret, Client: m.Client, Samples: m.Samples}
 	for i, gm := range m.Groups {
-		g := &CipherGroup{Port: gm.Port, Level: gm.Level, Scale: gm.Scale, Fresh: gm.Fresh, p: &c.Params, draw: kernels.Draw(gm.Draw)}
+		g := &CipherGroup{Port: gm.Port, Level: gm.Level, Scale: gm.Scale, Fresh: gm.Fresh, p: &c.Params, draw: gm.Draw}
 		if gm.Level < 0 || gm.Level > m.Params.MaxLevel() || gm.Scale.Check(len(m.Params.Q)) != nil || gm.Count < 0 || g.draw >= kernels.Draws ||
 			slices.ContainsFunc(c.Groups, func(o *CipherGroup) bool { return o.Port == g.Port }) {
 			return nil, fmt.Errorf("%s: %w: ciphertexts of %q", path, plan.ErrCorrupt, gm.Port)

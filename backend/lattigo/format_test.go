@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/home-fhe/home/backend/conformance"
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/home-fhe/home/ir/plan"
 )
@@ -96,9 +97,9 @@ func testFormat(t *testing.T, version string, rewrite bool) {
 	}
 	set = must[*KeySet](t)(OpenKeySet(own))
 	for i, k := range set.meta.Keys {
-		want := uint8(0)
+		want := kernels.DrawNarrow
 		if i >= 2 || version != "v1" {
-			want = 1
+			want = kernels.DrawWide
 		}
 		if k.Draw != want {
 			t.Errorf("%s is drawn in way %d, want %d", k.Spec, k.Draw, want)

@@ -74,12 +74,12 @@ type storedKey struct {
 	Kind   string `cbor:"kind"`   // relinearisation, galois, dense or sparse
 	Galois uint64 `cbor:"galois"` // Galois element, 1 where there is none
 	Spec   KeySpec
-	Draw   uint8 `cbor:"draw,omitempty"` // kernels.Draw of the uniform halves
+	Draw   kernels.Draw `cbor:"draw,omitempty"` // how the uniform halves do from the seed
 }
 
 func (k storedKey) section() string { return fmt.Sprintf("%s/%d/%d", k.Kind, k.Galois, k.Spec.Level) }
 
-func stored(p *ir.Params, s KeySpec, draw uint8) storedKey {
+func stored(p *ir.Params, s KeySpec, draw kernels.Draw) storedKey {
 	kind := "galois"
 	switch s.Rot {
 	case ir.KeyRelin:
@@ -186,7 +186,7 @@ func writeKeySet(path string, old *KeySet, sk *SecretKey, p *ir.Params, specs []
 		return err
 	}
 	for _, t := range todo {
-		meta.Keys = append(meta.Keys, stored(p, t, uint8(kernels.DrawWide)))
+		meta.Keys = append(meta.Keys, stored(p, t, kernels.DrawWide))
 	}
 	if progress == nil {
 		progress = func(int, int) {}
@@ -265,7 +265,7 @@ func (k *KeySet) read() error {
 	}
 	for _, s := range k.meta.Keys {
 		n, err := s.Spec.normal(&k.meta.Params)
-		if err != nil || s != stored(&k.meta.Params, n, s.Draw) || s.Draw >= uint8(kernels.Draws) || !k.r.Has(s.section()) {
+		if err != nil || s != stored(&k.meta.Params, n, s.Draw) || s.Draw >= kernels.Draws || !k.r.Has(s.section()) {
 			return fmt.Errorf("%s: %w: %s", k.path, plan.ErrCorrupt, s.Spec)
 		}
 	}
@@ -396,7 +396,7 @@ func (k *KeySet) load(want KeySpec, row func(seed *Seed, digit, limb, prime int,
 	if len(b) != keyBytes+p.Digits(e.Spec.Level)*perDigit {
 		return fail(fmt.Errorf("%w: %d bytes", plan.ErrCorrupt, len(b)))
 	}
-	seed := Seed{keyBytes: e.Draw}
+	seed := Seed{keyBytes: byte(e.Draw)}
 	b = b[copy(seed[:keyBytes], b):]
 	for d := range p.Digits(want.Level) {
 		limb := 0

@@ -111,7 +111,7 @@ func textReport(w io.Writer, r *planReport) error {
 		if text := r.Tier.Keys.text(); text != "" {
 			t.row("", text)
 		}
-		if text := r.Tier.fusedText(); text != "" {
+		if text := r.Tier.Fused.text(); text != "" {
 			t.row("", text)
 		}
 		if text := r.Tier.costText(); text != "" {

@@ -501,8 +501,8 @@ func (v *pageView) tier(r *planReport) {
 	if t.Keys != "" {
 		tv.Facts = append(tv.Facts, fact{"keys", string(t.Keys), t.Keys.text()})
 	}
-	if text := t.fusedText(); text != "" {
-		tv.Facts = append(tv.Facts, fact{"plaintexts made in steps", t.Fused, text})
+	if text := t.Fused.text(); text != "" {
+		tv.Facts = append(tv.Facts, fact{"plaintexts made in steps", string(t.Fused), text})
 	}
 	if text := t.costText(); text != "" {
 		tv.Facts = append(tv.Facts, fact{"cost", seconds(t.MakeSeconds + t.InputSeconds), text})

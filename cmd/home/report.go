@@ -112,26 +112,26 @@ type keyReport struct {
 }
 
 type tierReport struct {
-	Budget       int64   `json:"budget"`
-	Reserve      int64   `json:"reserve"`
-	Arena        int64   `json:"arena"`
-	Peak         int64   `json:"peak"` // of the arena, what objects take at most
-	Seconds      float64 `json:"seconds"`
-	StallSeconds float64 `json:"stall_seconds"`
-	BytesRead    int64   `json:"bytes_read"`
-	BytesWritten int64   `json:"bytes_written"`
-	BytesLower   int64   `json:"bytes_lower"`                    // keys and weights, as if they had the arena to themselves
-	BytesAll     int64   `json:"bytes_lower_all,omitempty"`      // with what is made and all ciphertexts in it
-	MakeSeconds  float64 `json:"make_seconds,omitempty"`         // CPU time
-	InputSeconds float64 `json:"input_seconds,omitempty"`        // that steps lose to what is read beside them
-	BytesBought  int64   `json:"bytes_bought,omitempty"`         // of those that are read, what a plan was found to do without,
-	Bought       float64 `json:"bytes_bought_seconds,omitempty"` // and the predicted time that they save
-	CostBound    float64 `json:"cost_bound_seconds,omitempty"`   // least that making and input can cost together, whatever the plan
-	Fetches      int     `json:"fetches"`
-	Spills       int     `json:"spills"`
-	Transforms   int     `json:"transforms"`      // fetches that end with computing: transforms of coefficients, halves of keys from seeds
-	Keys         keyForm `json:"keys,omitempty"`  // where the uniform halves of keys come from
-	Fused        string  `json:"fused,omitempty"` // plaintexts that steps make from coefficients: weights, or all
+	Budget       int64     `json:"budget"`
+	Reserve      int64     `json:"reserve"`
+	Arena        int64     `json:"arena"`
+	Peak         int64     `json:"peak"` // of the arena, what objects take at most
+	Seconds      float64   `json:"seconds"`
+	StallSeconds float64   `json:"stall_seconds"`
+	BytesRead    int64     `json:"bytes_read"`
+	BytesWritten int64     `json:"bytes_written"`
+	BytesLower   int64     `json:"bytes_lower"`                    // keys and weights, as if they had the arena to themselves
+	BytesAll     int64     `json:"bytes_lower_all,omitempty"`      // with what is made and all ciphertexts in it
+	MakeSeconds  float64   `json:"make_seconds,omitempty"`         // CPU time
+	InputSeconds float64   `json:"input_seconds,omitempty"`        // that steps lose to what is read beside them
+	BytesBought  int64     `json:"bytes_bought,omitempty"`         // of those that are read, what a plan was found to do without,
+	Bought       float64   `json:"bytes_bought_seconds,omitempty"` // and the predicted time that they save
+	CostBound    float64   `json:"cost_bound_seconds,omitempty"`   // least that making and input can cost together, whatever the plan
+	Fetches      int       `json:"fetches"`
+	Spills       int       `json:"spills"`
+	Transforms   int       `json:"transforms"`      // fetches that end with computing: transforms of coefficients, halves of keys from seeds
+	Keys         keyForm   `json:"keys,omitempty"`  // where the uniform halves of keys come from
+	Fused        fusedForm `json:"fused,omitempty"` // plaintexts that steps make from coefficients
 }
 
 // keyForm says where a run has the uniform halves of evaluation keys from; "" where
@@ -159,15 +159,30 @@ func keyFormOf(p *plan.Plan, f *plan.Forms) keyForm {
 	return keysWhole
 }
 
-// fusedNames are the plaintexts that steps make themselves.
-var fusedNames = map[plan.Fused]string{plan.FusedOnce: "weights", plan.FusedAll: "all"}
+// fusedForm says which plaintexts steps make themselves; "" where none.
+type fusedForm string
 
-// fusedText says in words which plaintexts steps make themselves.
-func (t *tierReport) fusedText() string {
-	switch t.Fused {
-	case fusedNames[plan.FusedOnce]:
+const (
+	fusedWeights fusedForm = "weights" // those outside bootstraps
+	fusedAll     fusedForm = "all"
+)
+
+func fusedFormOf(f *plan.Forms) fusedForm {
+	switch f.Fused {
+	case plan.FusedOnce:
+		return fusedWeights
+	case plan.FusedAll:
+		return fusedAll
+	}
+	return ""
+}
+
+// text says it in words.
+func (f fusedForm) text() string {
+	switch f {
+	case fusedWeights:
 		return "steps make weights from coefficients as they multiply with them, those of bootstraps apart"
-	case fusedNames[plan.FusedAll]:
+	case fusedAll:
 		return "steps make weights and matrices of bootstraps from coefficients as they multiply with them"
 	}
 	return ""
@@ -208,7 +223,7 @@ func reportPlan(p *plan.Plan) *planReport {
 		tr := &tierReport{
 			Budget: t.Budget, Reserve: t.Reserve, Arena: int64(t.ArenaSlabs) * int64(p.Params.SlabBytes()), Peak: int64(t.PeakSlabs) * int64(p.Params.SlabBytes()), Seconds: t.Seconds,
 			StallSeconds: t.StallSeconds, BytesRead: t.BytesRead, BytesWritten: t.BytesWritten, BytesLower: t.BytesBound,
-			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds, CostBound: t.CostBound, Keys: keyFormOf(p, &t.Forms), Fused: fusedNames[t.Forms.Fused],
+			MakeSeconds: t.MakeSeconds, InputSeconds: t.InputSeconds, BytesBought: t.BytesBought, Bought: t.BoughtSeconds, CostBound: t.CostBound, Keys: keyFormOf(p, &t.Forms), Fused: fusedFormOf(&t.Forms),
 		}
 		if b, err := passes.TierBound(p, t); err == nil {
 			tr.BytesAll = b.All

@@ -49,10 +49,11 @@ type Action struct {
 // its result resident where it does not update it in place. ActDrop and ActSpill
 // end residency; every temporary is dropped after its last use, nothing is dropped
 // implicitly, and no action takes away what the step needs that it stands before.
-// Temporaries, inputs and outputs come and go whole. The slabs that a step touches (Forms.Touched) are resident when it is
-// issued, and all of the outputs at the end. In this order of events the slabs that
-// are resident, and not mapped, never exceed ArenaSlabs; PeakSlabs is the most that
-// they reach. passes.CheckTier verifies all of this.
+// Temporaries, inputs and outputs come and go whole. The slabs that a step touches
+// (Forms.Touched) are resident when it is issued, and all of the outputs at the end. In
+// this order of events the slabs that are resident, and not mapped, never exceed
+// ArenaSlabs; PeakSlabs is the most that they reach. passes.CheckTier verifies all of
+// this.
 type Tier struct {
 	Budget     int64    `cbor:"budget"`      // --dram in bytes, the whole process
 	Reserve    int64    `cbor:"reserve"`     // part of the budget left to the runtime itself
@@ -262,15 +263,18 @@ type Span struct{ First, Count int32 }
 // Touched appends to spans the slabs of argument k of a step of p that the step reads,
 // in ascending order. Of everything but evaluation keys that is all, or the source of
 // what the step makes itself. Of a key it is, digit by digit and for both halves, or for
-// that alone which steps do not make themselves, the limbs of the level at which the step switches and those of the special
-// primes: a key may be of a higher level than the ciphertext.
+// that alone which steps do not make themselves, the limbs of the level at which the
+// step switches and those of the special primes: a key may be of a higher level than the
+// ciphertext.
 func (f *Forms) Touched(p *Plan, spans []Span, step, k int) []Span {
 	s := &p.Steps[step]
 	obj := s.Args[k]
 	key := &p.Objects[obj].Type
-	if n := int32(p.Slabs(obj)); key.Kind != ir.KeyKind && f.InSteps(p, obj) {
-		return append(spans, Span{n, 1})
-	} else if key.Kind != ir.KeyKind {
+	if key.Kind != ir.KeyKind {
+		n := int32(p.Slabs(obj))
+		if f.InSteps(p, obj) {
+			return append(spans, Span{n, 1})
+		}
 		return append(spans, Span{0, n})
 	}
 	// The level of a key switch is that of its result.
