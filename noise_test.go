@@ -47,7 +47,7 @@ func handPlan(t *testing.T, g *ir.Graph, par *ir.Params) *plan.Plan {
 			p.Objects[id[v]].Role = plan.RoleOutput
 			continue
 		default:
-			s := plan.Step{Op: v.Op, Out: plan.ObjectID(len(p.Objects)), Rot: v.Attrs.Int("rot", 0), Const: v.Attrs.Float("c", 0)}
+			s := plan.Step{Op: v.Op, Out: plan.ObjectID(len(p.Objects)), Rot: v.Attrs.Int("rot", 0), Const: v.Attrs.Float("c", 0), Twice: v.Attrs.Int("twice", 0) != 0}
 			if text := v.Attrs.Str("scale", ""); text != "" {
 				var err error
 				if s.Scale, err = ir.ParseScale(text); err != nil {
@@ -100,6 +100,20 @@ func TestSimulatedNoise(t *testing.T) {
 %6 = he.moddown(%5)
 %7 = he.rescale(%6)
 %8 = he.output(%7)`, ""},
+		{"hoisted product divided at once", `%1 = he.key() {level=2, rot=3}
+%2 = he.decompose(%0)
+%3 = he.hoistrot(%0, %2, %1) {rot=3}
+%4 = he.plain() {level=2, qp=1, scale="q2"} values=(period=2, index=[0,1], value=[0.75,-0.5])
+%5 = he.mulqp(%3, %4)
+%6 = he.moddownrescale(%5)
+%7 = he.output(%6)`, ""},
+		{"product divided at once", `%1 = he.key() {level=2, rot=0}
+%2 = he.mulrescale(%0, %0, %1) {c=-0.25, level=1, twice=1}
+%3 = he.output(%2)`, ""},
+		{"sum divided at once", `%1 = he.key() {level=2, rot=0}
+%2 = he.mulconst(%0) {c=0.25, scale="2^34"}
+%3 = he.macrescale(%2, %0, %0, %1) {level=1}
+%4 = he.output(%3)`, ""},
 		{"giant step", `%1 = he.key() {level=2, rot=3}
 %2 = he.lift(%0)
 %3 = he.plain() {level=2, qp=1, scale="q2"} values=(period=2, index=[0,1], value=[0.75,-0.5])

@@ -207,8 +207,8 @@ func (p *Profile) seconds(w *Work) float64 {
 		p.Extend*w.Extend + p.Prepare*w.Prepare + p.Stream*w.Stream + p.Memory*w.Words)
 }
 
-// Seconds predicts the time of one scheme operation on one core. level is that
-// of the result, except for a rescale, where it is that of the argument.
+// Seconds predicts the time of one scheme operation on one core. level is that at which
+// it computes: of the result, before levels are dropped (ir.Op.Drops).
 func (p *Profile) Seconds(par *ir.Params, op ir.Op, level int) float64 {
 	w := WorkOf(par, op, level)
 	return p.seconds(&w)
@@ -260,12 +260,14 @@ func WorkOf(par *ir.Params, op ir.Op, level int) Work {
 		w.Words += 2 * digits * qp
 		w.uniform += digits * qp
 	}
-	modDown := func(polys float64) {
-		w.NTT += polys * qp
-		w.Prepare += polys * np
-		w.Extend += polys * np * q
-		w.Mul += polys * q
+	out := q - float64(op.Drops())                    // limbs of a polynomial of the result, modulo Q
+	divide := func(polys, sources, targets float64) { // by primes
+		w.NTT += polys * (sources + targets)
+		w.Prepare += polys * sources
+		w.Extend += polys * sources * targets
+		w.Mul += polys * targets
 	}
+	modDown := func(polys float64) { divide(polys, np+q-out, out) } // by P and what is dropped
 	switch op {
 	case ir.OpHEInput, ir.OpHEPlain, ir.OpHEKey, ir.OpHEOutput:
 	case ir.OpHEAdd, ir.OpHESub:
@@ -291,10 +293,11 @@ func WorkOf(par *ir.Params, op ir.Op, level int) Work {
 	case ir.OpHEAddQP:
 		w.Add, w.Words = 2*qp, 6*qp
 	case ir.OpHERescale:
-		w.NTT, w.Prepare, w.Extend, w.Mul, w.Words = 2*q, 2, 2*(q-1), 2*(q-1), 2*q+4*(q-1)
-	case ir.OpHEModDown:
+		divide(2, 1, out)
+		w.Words += 2*q + 4*out
+	case ir.OpHEModDown, ir.OpHEModDownRescale:
 		modDown(2)
-		w.Words += 2*qp + 4*q
+		w.Words += 2*qp + 4*out
 	case ir.OpHEDecompose:
 		decompose()
 		w.Add, w.Words = q, q+2*digits*qp
@@ -303,6 +306,15 @@ func WorkOf(par *ir.Params, op ir.Op, level int) Work {
 		gadget()
 		modDown(2)
 		w.Mul, w.Add, w.Words = w.Mul+5*q, 2*q, w.Words+8*q
+	case ir.OpHEMulRescale, ir.OpHEMacRescale:
+		decompose()
+		gadget()
+		modDown(2)
+		// P times the product is added before the division, to limbs modulo Q alone.
+		w.Mul, w.Mac, w.Words = w.Mul+5*q, w.Mac+2*q, w.Words+4*q+4*out
+		if op == ir.OpHEMacRescale {
+			w.Add, w.Words = 2*q, w.Words+2*q
+		}
 	case ir.OpHERotate:
 		decompose()
 		gadget()

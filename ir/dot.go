@@ -122,7 +122,7 @@ func dotColour(v *Value) string {
 		return "#d9ead3"
 	case v.Op == OpAct || v.Op == OpPackPoly || v.Op == OpMaxPool || v.Op == OpReduceMax || v.Op == OpPow:
 		return "#fce5cd"
-	case v.Op == OpPackMul || v.Op == OpHEMul || encrypted > 1 && (v.Op == OpMul || v.Op == OpMatMul || v.Op == OpDiv):
+	case v.Op == OpPackMul || v.Op == OpHEMul || v.Op == OpHEMulRescale || v.Op == OpHEMacRescale || encrypted > 1 && (v.Op == OpMul || v.Op == OpMatMul || v.Op == OpDiv):
 		return "#f4cccc"
 	case v.Op == OpPackLinear || v.Op.Info().Linear != nil:
 		return "#dce6f4"

@@ -76,7 +76,10 @@ const (
 	OpHEOutput    // ciphertext for the client
 
 	// Plan files hold the numbers of scheme operations: what is new comes last.
-	OpPackRefresh // packed vocabulary: the same slots after bootstrapping
+	OpPackRefresh      // packed vocabulary: the same slots after bootstrapping
+	OpHEModDownRescale // divide a ctqp by P and by the last prime, rounding once
+	OpHEMulRescale     // ct * ct, relinearised and rescaled, rounding once; args a, b, key
+	OpHEMacRescale     // the same with a sum: acc + ct * ct; args acc, a, b, key
 
 	numOps
 )
@@ -108,6 +111,7 @@ type Info struct {
 	MaxArgs int // -1: any number
 	Attrs   []AttrSpec
 	Depth   int // multiplicative levels one application costs, where fixed
+	Drops   int // levels by which a scheme op's result lies below that at which it computes
 	Result  Kind
 	Doc     string // one line for people
 
@@ -168,6 +172,16 @@ func OpByName(name string) (Op, bool) {
 	o, ok := byName[name]
 	return o, ok
 }
+
+// Steps reports whether plans have steps of an op: those of the scheme vocabulary that
+// compute something. The op may be any number.
+func (o Op) Steps() bool {
+	return int(o) < len(table) && table[o].Vocab == Scheme && table[o].MinArgs > 0 && o != OpHEOutput
+}
+
+// Drops returns the levels by which the result of an op of the scheme vocabulary lies
+// below the level at which it computes, and at which it reads its arguments.
+func (o Op) Drops() int { return o.Info().Drops }
 
 // Ops returns all ops that have a row, in table order.
 func Ops() []Op {

@@ -14,6 +14,8 @@ var (
 	scaleAttr = AttrSpec{"scale", AttrString, true}
 	rotAttr   = AttrSpec{"rot", AttrInt, true}
 	constAttr = AttrSpec{"c", AttrFloat, true}
+	addAttr   = AttrSpec{"c", AttrFloat, false} // added before a division
+	twiceAttr = AttrSpec{"twice", AttrInt, false}
 )
 
 var _ = register([]Info{
@@ -99,20 +101,31 @@ var _ = register([]Info{
 			}
 			return t, err
 		}},
-	{Op: OpHERescale, Name: "he.rescale", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Result: CipherKind,
+	{Op: OpHERescale, Name: "he.rescale", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Drops: 1, Result: CipherKind,
 		Doc: "divides by the last prime in use",
 		Infer: func(v *Value) (Type, error) {
 			t, err := sameAs(v, 0, CipherKind)
-			if err == nil && t.Level < 1 {
-				err = errors.New("no level remains")
-			}
 			if err != nil {
 				return t, err
 			}
-			t.Scale = t.Scale.Div(ScalePrime(t.Level))
-			t.Level--
-			return t, nil
+			return drop(v, t)
 		}},
+	{Op: OpHEModDownRescale, Name: "he.moddownrescale", Vocab: Scheme, MinArgs: 1, MaxArgs: 1, Drops: 1, Result: CipherKind,
+		Doc: "divides by P and by the last prime in use, rounding once",
+		Infer: func(v *Value) (Type, error) {
+			t, err := sameAs(v, 0, CipherQPKind)
+			if err != nil {
+				return t, err
+			}
+			t.Kind = CipherKind
+			return drop(v, t)
+		}},
+	{Op: OpHEMulRescale, Name: "he.mulrescale", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Depth: 1, Drops: 1, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr, twiceAttr, addAttr}, Doc: "product of two ciphertexts, or twice that, plus a constant in every slot; relinearised and divided by the last prime, rounding once",
+		Infer: inferRescaled(0)},
+	{Op: OpHEMacRescale, Name: "he.macrescale", Vocab: Scheme, MinArgs: 4, MaxArgs: 4, Depth: 1, Drops: 1, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr, twiceAttr, addAttr}, Doc: "he.mulrescale of a product that is added to the first argument",
+		Infer: inferRescaled(1)},
 	{Op: OpHERotate, Name: "he.rotate", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
 		Attrs: []AttrSpec{rotAttr, levelAttr}, Doc: "rotates the slots to the left",
 		Infer: func(v *Value) (Type, error) {
@@ -333,6 +346,52 @@ func inferProduct(ka, kb Kind) func(*Value) (Type, error) {
 		}
 		a.Level, a.Scale, a.Complex = level, a.Scale.Mul(b.Scale), a.Complex || b.Complex
 		return a, nil
+	}
+}
+
+// drop types a result that a step divides by the last primes in use.
+func drop(v *Value, t Type) (Type, error) {
+	for range v.Op.Drops() {
+		if t.Level < 1 {
+			return t, errors.New("no level remains")
+		}
+		t.Scale = t.Scale.Div(ScalePrime(t.Level))
+		t.Level--
+	}
+	return t, nil
+}
+
+// inferRescaled types a product of ciphertexts that is divided by the last prime, and
+// before that added to as many arguments as stand before its factors.
+func inferRescaled(before int) func(*Value) (Type, error) {
+	return func(v *Value) (Type, error) {
+		last := len(v.Args) - 1
+		a, b := v.Args[before].Type, v.Args[before+1].Type
+		top := a.Level
+		for i, x := range v.Args[:last] {
+			if x.Type.Kind != CipherKind {
+				return a, fmt.Errorf("argument %d is of kind %s, want %s", i, x.Type.Kind, CipherKind)
+			}
+			top = min(top, x.Type.Level)
+		}
+		t := Type{Kind: CipherKind, Encrypted: true, Scale: a.Scale.Mul(b.Scale), Complex: a.Complex || b.Complex}
+		t.Level = v.Attrs.Int("level", top-v.Op.Drops()) + v.Op.Drops()
+		if t.Level < 0 || t.Level > top {
+			return t, fmt.Errorf("computes at level %d on arguments at %d and above", t.Level, top)
+		}
+		for _, x := range v.Args[:before] {
+			if !x.Type.Scale.Equal(t.Scale) {
+				return t, fmt.Errorf("scale %s times %s added to scale %s", a.Scale, b.Scale, x.Type.Scale)
+			}
+			t.Complex = t.Complex || x.Type.Complex
+		}
+		if n := v.Attrs.Int("twice", 0); n != 0 && n != 1 {
+			return t, fmt.Errorf("twice is %d, want 0 or 1", n)
+		}
+		if err := keyFits(v, last, KeyRelin, t.Level); err != nil {
+			return t, err
+		}
+		return drop(v, t)
 	}
 }
 

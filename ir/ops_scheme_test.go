@@ -76,3 +76,73 @@ func TestSumsOfProducts(t *testing.T) {
 		}
 	}
 }
+
+// TestRescaledProducts: products that are divided in their step lie a level below their
+// operands and key.
+func TestRescaledProducts(t *testing.T) {
+	g := new(Graph)
+	ct := func(level int, scale string) *Value {
+		t.Helper()
+		v, err := g.Append(&Value{Op: OpHEInput, Attrs: Attrs{"level": level, "scale": scale}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	key := func(level, rot int) *Value {
+		t.Helper()
+		v, err := g.Append(&Value{Op: OpHEKey, Attrs: Attrs{"level": level, "rot": rot}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	x, y, bottom, acc, wide := ct(3, "2^30"), ct(2, "2^30"), ct(0, "2^30"), ct(3, "2^60"), ct(3, "2^61")
+	k, low, rot := key(3, 0), key(1, 0), key(3, 1)
+	for _, c := range []struct {
+		op    Op
+		attrs Attrs
+		args  []*Value
+		level int
+		want  string // error
+	}{
+		{OpHEMulRescale, nil, []*Value{x, x, k}, 2, ""},
+		{OpHEMulRescale, Attrs{"twice": 1, "c": -0.5}, []*Value{x, y, k}, 1, ""},
+		{OpHEMulRescale, Attrs{"level": 0}, []*Value{x, x, low}, 0, ""},
+		{OpHEMulRescale, Attrs{"level": 1}, []*Value{x, x, low}, 0, "key at level 1 used at 2"},
+		{OpHEMulRescale, Attrs{"level": 3}, []*Value{x, x, k}, 0, "level 4"},
+		{OpHEMulRescale, Attrs{"level": -1}, []*Value{x, x, k}, 0, "no level remains"},
+		{OpHEMulRescale, Attrs{"level": -2}, []*Value{x, x, k}, 0, "level -1"},
+		{OpHEMulRescale, Attrs{"twice": 2}, []*Value{x, x, k}, 0, "twice is 2"},
+		{OpHEMulRescale, nil, []*Value{bottom, x, k}, 0, "no level remains"},
+		{OpHEMulRescale, nil, []*Value{x, x, rot}, 0, "used for"},
+		{OpHEMulRescale, nil, []*Value{x, k, k}, 0, "argument 1 is of kind key"},
+		{OpHEMacRescale, nil, []*Value{acc, x, y, k}, 1, ""},
+		{OpHEMacRescale, Attrs{"level": 0, "twice": 1}, []*Value{acc, x, y, k}, 0, ""},
+		{OpHEMacRescale, nil, []*Value{wide, x, y, k}, 0, "added to scale"},
+		{OpHEMacRescale, nil, []*Value{x, x, k}, 0, "3 arguments"},
+		{OpHEModDownRescale, nil, []*Value{x}, 0, "of kind ct, want ctqp"},
+	} {
+		v, err := g.Add(c.op, "node7", c.attrs, c.args...)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s %v: %v", c.op, c.attrs, err)
+		case c.want == "" && (v.Type.Level != c.level || !v.Type.Scale.Equal(ScaleTwo(60).Div(ScalePrime(c.level+1))) || v.Type.Kind != CipherKind || !v.Type.Encrypted):
+			t.Errorf("%s %v has type %v", c.op, c.attrs, v.Type)
+		case c.want != "" && err == nil:
+			t.Errorf("%s %v gave %v, want an error about %q", c.op, c.attrs, v.Type, c.want)
+		case c.want != "" && !strings.Contains(err.Error(), c.want):
+			t.Errorf("%s %v: %q, want it to say %q", c.op, c.attrs, err, c.want)
+		}
+	}
+	for _, op := range Ops() {
+		if drops := op == OpHERescale || op == OpHEModDownRescale || op == OpHEMulRescale || op == OpHEMacRescale; (op.Drops() == 1) != drops || op.Drops() > 1 {
+			t.Errorf("%s drops %d levels", op, op.Drops())
+		}
+	}
+	for op := range numOps + 3 {
+		if want := op >= OpHEAdd && op < OpHEOutput || op > OpPackRefresh && op < numOps; op.Steps() != want {
+			t.Errorf("plans have steps of %s: %v", op, op.Steps())
+		}
+	}
+}

@@ -16,8 +16,8 @@ type Wide struct {
 	Exp  int
 }
 
-// wideOf returns x > 0.
-func wideOf(x uint64) Wide {
+// WideInt returns x > 0.
+func WideInt(x uint64) Wide {
 	lead := bits.LeadingZeros64(x)
 	return Wide{[4]uint64{3: x << lead}, -192 - lead}
 }
@@ -25,7 +25,7 @@ func wideOf(x uint64) Wide {
 // WideFloat returns x, which is positive and finite.
 func WideFloat(x float64) Wide {
 	frac, exp := math.Frexp(x)
-	z := wideOf(uint64(frac * (1 << 53)))
+	z := WideInt(uint64(frac * (1 << 53)))
 	z.Exp += exp - 53
 	return z
 }
@@ -72,12 +72,12 @@ func (x Wide) Times(y Wide) Wide {
 // are of, so that the relative error of a scale that passes Check stays below 2^-230 for
 // any chain of fewer than 2^11 primes.
 func (s Scale) Wide(q []uint64) Wide {
-	z := wideOf(1)
+	z := WideInt(1)
 	for i, e := range s.Q {
 		if e == 0 {
 			continue
 		}
-		x := wideOf(q[i])
+		x := WideInt(q[i])
 		if e < 0 {
 			x, e = wideInverse(q[i]), -e
 		}

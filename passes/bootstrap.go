@@ -177,7 +177,7 @@ func (c *bootstrap) seconds(par *ir.Params, prof *backend.Profile, level, n, cts
 	t += prof.Seconds(par, ir.OpHERealPart, at) + polyCost(c.degree, par, prof, at)
 	at -= polyDepth(c.degree)
 	for range c.doublings {
-		t += prof.Seconds(par, ir.OpHEMul, at) + prof.Seconds(par, ir.OpHERescale, at)
+		t += prof.Seconds(par, ir.OpHEMulRescale, at)
 		at--
 	}
 	return float64(cts) * t

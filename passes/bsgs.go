@@ -396,7 +396,7 @@ func (l *layerSum) splits(half []int, par *ir.Params, prof *backend.Profile) []*
 	giant := prof.Seconds(par, ir.OpHEGiant, l.level) + prof.Seconds(par, ir.OpHEAddQP, l.level)
 	dec := prof.Seconds(par, ir.OpHEDecompose, l.level)
 	mac := prof.Seconds(par, ir.OpHEMacQP, l.level)
-	down := prof.Seconds(par, ir.OpHEModDown, l.level) + prof.Seconds(par, ir.OpHERescale, l.level)
+	down := prof.Seconds(par, ir.OpHEModDownRescale, l.level)
 	modDown := prof.Seconds(par, ir.OpHEModDown, l.level)
 	macFlat := prof.Seconds(par, ir.OpHEMacPlain, l.level)
 	slots, diags, fixed := l.slots, l.diags, float64(l.outs)*down

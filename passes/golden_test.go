@@ -203,6 +203,8 @@ func steps(p *plan.Plan) string {
 		switch s.Op {
 		case ir.OpHEAddConst, ir.OpHEMulConst, ir.OpHEMacConst:
 			fmt.Fprintf(&b, " c=%v at %v", s.Const, s.Scale)
+		case ir.OpHEMulRescale, ir.OpHEMacRescale:
+			fmt.Fprintf(&b, " twice=%v c=%v", s.Twice, s.Const)
 		}
 		fmt.Fprintf(&b, " : %v", o.Type)
 		if o.Role == plan.RoleOutput {

@@ -32,7 +32,7 @@ func laneState(nodes []*fusedNode, par *ir.Params, prof *backend.Profile) *packS
 		case fusedPoly:
 			st.cost += elems * polyCost(n.approx.Degree(), par, prof, level)
 		case fusedMul:
-			st.cost += elems * (prof.Seconds(par, ir.OpHEMul, level) + prof.Seconds(par, ir.OpHERescale, level))
+			st.cost += elems * prof.Seconds(par, ir.OpHEMulRescale, level)
 		case fusedRefresh:
 			st.cost += n.boot.seconds(par, prof, n.level, par.Slots(), n.elems())
 		}

@@ -306,7 +306,7 @@ func (s stepSize) seconds(depth, level int, par *ir.Params, prof *backend.Profil
 		}
 		return cts * t
 	case fusedMul:
-		return cts * (prof.Seconds(par, ir.OpHEMul, top) + prof.Seconds(par, ir.OpHERescale, top))
+		return cts * prof.Seconds(par, ir.OpHEMulRescale, top)
 	case fusedLinear:
 		diags := float64(s.diags)
 		half := math.Sqrt(max(1, diags)) // baby steps, giant steps
@@ -314,7 +314,7 @@ func (s stepSize) seconds(depth, level int, par *ir.Params, prof *backend.Profil
 		return float64(s.ins)*prof.Seconds(par, ir.OpHEDecompose, top) +
 			(half-1)*(prof.Seconds(par, ir.OpHEHoistRot, top)+prof.Seconds(par, ir.OpHEGiant, top)+2*read(ir.KeyKind)) +
 			diags*(prof.Seconds(par, ir.OpHEMacQP, top)+read(ir.PlainQPKind)) +
-			cts*(prof.Seconds(par, ir.OpHEModDown, top)+prof.Seconds(par, ir.OpHERescale, top))
+			cts*prof.Seconds(par, ir.OpHEModDownRescale, top)
 	}
 	return 0
 }

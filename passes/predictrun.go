@@ -422,7 +422,8 @@ func ExecutionOf(p *plan.Plan, prof *backend.Profile) Execution {
 // with transforms.
 func divisible(op ir.Op) bool {
 	switch op {
-	case ir.OpHEMul, ir.OpHERotate, ir.OpHERealPart, ir.OpHEDecompose, ir.OpHEGiant, ir.OpHEModDown, ir.OpHERescale, ir.OpHERaise:
+	case ir.OpHEMul, ir.OpHEMulRescale, ir.OpHEMacRescale, ir.OpHERotate, ir.OpHERealPart, ir.OpHEDecompose, ir.OpHEGiant,
+		ir.OpHEModDown, ir.OpHEModDownRescale, ir.OpHERescale, ir.OpHERaise:
 		return true
 	}
 	return false

@@ -41,7 +41,7 @@ func schedule(u *unit) error {
 			p.Objects[o].Role = plan.RoleOutput
 			id[v] = o
 		default:
-			s := plan.Step{Op: v.Op, Layer: int32(u.lw.b.layer[v]), Rot: v.Attrs.Int("rot", 0), Const: v.Attrs.Float("c", 0)}
+			s := plan.Step{Op: v.Op, Layer: int32(u.lw.b.layer[v]), Rot: v.Attrs.Int("rot", 0), Const: v.Attrs.Float("c", 0), Twice: v.Attrs.Int("twice", 0) != 0}
 			if t := v.Attrs.Str("scale", ""); t != "" {
 				sc, err := ir.ParseScale(t)
 				if err != nil {
@@ -236,13 +236,8 @@ func points(p *plan.Plan, obj plan.ObjectID) int {
 	return p.Params.Slots()
 }
 
-// StepLevel returns the level by which costs of step i go: that of its result, for
-// a rescale that of its argument.
+// StepLevel returns the level at which step i computes, by which costs go.
 func StepLevel(p *plan.Plan, i int) int {
 	s := &p.Steps[i]
-	level := p.Objects[s.Out].Type.Level
-	if s.Op == ir.OpHERescale {
-		level++
-	}
-	return level
+	return p.Objects[s.Out].Type.Level + s.Op.Drops()
 }

@@ -17,10 +17,7 @@ import (
 func sums(u *unit) error {
 	g := u.scheme
 	uses := g.Uses()
-	most := 0
-	for _, v := range g.Values {
-		most = max(most, pinned(u.par, v, uses))
-	}
+	most := neediest(u.par, g, uses)
 	joined := map[*ir.Value]bool{}
 	for _, v := range g.Values {
 		if _, acc := v.Op.Accumulates(); !acc {
@@ -43,6 +40,15 @@ func sums(u *unit) error {
 	return nil
 }
 
+// neediest returns the most slabs that a step has in DRAM at once.
+func neediest(par *ir.Params, g *ir.Graph, uses map[*ir.Value]int) int {
+	most := 0
+	for _, v := range g.Values {
+		most = max(most, pinned(par, v, uses))
+	}
+	return most
+}
+
 // pinned returns the slabs that the step of a value has in DRAM at once: what it
 // touches, and the sources of plaintexts.
 func pinned(par *ir.Params, v *ir.Value, uses map[*ir.Value]int) int {
@@ -58,7 +64,7 @@ func pinned(par *ir.Params, v *ir.Value, uses map[*ir.Value]int) int {
 		switch t := a.Type; {
 		case slices.Contains(v.Args[:i], a):
 		case t.Kind == ir.KeyKind:
-			n += par.Slabs(t.Kind, min(t.Level, v.Type.Level))
+			n += par.Slabs(t.Kind, min(t.Level, v.Type.Level+v.Op.Drops()))
 		case a.Op == ir.OpHEPlain:
 			n += par.Slabs(t.Kind, t.Level) + 1
 		default:

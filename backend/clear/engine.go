@@ -246,7 +246,7 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if sum, acc := s.Op.Accumulates(); sum {
 		return addUp(s, acc, args, z)
 	}
-	var in [3]*operand
+	var in [4]*operand
 	if len(args) > len(in) {
 		return fmt.Errorf("%s: %d operands", s.Op, len(args))
 	}
@@ -286,6 +286,23 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 		difference(z.im, a.im, b.im)
 	case ir.OpHEMul:
 		multiply(z, a, b)
+	case ir.OpHEMulRescale, ir.OpHEMacRescale:
+		addend, factor := (*operand)(nil), 1.0
+		if s.Op == ir.OpHEMacRescale {
+			addend, a, b = a, b, in[2]
+		}
+		if s.Twice {
+			factor = 2
+		}
+		multiply(z, a, b)
+		for i := range z.re {
+			z.re[i] = factor*z.re[i] + s.Const
+		}
+		scale(z.im, z.im, factor)
+		if addend != nil {
+			sum(z.re, z.re, addend.re)
+			sum(z.im, z.im, addend.im)
+		}
 	case ir.OpHEAddConst:
 		for i := range z.re {
 			z.re[i] = a.re[i] + s.Const
@@ -300,7 +317,7 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	case ir.OpHERotate, ir.OpHEHoistRot, ir.OpHEGiant:
 		rotate(z.re, a.re, s.Rot)
 		rotate(z.im, a.im, s.Rot)
-	case ir.OpHERescale, ir.OpHELift, ir.OpHEModDown, ir.OpHEOutput:
+	case ir.OpHERescale, ir.OpHELift, ir.OpHEModDown, ir.OpHEModDownRescale, ir.OpHEOutput:
 		assign(z.re, a.re)
 		assign(z.im, a.im)
 	case ir.OpHERealPart:
@@ -529,6 +546,7 @@ func (e *engine) addMultiples(s *plan.Step, a, z *operand) {
 var vectorArgs = map[ir.Op]int{
 	ir.OpHEAdd: 2, ir.OpHESub: 2, ir.OpHEAddPlain: 2, ir.OpHEMulPlain: 2,
 	ir.OpHEAddConst: 1, ir.OpHEMulConst: 1, ir.OpHEMacConst: 2, ir.OpHEMul: 2,
+	ir.OpHEMulRescale: 2, ir.OpHEMacRescale: 3, ir.OpHEModDownRescale: 1,
 	ir.OpHERescale: 1, ir.OpHERotate: 1, ir.OpHEDecompose: 1, ir.OpHEHoistRot: 1,
 	ir.OpHELift: 1, ir.OpHEGiant: 1,
 	ir.OpHEAddQP: 2, ir.OpHEModDown: 1, ir.OpHEOutput: 1,

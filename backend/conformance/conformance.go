@@ -1,6 +1,6 @@
 // Package conformance is the suite every backend passes: each scheme step alone,
 // at several levels and with operands and keys above the level of the result, in
-// both rings; in-place updates; sums of several products; exact scales through a small program; a
+// both rings; in-place updates; sums of several products; divisions by P and a prime at once; exact scales through a small program; a
 // double-hoisted matrix-vector product; what a step touches of a key; in the standard ring complex slots and the
 // steps of bootstrapping; the same bytes from any number of goroutines.
 package conformance
@@ -68,6 +68,7 @@ func Run(t *testing.T, name string, open func(p *ir.Params) (backend.Engine, Cli
 			t.Run("steps", func(t *testing.T) { r.with(t).steps() })
 			t.Run("in-place", func(t *testing.T) { r.with(t).inPlace() })
 			t.Run("sums", func(t *testing.T) { r.with(t).sums() })
+			t.Run("divisions", func(t *testing.T) { r.with(t).divisions() })
 			t.Run("scales", func(t *testing.T) { r.with(t).scales() })
 			t.Run("matrix", func(t *testing.T) { r.with(t).matrix() })
 			if c.ring == ir.RingStandard {
@@ -446,6 +447,45 @@ func (r *runner) inPlace() {
 	r.check("accumulate modulo QP in place", acc, zip(b, w, func(v, u float64) float64 { return 4 * v * u }))
 }
 
+// divisions runs the steps that divide by P and by the last prime at once, down to level
+// 0, with operands and keys just as high as that takes and higher.
+func (r *runner) divisions() {
+	top, d := r.p.MaxLevel(), r.delta()
+	d2 := d.Mul(d)
+	for out := range top {
+		for _, at := range [][2]int{{out + 1, out + 1}, {top, out + 1}, {out + 1, top}, {top, top}} { // of operands and keys
+			a, b, c := r.vector(), r.vector(), r.vector()
+			x, y, z := r.encrypt(a, at[0]), r.encrypt(b, at[0]), r.encrypt(c, at[0])
+			acc := r.do(plan.Step{Op: ir.OpHEMulConst, Const: 1, Scale: d}, ct(at[0], d2), z)
+			result := ct(out, d2.Div(ir.ScalePrime(out+1)))
+			relin := r.key(ir.KeyRelin, at[1])
+			for _, twice := range []bool{false, true} {
+				for _, k := range []float64{0, -0.75} {
+					s := plan.Step{Op: ir.OpHEMulRescale, Twice: twice, Const: k}
+					product := zip(a, b, func(v, u float64) float64 {
+						if twice {
+							v *= 2
+						}
+						return v*u + k
+					})
+					what := func() string {
+						return fmt.Sprintf("%v to level %d of operands at %d with a key at %d, twice %v, constant %v", s.Op, out, at[0], at[1], twice, k)
+					}
+					r.check(what(), r.do(s, result, x, y, relin), product)
+					s.Op = ir.OpHEMacRescale
+					r.check(what(), r.do(s, result, acc, x, y, relin), zip(product, c, add))
+				}
+			}
+			r.check("a square", r.do(plan.Step{Op: ir.OpHEMulRescale}, result, x, x, relin), zip(a, a, mul))
+			qp := kind(ir.CipherQPKind, at[0], d)
+			lift := r.do(plan.Step{Op: ir.OpHELift}, qp, x)
+			qp.Scale = d2
+			prod := r.do(plan.Step{Op: ir.OpHEMulQP}, qp, lift, r.encode(c, ir.PlainQPKind, at[0], d))
+			r.check(fmt.Sprintf("%v from level %d to %d", ir.OpHEModDownRescale, at[0], out), r.do(plan.Step{Op: ir.OpHEModDownRescale}, result, prod), zip(a, c, mul))
+		}
+	}
+}
+
 // scales runs x^4 + x^2/2 + x and brings the scale back to 2^LogScale exactly.
 func (r *runner) scales() {
 	top := r.p.MaxLevel()
@@ -629,6 +669,21 @@ func (r *runner) complex() {
 		relin, conj := r.key(ir.KeyRelin, c.key), r.key(ir.KeyConj, c.key)
 		prod := one(op(ir.OpHEMul), "complex values", out2, zip(z, w, mul), x, y, relin)
 		one(op(ir.OpHEMul), "a complex and a real value", out2, zip(z, v, mul), x, re, relin)
+		for _, m := range []struct {
+			what string
+			o    backend.Operand
+			w    []complex128
+		}{{"complex values", y, w}, {"a complex and a real value", re, v}} {
+			low := ct(c.out-1, d2.Div(ir.ScalePrime(c.out)))
+			s := plan.Step{Op: ir.OpHEMulRescale, Twice: true, Const: 0.5}
+			want := zip(z, m.w, func(v, w complex128) complex128 { return 2*v*w + 0.5 })
+			one(s, m.what, low, want, x, m.o, relin)
+			s.Op = ir.OpHEMacRescale
+			one(s, m.what, low, zip(want, times(z, -1.5), add), acc, x, m.o, relin)
+			if m.o == re {
+				one(s, "a complex value added to a product of real ones", low, zip(times(z, -1.5), zip(v, v, mul), func(a, b complex128) complex128 { return a + 2*b + 0.5 }), acc, re, re, relin)
+			}
+		}
 		one(op(ir.OpHERescale), "a complex value", ct(c.out-1, d2.Div(ir.ScalePrime(c.out))), zip(z, w, mul), prod)
 		for _, p := range []struct {
 			what string
@@ -759,6 +814,7 @@ func (r *runner) goroutines() {
 	}
 	tasks := []task{
 		{plan.Step{Op: ir.OpHEMul}, ct(l, d.Mul(d)), []backend.Operand{x, y, relin}},
+		{plan.Step{Op: ir.OpHEMulRescale, Twice: true, Const: 0.5}, ct(l-1, d.Mul(d).Div(ir.ScalePrime(l))), []backend.Operand{x, y, relin}},
 		{plan.Step{Op: ir.OpHERotate, Rot: 1}, ct(l, d), []backend.Operand{x, rot}},
 		{plan.Step{Op: ir.OpHEDecompose}, kind(ir.DigitsKind, l, ir.Scale{}), []backend.Operand{x}},
 		{plan.Step{Op: ir.OpHERescale}, ct(l-1, d.Div(ir.ScalePrime(l))), []backend.Operand{x}},

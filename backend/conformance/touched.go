@@ -32,6 +32,12 @@ func (r *runner) touched() {
 			r.touchedBy(fmt.Sprintf("%v from level %d to %d with a key at %d", s.Op, c.arg, out.Level, c.key), s, out, rot, c.key, args)
 		}
 		check(plan.Step{Op: ir.OpHEMul}, ct(c.out, d.Mul(d)), ir.KeyRelin, x, y)
+		if c.out > 0 {
+			low := ct(c.out-1, d.Mul(d).Div(ir.ScalePrime(c.out)))
+			acc := r.do(plan.Step{Op: ir.OpHEMulConst, Const: 1, Scale: d}, ct(c.arg, d.Mul(d)), y)
+			check(plan.Step{Op: ir.OpHEMulRescale}, low, ir.KeyRelin, x, y)
+			check(plan.Step{Op: ir.OpHEMacRescale, Twice: true}, low, ir.KeyRelin, acc, x, y)
+		}
 		check(plan.Step{Op: ir.OpHERotate, Rot: 1}, ct(c.out, d), 1, x)
 		check(plan.Step{Op: ir.OpHEHoistRot, Rot: 1}, qp(c.out), 1, x, digits)
 		check(plan.Step{Op: ir.OpHEGiant, Rot: 1}, qp(c.out), 1, lift)

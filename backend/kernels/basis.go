@@ -2,6 +2,7 @@ package kernels
 
 import (
 	"fmt"
+	"slices"
 )
 
 // Modulus is a prime with the kernels that serve rows of its residues.
@@ -12,10 +13,10 @@ type Modulus struct {
 
 // maxSources is the number of primes that a basis extends from at most: sums of as
 // many products stay below twice the target (see sum128.lazy). The vector kernels take
-// half as many.
+// the most special primes that there are and one more.
 const (
 	maxSources       = 15
-	maxVectorSources = 8
+	maxVectorSources = 9
 )
 
 // Basis extends residues modulo a group of source primes to single target primes,
@@ -90,6 +91,32 @@ func NewBasis(src, targets []*Modulus) (*Basis, error) {
 		b.target = append(b.target, u)
 	}
 	return b, nil
+}
+
+// Doubled returns the extension that reads twice a value x and gives half of what it
+// reads: half the centred representative of 2x, divided modulo each target. With Down,
+// which is twice that of b, (x - that)*Down is 2x/S rounded. It takes no more time than b.
+// Of a single source there is none.
+func (b *Basis) Doubled() *Basis {
+	if len(b.src) == 1 {
+		panic("BUG: a basis of one prime is not doubled")
+	}
+	d := *b
+	d.src, d.target = slices.Clone(b.src), slices.Clone(b.target)
+	for j := range d.src {
+		s := &d.src[j]
+		s.inv = s.Times(2, s.inv)
+	}
+	for i := range d.target {
+		t := &d.target[i]
+		half := (t.Q + 1) / 2
+		t.w = slices.Clone(t.w)
+		for j, w := range t.w {
+			t.w[j] = t.Times(w, half)
+		}
+		t.neg, t.down = t.Times(t.neg, half), t.Times(2, t.down)
+	}
+	return &d
 }
 
 // Targets returns the number of targets.

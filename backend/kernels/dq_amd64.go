@@ -81,7 +81,7 @@ func dqTensor(z0 *uint64, z1 *uint64, z2 *uint64, a0 *uint64, a1 *uint64, b0 *ui
 //go:noescape
 func dqDot(z0 *uint64, z1 *uint64, x *[]uint64, y0 *[]uint64, y1 *[]uint64, terms int, n int, shift uint64, q uint64, inv uint64)
 
-// dqConvert sets z = (sum x_k*w_k + v*neg)/2^64 mod q, in [0, 4q), for at most eight
+// dqConvert sets z = (sum x_k*w_k + v*neg)/2^64 mod q, in [0, 4q), for at most nine
 // terms.
 //
 //go:noescape
@@ -91,7 +91,7 @@ func dqConvert(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint6
 // read once: w holds four constants per term, c the four neg, q and inv.
 //
 //go:noescape
-func dqConvert4(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int)
+func dqConvert4(z *[4]*uint64, x *[]uint64, w *[36]uint64, terms int, v *uint8, c *[12]uint64, n int)
 
 // dqPrepare sets x = x*c mod q and adds x*frac to sum.
 //

@@ -81,7 +81,7 @@ func ifmaTensor(z0 *uint64, z1 *uint64, z2 *uint64, a0 *uint64, a1 *uint64, b0 *
 //go:noescape
 func ifmaDot(z0 *uint64, z1 *uint64, x *[]uint64, y0 *[]uint64, y1 *[]uint64, terms int, n int, q uint64, inv uint64)
 
-// ifmaConvert sets z = (sum x_k*w_k + v*neg)/2^52 mod q, in [0, 4q), for at most eight
+// ifmaConvert sets z = (sum x_k*w_k + v*neg)/2^52 mod q, in [0, 4q), for at most nine
 // terms.
 //
 //go:noescape
@@ -91,7 +91,7 @@ func ifmaConvert(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uin
 // read once: w holds four constants per term, c the four neg, q and inv.
 //
 //go:noescape
-func ifmaConvert4(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int)
+func ifmaConvert4(z *[4]*uint64, x *[]uint64, w *[36]uint64, terms int, v *uint8, c *[12]uint64, n int)
 
 // ifmaPrepare sets x = x*c mod q and adds x*frac to sum.
 //

@@ -1947,7 +1947,7 @@ term:
 	VZEROUPPER
 	RET
 
-// func ifmaConvert4(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int)
+// func ifmaConvert4(z *[4]*uint64, x *[]uint64, w *[36]uint64, terms int, v *uint8, c *[12]uint64, n int)
 // Requires: AVX, AVX512F, AVX512IFMA, MMX+
 TEXT ·ifmaConvert4(SB), NOSPLIT, $0-56
 	MOVQ         c+40(FP), AX

@@ -70,7 +70,7 @@ func dqConvert(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint6
 	panic(noVector)
 }
 
-func dqConvert4(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int) {
+func dqConvert4(z *[4]*uint64, x *[]uint64, w *[36]uint64, terms int, v *uint8, c *[12]uint64, n int) {
 	panic(noVector)
 }
 
@@ -142,7 +142,7 @@ func ifmaConvert(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uin
 	panic(noVector)
 }
 
-func ifmaConvert4(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int) {
+func ifmaConvert4(z *[4]*uint64, x *[]uint64, w *[36]uint64, terms int, v *uint8, c *[12]uint64, n int) {
 	panic(noVector)
 }
 

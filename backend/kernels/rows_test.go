@@ -285,12 +285,9 @@ func testBasis(t *testing.T, rng *rand.Rand, src, targets []uint64, form Form, n
 			rows[j][i] = new(big.Int).Mod(v, new(big.Int).SetUint64(q)).Uint64()
 		}
 	}
-	v := make([]uint8, n+2)[1 : n+1]
-	b.Prepare(rows, v)
-	check := func(z []uint64, k int) {
+	check := func(what string, z []uint64, k int, values []*big.Int) {
 		t.Helper()
 		q := new(big.Int).SetUint64(targets[k])
-		reduce(t, z, targets[k])
 		for i, x := range values {
 			want := new(big.Int).Mod(x, q).Uint64()
 			edge := new(big.Int).Sub(half, new(big.Int).Abs(x))
@@ -302,31 +299,67 @@ func testBasis(t *testing.T, rng *rand.Rand, src, targets []uint64, form Form, n
 				want = other.Mod(other, q).Uint64()
 			}
 			if z[i] != want {
-				t.Fatalf("%s: value %d of %d primes modulo %d is %d, want %d", form, i, len(src), targets[k], z[i], want)
+				t.Fatalf("%s: value %d of %d primes%s modulo %d is %d, want %d", form, i, len(src), what, targets[k], z[i], want)
 			}
 		}
 	}
-	for k := range targets {
-		g := newGuarded(n)
-		b.Convert([][]uint64{g.row()}, []int{k}, rows, v)
-		g.check(t, "Convert")
-		check(g.row(), k)
-	}
-	var z [][]uint64
-	var to []int
-	var guards []guarded
-	for k := range targets {
-		guards, to = append(guards, newGuarded(n)), append(to, k)
-		z = append(z, guards[k].row())
-	}
-	b.Convert(z, to, rows, v)
-	for k := range targets {
-		guards[k].check(t, "Convert")
-		check(z[k], k)
-		if d := b.Down(k); bigMul(targets[k], 0, d, new(big.Int).Mod(all, new(big.Int).SetUint64(targets[k])).Uint64()) != 1 && !slices.Contains(src, targets[k]) {
-			t.Errorf("Down(%d) is %d", k, d)
+	// test converts the values, which rows hold, to one target at a time and to all of
+	// them, and checks factor times what comes out.
+	test := func(what string, b *Basis, factor uint64, values []*big.Int, rows [][]uint64) {
+		t.Helper()
+		v := make([]uint8, n+2)[1 : n+1]
+		b.Prepare(rows, v)
+		times := func(z []uint64, k int) []uint64 {
+			reduce(t, z, targets[k])
+			p := rowsOf(t, targets[k], form)
+			for i := range z {
+				z[i] = p.Times(factor%p.Q, z[i])
+			}
+			return z
+		}
+		for k := range targets {
+			g := newGuarded(n)
+			b.Convert([][]uint64{g.row()}, []int{k}, rows, v)
+			g.check(t, "Convert")
+			check(what, times(g.row(), k), k, values)
+		}
+		var z [][]uint64
+		var to []int
+		var guards []guarded
+		for k := range targets {
+			guards, to = append(guards, newGuarded(n)), append(to, k)
+			z = append(z, guards[k].row())
+		}
+		b.Convert(z, to, rows, v)
+		for k := range targets {
+			guards[k].check(t, "Convert")
+			check(what, times(z[k], k), k, values)
+			s := new(big.Int).Mod(all, new(big.Int).SetUint64(targets[k])).Uint64()
+			if d := b.Down(k); bigMul(targets[k], 0, d, s) != factor && !slices.Contains(src, targets[k]) {
+				t.Errorf("Down(%d)%s is %d", k, what, d)
+			}
 		}
 	}
+	again, twice := make([][]uint64, len(src)), make([]*big.Int, n)
+	for j := range rows {
+		again[j] = newGuarded(n).row()
+		copy(again[j], rows[j])
+	}
+	test("", b, 1, values, rows)
+	if len(src) == 1 {
+		return
+	}
+	for i, x := range values {
+		y := new(big.Int).Lsh(x, 1)
+		switch {
+		case y.Cmp(half) > 0:
+			y.Sub(y, all)
+		case y.CmpAbs(half) > 0:
+			y.Add(y, all)
+		}
+		twice[i] = y
+	}
+	test(", doubled,", b.Doubled(), 2, twice, again)
 }
 
 func TestBasis(t *testing.T) {

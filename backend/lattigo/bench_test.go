@@ -86,6 +86,8 @@ func benchSteps(b *testing.B, p *ir.Params, l int) {
 		{ir.OpHEMacConst, out, []backend.Operand{x, y}},
 		{ir.OpHEMul, out, []backend.Operand{x, y, key}},
 		{ir.OpHERescale, low, []backend.Operand{x}},
+		{ir.OpHEMulRescale, low, []backend.Operand{x, y, key}},
+		{ir.OpHEMacRescale, low, []backend.Operand{out, x, y, key}},
 		{ir.OpHERotate, out, []backend.Operand{x, key}},
 		{ir.OpHEHoistRot, qp2, []backend.Operand{x, digits, key}},
 		{ir.OpHEMulQP, qp2, []backend.Operand{qp, ptqp}},
@@ -93,6 +95,7 @@ func benchSteps(b *testing.B, p *ir.Params, l int) {
 		{ir.OpHEAddQP, qp2, []backend.Operand{qp2, qp}},
 		{ir.OpHEGiant, qp2, []backend.Operand{qp, key}},
 		{ir.OpHEModDown, out, []backend.Operand{qp}},
+		{ir.OpHEModDownRescale, low, []backend.Operand{qp}},
 	}
 	if p.Ring == ir.RingStandard { // timing only: any key will do
 		sparse, bottom := mk(ir.SparseKeyKind, 0), mk(ir.CipherKind, 0)

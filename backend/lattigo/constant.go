@@ -15,8 +15,8 @@ type integer struct {
 	neg  bool
 }
 
-// constant returns round(c*scale), halves away from zero.
-func (r *rings) constant(c float64, s ir.Scale) (integer, error) {
+// constant returns round(c*scale), the scale times more primes, halves away from zero.
+func (r *rings) constant(c float64, s ir.Scale, more ...uint64) (integer, error) {
 	if math.IsNaN(c) || math.IsInf(c, 0) {
 		return integer{}, fmt.Errorf("constant %v", c)
 	}
@@ -24,6 +24,9 @@ func (r *rings) constant(c float64, s ir.Scale) (integer, error) {
 		return integer{}, nil
 	}
 	x := s.Wide(r.p.Q).Times(ir.WideFloat(math.Abs(c)))
+	for _, q := range more {
+		x = x.Times(ir.WideInt(q))
+	}
 	z := integer{x.Mant, uint(max(x.Exp, 0)), c < 0}
 	if x.Exp < 0 { // floor(2x), then half of that, rounded up
 		z.shift(uint(-x.Exp - 1))

@@ -62,7 +62,7 @@ type scratch struct {
 	*job             // mine, or that of the step that this does a part of
 	mine  job        // of a step that runs here
 	tmp   [][]uint64 // group limbs per digit, and two groups
-	acc   [][]uint64 // 2*(nP+1) limbs: results modulo P, and two more
+	acc   [][]uint64 // 2*(nP+2) limbs: results modulo P and a prime that is dropped, and two more
 	key   kernels.Seeded
 	vals  [ir.MostTerms][]uint64 // values of plains
 	block [][]uint64             // sumOnce blocks of sums
@@ -82,7 +82,10 @@ type scratch struct {
 // job is a running step with what its parts share. They only read it, or write it number
 // by number.
 type job struct {
-	l      int // level of the result
+	l      int // level at which it computes
+	drop   int // levels by which the result lies below
+	twice  bool
+	add    integer // constant that is added before a division
 	out    *operand
 	in     []*operand
 	coef   [][]uint64 // L+1 limbs: coefficients of what is decomposed
@@ -137,9 +140,9 @@ func Reserve(p *ir.Params) (tables, scratch int64) {
 	// Transform constants: four tables of N words for each prime in portable Go, and with
 	// kernels that have wider ones for the inner layers a sixteenth more for the outer.
 	tables = (nq+np)*(8*(4*n+n/16)+1024) + 16*int64(p.Slots())
-	tables += nq * (2*nq + np + 1) * (128 + 16*np) // conversions, by target
+	tables += nq * (3*nq + np + 1) * (144 + 16*np) // conversions, by target
 	digits := (nq + np - 1) / np
-	rows := 2*nq + max((digits+2)*int64(groupSize(p)), ir.MostTerms) + 2*np + 2
+	rows := 2*nq + max((digits+2)*int64(groupSize(p)), ir.MostTerms) + 2*np + 4
 	scratch = rows*(8*n+64) + (digits+3)*n + 4096 // with quotients and an automorphism
 	scratch += 16*int64(p.Slots()) + 8*n          // encoding
 	scratch += sumOnce * (8*min(sumBlock, n) + 64)
@@ -178,9 +181,9 @@ func (e *engine) newScratch() *scratch {
 			in: make([]*operand, 0, 2*ir.MostTerms+1), coef: makeRows(nq, e.n), own: makeRows(nq, e.n),
 			div: division{x: make([][][]uint64, 0, 2)},
 		},
-		tmp: makeRows(max((digits+2)*e.group, ir.MostTerms), e.n), acc: makeRows(2*np+2, e.n),
+		tmp: makeRows(max((digits+2)*e.group, ir.MostTerms), e.n), acc: makeRows(2*np+4, e.n),
 		block: makeRows(sumOnce, min(sumBlock, e.n)),
-		x:     make([][]uint64, digits*e.group), part: make([][]uint64, np),
+		x:     make([][]uint64, digits*e.group), part: make([][]uint64, np+1),
 		terms: make([][]uint64, terms), y0: make([][]uint64, terms), y1: make([][]uint64, terms),
 		done: make(chan error, 1),
 	}
@@ -373,15 +376,17 @@ var argKinds = map[ir.Op][]ir.Kind{
 	ir.OpHEAdd: {ir.CipherKind, ir.CipherKind}, ir.OpHESub: {ir.CipherKind, ir.CipherKind},
 	ir.OpHEAddPlain: {ir.CipherKind, ir.PlainKind}, ir.OpHEMulPlain: {ir.CipherKind, ir.PlainKind},
 	ir.OpHEAddConst: {ir.CipherKind}, ir.OpHEMulConst: {ir.CipherKind},
-	ir.OpHEMacConst: {ir.CipherKind, ir.CipherKind},
-	ir.OpHEMacPlain: {ir.CipherKind, ir.CipherKind, ir.PlainKind},
-	ir.OpHEMul:      {ir.CipherKind, ir.CipherKind, ir.KeyKind},
-	ir.OpHERescale:  {ir.CipherKind}, ir.OpHERotate: {ir.CipherKind, ir.KeyKind},
+	ir.OpHEMacConst:   {ir.CipherKind, ir.CipherKind},
+	ir.OpHEMacPlain:   {ir.CipherKind, ir.CipherKind, ir.PlainKind},
+	ir.OpHEMul:        {ir.CipherKind, ir.CipherKind, ir.KeyKind},
+	ir.OpHEMulRescale: {ir.CipherKind, ir.CipherKind, ir.KeyKind},
+	ir.OpHEMacRescale: {ir.CipherKind, ir.CipherKind, ir.CipherKind, ir.KeyKind},
+	ir.OpHERescale:    {ir.CipherKind}, ir.OpHERotate: {ir.CipherKind, ir.KeyKind},
 	ir.OpHEDecompose: {ir.CipherKind}, ir.OpHEHoistRot: {ir.CipherKind, ir.DigitsKind, ir.KeyKind},
 	ir.OpHELift: {ir.CipherKind}, ir.OpHEMulQP: {ir.CipherQPKind, ir.PlainQPKind},
 	ir.OpHEMacQP: {ir.CipherQPKind, ir.CipherQPKind, ir.PlainQPKind},
 	ir.OpHEGiant: {ir.CipherQPKind, ir.KeyKind}, ir.OpHEAddQP: {ir.CipherQPKind, ir.CipherQPKind},
-	ir.OpHEModDown: {ir.CipherQPKind}, ir.OpHEOutput: {ir.CipherKind},
+	ir.OpHEModDown: {ir.CipherQPKind}, ir.OpHEModDownRescale: {ir.CipherQPKind}, ir.OpHEOutput: {ir.CipherKind},
 	ir.OpHERaise:    {ir.CipherKind, ir.SparseKeyKind, ir.KeyKind},
 	ir.OpHERealPart: {ir.CipherKind, ir.KeyKind}, ir.OpHEMulI: {ir.CipherKind},
 }
@@ -417,12 +422,9 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if len(args) != len(kinds) {
 		return fmt.Errorf("%s: %d operands, want %d", s.Op, len(args), len(kinds))
 	}
-	l := o.t.Level
-	need := [3]int{l, l, l}
-	switch s.Op {
-	case ir.OpHERescale:
-		need[0]++
-	case ir.OpHERaise:
+	l := o.t.Level + s.Op.Drops()
+	need := [4]int{l, l, l, l}
+	if s.Op == ir.OpHERaise {
 		need[0], need[1] = 0, 0
 	}
 	switch s.Op {
@@ -431,7 +433,7 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 			return fmt.Errorf("%s: it needs the standard ring, not the %s one", s.Op, e.p.Ring)
 		}
 	}
-	var in [3]*operand
+	var in [4]*operand
 	for i, a := range args {
 		if in[i], err = e.argument(s.Op, i, a, kinds[i], need[i]); err != nil {
 			return err
@@ -556,12 +558,20 @@ func (e *engine) exec(s *plan.Step, in []*operand, out *operand) error {
 	default:
 		w := e.take()
 		defer e.give(w)
-		w.l, w.out, w.in = l, out, append(w.in[:0], in...)
+		w.drop = s.Op.Drops()
+		w.l, w.out, w.in = l+w.drop, out, append(w.in[:0], in...)
+		w.twice, w.add = s.Twice, integer{}
 		switch s.Op {
 		case ir.OpHERescale:
 			e.rescale(w)
-		case ir.OpHEModDown:
+		case ir.OpHEModDown, ir.OpHEModDownRescale:
 			e.modDown(w)
+		case ir.OpHEMulRescale, ir.OpHEMacRescale:
+			var err error
+			if w.add, err = e.constant(s.Const, out.t.Scale, e.p.Q[w.l]); err != nil {
+				return fmt.Errorf("%s: %w", s.Op, err)
+			}
+			e.mulRescale(w)
 		case ir.OpHEMul:
 			e.mulRelin(w)
 		case ir.OpHERotate:

@@ -13,24 +13,21 @@ import (
 // working set is a few limbs. The functions that parts of a step run capture nothing
 // and find what they work on in its job, so that no step allocates.
 
-// rescale divides by q_{l+1}, rounding, l being the level of the result.
-func (e *engine) rescale(w *scratch) {
-	in, last := w.in[0], e.mods[w.l+1]
-	x0, x1 := w.acc[:1], w.acc[1:2]
-	last.INTT(x0[0], in.q(0, w.l+1))
-	last.INTT(x1[0], in.q(1, w.l+1))
-	e.divide(w, e.scale[w.l+1], subMul, x0, x1)
-}
+// rescale divides by q_l, rounding.
+func (e *engine) rescale(w *scratch) { e.divide(w, e.scale[w.l], 0, w.l+1, subMul) }
 
-// modDown divides both parts by P, rounding.
-func (e *engine) modDown(w *scratch) {
-	in, np := w.in[0], len(e.p.P)
-	x0, x1 := w.acc[:np], w.acc[np:2*np]
-	for j := range np {
-		e.mods[len(e.p.Q)+j].INTT(x0[j], in.qp(0, w.l+1+j, w.l))
-		e.mods[len(e.p.Q)+j].INTT(x1[j], in.qp(1, w.l+1+j, w.l))
+// modDown divides both parts by P, and by q_l where the step drops that, rounding once.
+func (e *engine) modDown(w *scratch) { e.divide(w, e.special(w), 0, w.l+1+len(e.p.P), subMul) }
+
+// special returns the basis of P and what a step drops.
+func (e *engine) special(w *scratch) *kernels.Basis {
+	switch {
+	case w.drop == 0:
+		return e.pToQ
+	case w.twice:
+		return e.twice[w.l]
 	}
-	e.divide(w, e.pToQ, subMul, x0, x1)
+	return e.joined[w.l]
 }
 
 // subMul ends a division of the first operand.
@@ -38,27 +35,53 @@ func subMul(e *engine, w *scratch, k, i int, t []uint64, down uint64) {
 	e.mods[i].SubMul(w.out.q(k, i), w.in[0].q(k, i), t, down)
 }
 
-// division is a division by the product of the sources of b.
+// kept returns the number of limbs modulo Q that are left of QP_l when the step has
+// divided: that of the first limb whose prime it divides by.
+func (j *job) kept() int { return j.l + 1 - j.drop }
+
+// division is a division by the product of the sources of b: the primes of limbs kept,
+// kept+1, ... of QP_l.
 type division struct {
-	b *kernels.Basis
-	x [][][]uint64 // per polynomial, coefficients modulo the sources
+	b     *kernels.Basis
+	first int          // polynomial of the operand that is number 0 here
+	x     [][][]uint64 // per polynomial, coefficients modulo the sources
 	// emit receives the remainder of polynomial k modulo q_i, transformed, with the
 	// inverse of the divisor.
 	emit func(e *engine, w *scratch, k, i int, t []uint64, down uint64)
 }
 
-// divide reads each x, coefficients modulo the sources of b, as centred numbers and
-// hands them to emit modulo q_0..q_l, see division. It overwrites x and w.tmp.
-func (e *engine) divide(w *scratch, b *kernels.Basis, emit func(e *engine, w *scratch, k, i int, t []uint64, down uint64), x ...[][]uint64) {
-	w.div.b, w.div.emit, w.div.x = b, emit, append(w.div.x[:0], x...)
-	if len(x[0]) > 1 {
+// divided readies the division of polynomials first..1 by the primes of limbs
+// s.kept()..end-1, the sources of b.
+func (s *scratch) divided(b *kernels.Basis, first, end int) {
+	n := end - s.kept()
+	s.div.b, s.div.first, s.div.x = b, first, s.div.x[:0]
+	for k := range 2 - first {
+		s.div.x = append(s.div.x, s.acc[k*n:(k+1)*n])
+	}
+}
+
+// divide divides polynomials first..1 of the first operand by the primes of limbs
+// w.kept()..end-1, the sources of b. It reads the residues modulo these as centred numbers
+// and hands them to emit modulo those that are left, see division. It overwrites w.acc
+// and w.tmp.
+func (e *engine) divide(w *scratch, b *kernels.Basis, first, end int, emit func(e *engine, w *scratch, k, i int, t []uint64, down uint64)) {
+	w.divided(b, first, end)
+	w.div.emit = emit
+	e.halves(w, 0, (end-w.kept())*len(w.div.x), func(e *engine, w *scratch, from, to int) {
+		for n := len(w.div.x[0]); from < to; from++ {
+			k, j := from/n, from%n
+			i := w.kept() + j
+			e.mod(i, w.l).INTT(w.div.x[k][j], w.in[0].qp(w.div.first+k, i, w.l))
+		}
+	})
+	if end-w.kept() > 1 {
 		e.halves(w, 0, 2, func(e *engine, w *scratch, from, to int) {
 			for k, x := range w.div.x {
 				e.prepare(w, w.div.b, x, w.v[k], from, to)
 			}
 		})
 	}
-	e.halves(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
+	e.halves(w, 0, w.kept(), func(e *engine, w *scratch, from, to int) {
 		d := &w.div
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
@@ -243,7 +266,7 @@ func (e *engine) dotKey(w *scratch, z0, z1 []uint64, x [][]uint64, key *operand,
 	}
 }
 
-// product is a product modulo QP_l that is divided by P.
+// product is a product modulo QP_l that is divided by P and what the step drops.
 type product struct {
 	// group prepares limbs from..from+n-1, a group at most; nil where there is nothing
 	// to prepare.
@@ -251,7 +274,8 @@ type product struct {
 	// limb sets z0, z1 to limb i, number at of the group. Both may use w.tmp from the
 	// second group on but for the last.
 	limb func(e *engine, w *scratch, z0, z1 []uint64, i, at int)
-	// emit receives limb i of the result in z0, z1, which it may overwrite.
+	// emit receives limb i of the result in z0, z1, which it may overwrite; where it is
+	// nil, they go to the result of the step.
 	emit func(e *engine, w *scratch, z0, z1 []uint64, i int)
 }
 
@@ -267,21 +291,21 @@ func (p *product) prepare(e *engine, w *scratch, from, n int) {
 // of the result to emit, see product.
 func (e *engine) switchKey(w *scratch, emit func(e *engine, w *scratch, z0, z1 []uint64, i int)) {
 	e.prepareDigits(w)
-	e.divideProduct(w, product{
-		group: (*engine).digitGroup,
-		limb: func(e *engine, w *scratch, z0, z1 []uint64, i, at int) {
-			e.dotKey(w, z0, z1, e.digitLimb(w, i, at), w.in[len(w.in)-1], i, w.l)
-		},
-		emit: emit,
-	})
+	e.divideProduct(w, product{group: (*engine).digitGroup, limb: (*engine).keyLimb, emit: emit})
 }
 
-// divideProduct computes a product and divides it by P.
+// keyLimb computes limb i of the gadget product with the last operand.
+func (e *engine) keyLimb(w *scratch, z0, z1 []uint64, i, at int) {
+	e.dotKey(w, z0, z1, e.digitLimb(w, i, at), w.in[len(w.in)-1], i, w.l)
+}
+
+// divideProduct computes a product, adds a constant to it (see job.add) and divides it by
+// P and what the step drops.
 func (e *engine) divideProduct(w *scratch, p product) {
-	np := len(e.p.P)
-	w.div.b, w.div.x, w.mul = e.pToQ, append(w.div.x[:0], w.acc[:np], w.acc[np:2*np]), p
-	e.halves(w, w.l+1, w.l+1+np, func(e *engine, w *scratch, from, to int) {
-		z0, z1 := w.acc[2*len(e.p.P)], w.acc[2*len(e.p.P)+1]
+	w.divided(e.special(w), 0, w.l+1+len(e.p.P))
+	w.mul = p
+	e.halves(w, w.kept(), w.l+1+len(e.p.P), func(e *engine, w *scratch, from, to int) {
+		z0, z1 := w.sums()
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
 			w.mul.prepare(e, w, from, n)
@@ -289,20 +313,23 @@ func (e *engine) divideProduct(w *scratch, p product) {
 				i := from + at
 				w.mul.limb(e, w, z0, z1, i, at)
 				m := e.mod(i, w.l)
-				m.INTT(w.div.x[0][i-w.l-1], z0)
-				m.INTT(w.div.x[1][i-w.l-1], z1)
+				m.INTT(w.div.x[0][i-w.kept()], z0)
+				m.INTT(w.div.x[1][i-w.kept()], z1)
+				if i <= w.l { // modulo P the constant is nothing
+					w.div.x[0][i-w.kept()][0] = m.Reduce(w.div.x[0][i-w.kept()][0] + e.added(w, i))
+				}
 			}
 		}
 	})
-	if np > 1 {
+	if len(w.div.x[0]) > 1 {
 		e.halves(w, 0, 2, func(e *engine, w *scratch, from, to int) {
 			for k, x := range w.div.x {
 				e.prepare(w, w.div.b, x, w.v[len(w.v)-2+k], from, to)
 			}
 		})
 	}
-	e.halves(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
-		z0, z1 := w.acc[2*len(e.p.P)], w.acc[2*len(e.p.P)+1]
+	e.halves(w, 0, w.kept(), func(e *engine, w *scratch, from, to int) {
+		z0, z1 := w.sums()
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
 			targets := e.all[from : from+n]
@@ -317,14 +344,36 @@ func (e *engine) divideProduct(w *scratch, p product) {
 				i := from + at
 				w.mul.limb(e, w, z0, z1, i, at)
 				m, t, u := e.mods[i], rest[0][at], rest[1][at]
+				r0, r1 := z0, z1
+				if w.mul.emit == nil {
+					r0, r1 = w.out.q(0, i), w.out.q(1, i)
+				}
+				// A constant polynomial has one coefficient: it costs nothing before the transform.
+				t[0] = m.Reduce(t[0]) + m.Q - e.added(w, i)
 				m.NTT(t, t)
-				m.SubMul(z0, z0, t, w.div.b.Down(i))
+				m.SubMul(r0, z0, t, w.div.b.Down(i))
 				m.NTT(u, u)
-				m.SubMul(z1, z1, u, w.div.b.Down(i))
-				w.mul.emit(e, w, z0, z1, i)
+				m.SubMul(r1, z1, u, w.div.b.Down(i))
+				if w.mul.emit != nil {
+					w.mul.emit(e, w, z0, z1, i)
+				}
 			}
 		}
 	})
+}
+
+// sums returns the rows for limbs of a product.
+func (s *scratch) sums() (z0, z1 []uint64) { return s.acc[len(s.acc)-2], s.acc[len(s.acc)-1] }
+
+// added returns what is added to the products of a step before they are divided, or half
+// of that where they are doubled: a constant times P, modulo q_i.
+func (e *engine) added(w *scratch, i int) uint64 {
+	m := e.mods[i]
+	x := m.Times(w.add.mod(m), e.pModQ[i])
+	if w.twice {
+		x = m.Times(x, (m.Q+1)/2)
+	}
+	return x
 }
 
 // mulRelin multiplies two ciphertexts and brings the product back to degree one.
@@ -343,6 +392,57 @@ func (e *engine) mulRelin(w *scratch) {
 		m.Add(out.q(0, i), out.q(0, i), z0)
 		m.Add(out.q(1, i), out.q(1, i), z1)
 	})
+}
+
+// mulRescale multiplies two ciphertexts, brings the product back to degree one and divides
+// it by q_l, adding before that the operand that stands before them, if any, and a constant.
+// The division by P of a key switch and that by q_l are one: what the key switch is to be
+// added to is multiplied with P instead, and of twice a product x, which is divided by S,
+// the remainder is found as half of that of 2x, so that (x - that)*2/S costs what x/S does.
+func (e *engine) mulRescale(w *scratch) {
+	w.poly = w.own
+	w.divided(e.special(w), 0, w.l+1+len(e.p.P))
+	e.halves(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
+		last := len(w.in) - 1
+		a, b := w.in[last-2], w.in[last-1]
+		for i := from; i < to; i++ {
+			m := e.mods[i]
+			d0, d1 := w.undivided(i)
+			m.Tensor(d0, d1, w.own[i], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
+			if last > 2 {
+				acc := w.in[0]
+				if w.twice {
+					m.MacConst(d0, d0, acc.q(0, i), (m.Q+1)/2)
+					m.MacConst(d1, d1, acc.q(1, i), (m.Q+1)/2)
+				} else {
+					m.Add(d0, d0, acc.q(0, i))
+					m.Add(d1, d1, acc.q(1, i))
+				}
+			}
+			m.INTT(w.coef[i], w.own[i])
+		}
+	})
+	e.prepareDigits(w)
+	e.divideProduct(w, product{
+		group: (*engine).digitGroup,
+		limb: func(e *engine, w *scratch, z0, z1 []uint64, i, at int) {
+			if e.keyLimb(w, z0, z1, i, at); i > w.l {
+				return
+			}
+			d0, d1 := w.undivided(i)
+			e.mods[i].MacConst(z0, z0, d0, e.pModQ[i])
+			e.mods[i].MacConst(z1, z1, d1, e.pModQ[i])
+		},
+	})
+}
+
+// undivided returns the rows for limb i of what is to be divided: those of the result, and
+// of the division for the limbs that the result has no more.
+func (s *scratch) undivided(i int) (d0, d1 []uint64) {
+	if k := i - s.kept(); k >= 0 {
+		return s.div.x[0][k], s.div.x[1][k]
+	}
+	return s.out.q(0, i), s.out.q(1, i)
 }
 
 // rotate rotates the slots to the left.
@@ -468,17 +568,13 @@ func (e *engine) far(l int) bool {
 // giant rotates a ciphertext modulo QP: c1 is divided by P and switched, c0 stays
 // as it is, so that one ModDown serves the sum of many giant steps.
 func (e *engine) giant(w *scratch, rot int) {
-	in, np := w.in[0], len(e.p.P)
-	p := w.acc[:np]
-	for j := range np {
-		e.mods[len(e.p.Q)+j].INTT(p[j], in.qp(1, w.l+1+j, w.l))
-	}
+	np := len(e.p.P)
 	w.poly = w.own
-	e.divide(w, e.pToQ, func(e *engine, w *scratch, _, i int, t []uint64, down uint64) {
+	e.divide(w, e.pToQ, 1, w.l+1+np, func(e *engine, w *scratch, _, i int, t []uint64, down uint64) {
 		m := e.mods[i]
 		m.SubMul(w.own[i], w.in[0].q(1, i), t, down)
 		m.INTT(w.coef[i], w.own[i])
-	}, p)
+	})
 	e.prepareDigits(w)
 	e.automorphism(&w.auto, rotation(e.p, rot))
 	e.halves(w, 0, w.l+1+np, func(e *engine, w *scratch, from, to int) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
@@ -20,8 +21,11 @@ type rings struct {
 	digit [][]*kernels.Basis // [group][number of primes in it - 1], to all of QP
 	pToQ  *kernels.Basis     // P to Q, for ModDown
 	scale []*kernels.Basis   // [l]: q_l to Q, for rescaling
-	pModQ []uint64           // P mod q_i
-	small *kernels.Basis     // p_0 to q_0, for the key to the ephemeral secret
+	// [l]: q_l and P to q_0..q_{l-1}, for both at once, and for both at once of twice a
+	// number; nil at level 0.
+	joined, twice []*kernels.Basis
+	pModQ         []uint64       // P mod q_i
+	small         *kernels.Basis // p_0 to q_0, for the key to the ephemeral secret
 	// imag is X^(N/2) modulo q_i: what the first half of a transformed limb is
 	// multiplied with, the second with its negative. Standard ring.
 	imag  []uint64
@@ -86,9 +90,16 @@ func newRingsWith(p *ir.Params, form kernels.Form) (*rings, error) {
 	for l := range q {
 		r.scale = append(r.scale, basis(q[l:l+1], q))
 	}
+	r.joined, r.twice = make([]*kernels.Basis, nq), make([]*kernels.Basis, nq)
+	for l := 1; l < nq; l++ {
+		r.joined[l] = basis(slices.Concat(q[l:l+1], pm), q[:l])
+	}
 	r.small = basis(pm[:1], q[:1])
 	if failed != nil {
 		return nil, fmt.Errorf("parameters %q: %w", p.Name, failed)
+	}
+	for l := 1; l < nq; l++ {
+		r.twice[l] = r.joined[l].Doubled()
 	}
 	prod := big.NewInt(1)
 	for _, m := range pm {

@@ -217,8 +217,9 @@ func (c *count) switchKey(l int) {
 	c.divide(c.P, 2, l)
 }
 
-// step counts a step whose result has level l.
-func (c *count) step(s *plan.Step, l int) {
+// step counts a step whose result has level out.
+func (c *count) step(s *plan.Step, out int) {
+	l := out + s.Op.Drops()
 	terms := len(s.Args) / 2 // of a sum of products with plaintexts, the accumulator apart
 	nq := l + 1
 	nqp := nq + len(c.P)
@@ -240,12 +241,26 @@ func (c *count) step(s *plan.Step, l int) {
 			c.Terms -= int64(nq) * int64(c.N())
 		}
 		c.switchKey(l)
+	case ir.OpHEMulRescale, ir.OpHEMacRescale:
+		factors := s.Args[len(s.Args)-3:]
+		c.products(2 * nq) // to Montgomery form
+		c.sums(2*nq, 1)
+		if c.sums(nq, 2); factors[0] == factors[1] {
+			c.Terms -= int64(nq) * int64(c.N())
+		}
+		if s.Op == ir.OpHEMacRescale && s.Twice { // half of what is added
+			c.products(2 * nq)
+		}
+		c.decompose(l)
+		c.gadget(l)
+		c.products(2 * nq) // times P
+		c.divide(slices.Concat(c.Q[l:nq], c.P), 2, out)
 	case ir.OpHERotate, ir.OpHERealPart:
 		c.switchKey(l)
 	case ir.OpHERescale:
-		c.divide(c.Q[l+1:l+2], 2, l)
-	case ir.OpHEModDown:
-		c.divide(c.P, 2, l)
+		c.divide(c.Q[l:nq], 2, out)
+	case ir.OpHEModDown, ir.OpHEModDownRescale:
+		c.divide(slices.Concat(c.Q[out+1:nq], c.P), 2, out)
 	case ir.OpHEDecompose:
 		c.decompose(l)
 	case ir.OpHEHoistRot:

@@ -75,6 +75,9 @@ func TestThreads(t *testing.T) {
 		}{
 			{ir.OpHEMul, ir.CipherKind, top, []backend.Operand{a, b, key}},
 			{ir.OpHERescale, ir.CipherKind, top - 1, []backend.Operand{a}},
+			{ir.OpHEMulRescale, ir.CipherKind, top - 1, []backend.Operand{a, b, key}},
+			{ir.OpHEMacRescale, ir.CipherKind, top - 2, []backend.Operand{b, a, a, key}},
+			{ir.OpHEModDownRescale, ir.CipherKind, top - 1, []backend.Operand{qp}},
 			{ir.OpHERotate, ir.CipherKind, top, []backend.Operand{a, key}},
 			{ir.OpHERealPart, ir.CipherKind, top - 3, []backend.Operand{a, key}},
 			{ir.OpHEDecompose, ir.DigitsKind, top, []backend.Operand{a}},
@@ -84,7 +87,7 @@ func TestThreads(t *testing.T) {
 			{ir.OpHERaise, ir.CipherKind, top, []backend.Operand{low, sparse, key}},
 		} {
 			z := object(s.kind, s.to)
-			if err := e.Exec(&plan.Step{Op: s.op, Rot: 3}, s.args, z); err != nil {
+			if err := e.Exec(&plan.Step{Op: s.op, Rot: 3, Const: 0.3}, s.args, z); err != nil {
 				t.Fatalf("%s: %v", s.op, err)
 			}
 			out[s.op.String()] = z.rows

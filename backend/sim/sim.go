@@ -161,19 +161,16 @@ func (e *Engine) Encode(values *ir.SlotData, out backend.Operand) error {
 // Exec performs one step and adds its noise.
 func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand) error {
 	t := out.Type()
-	level := t.Level
-	if s.Op == ir.OpHERescale {
-		level++
-	}
+	level := t.Level + s.Op.Drops()
 	switch s.Op {
 	case ir.OpHEMulConst, ir.OpHEMacConst:
 		r := *s
 		f := s.Scale.Float64(e.par.Q)
 		r.Const = math.Round(s.Const*f) / f
 		s = &r
-	case ir.OpHEAddConst:
+	case ir.OpHEAddConst, ir.OpHEMulRescale, ir.OpHEMacRescale:
 		r := *s
-		f := t.Scale.Float64(e.par.Q)
+		f := t.Scale.Float64(e.par.Q) * e.dropped(s.Op, t.Level)
 		r.Const = math.Round(s.Const*f) / f
 		s = &r
 	}
@@ -183,8 +180,15 @@ func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	e.nanos.Add(int64(1e9 * e.prof.StepSeconds(e.par, s.Op, level, s.Op.Terms(len(args)), false)))
 	var std float64
 	switch s.Op {
-	case ir.OpHERescale, ir.OpHEModDown:
+	case ir.OpHERescale, ir.OpHEModDown, ir.OpHEModDownRescale:
 		std = e.noise
+	case ir.OpHEMulRescale, ir.OpHEMacRescale:
+		// The error of the key switch is divided with the product.
+		gadget := e.gadget[level] / e.dropped(s.Op, t.Level)
+		if s.Twice {
+			gadget *= 2
+		}
+		std = math.Hypot(e.noise, gadget)
 	case ir.OpHERotate, ir.OpHEMul, ir.OpHERealPart:
 		std = math.Hypot(e.noise, e.gadget[t.Level])
 	case ir.OpHEHoistRot:
@@ -204,10 +208,21 @@ func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	e.add(out, std, e.key(uint64(s.Out)<<16^uint64(s.Op)<<8^uint64(s.Rot)^2, z[:min(len(z), 8)]))
 	// Sums may wrap around as long as what they add up to does not, so they are
 	// judged by the rescale that ends them.
-	if s.Op == ir.OpHERescale || s.Op == ir.OpHEMul {
+	if s.Op.Drops() > 0 || s.Op == ir.OpHEMul {
 		return e.fits(out)
 	}
 	return nil
+}
+
+// dropped returns the product of the primes that a step divides by, whose result has
+// the given level.
+func (e *Engine) dropped(op ir.Op, level int) float64 {
+	f := 1.0
+	for range op.Drops() {
+		level++
+		f *= float64(e.par.Q[level])
+	}
+	return f
 }
 
 // fits reports an error if a slot times its scale exceeds half the modulus. The

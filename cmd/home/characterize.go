@@ -135,7 +135,7 @@ type timing struct {
 	par     *ir.Params
 	op      ir.Op
 	kind    ir.Kind
-	level   int // that of Profile.Seconds: of the result, for a rescale of the argument
+	level   int // at which it computes, that of Profile.Seconds
 	seconds float64
 	streams bool // the step makes half of its key
 }
@@ -177,6 +177,8 @@ var measured = []stepCase{
 	{op: ir.OpHEMacConst, args: []ir.Kind{ir.CipherKind, ir.CipherKind}, inPlace: true, bits: 30},
 	{op: ir.OpHEMul, args: []ir.Kind{ir.CipherKind, ir.CipherKind, ir.KeyKind}, out: ir.CipherKind},
 	{op: ir.OpHEMul, args: []ir.Kind{ir.CipherKind, ir.CipherKind, ir.KeyKind}, out: ir.CipherKind, streams: true},
+	{op: ir.OpHEMulRescale, args: []ir.Kind{ir.CipherKind, ir.CipherKind, ir.KeyKind}, out: ir.CipherKind},
+	{op: ir.OpHEMacRescale, args: []ir.Kind{ir.CipherKind, ir.CipherKind, ir.CipherKind, ir.KeyKind}, out: ir.CipherKind},
 	{op: ir.OpHERescale, args: []ir.Kind{ir.CipherKind}, out: ir.CipherKind},
 	{op: ir.OpHERotate, args: []ir.Kind{ir.CipherKind, ir.KeyKind}, out: ir.CipherKind},
 	{op: ir.OpHEDecompose, args: []ir.Kind{ir.CipherKind}, out: ir.DigitsKind},
@@ -187,6 +189,7 @@ var measured = []stepCase{
 	{op: ir.OpHEMacQP, args: []ir.Kind{ir.CipherQPKind, ir.CipherQPKind, ir.PlainQPKind}, inPlace: true},
 	{op: ir.OpHEAddQP, args: []ir.Kind{ir.CipherQPKind, ir.CipherQPKind}, inPlace: true},
 	{op: ir.OpHEModDown, args: []ir.Kind{ir.CipherQPKind}, out: ir.CipherKind},
+	{op: ir.OpHEModDownRescale, args: []ir.Kind{ir.CipherQPKind}, out: ir.CipherKind},
 	{op: ir.OpHEGiant, args: []ir.Kind{ir.CipherQPKind, ir.KeyKind}, out: ir.CipherQPKind},
 	{op: ir.OpHEGiant, args: []ir.Kind{ir.CipherQPKind, ir.KeyKind}, out: ir.CipherQPKind, streams: true},
 	{op: ir.OpHERealPart, args: []ir.Kind{ir.CipherKind, ir.KeyKind}, out: ir.CipherKind, complex: true},
@@ -359,15 +362,9 @@ func (o *operands) step(i, level int) (func() error, error) {
 	}
 	var out backend.Operand
 	var err error
-	switch {
-	case m.inPlace:
+	if m.inPlace {
 		out = args[0]
-	case m.op == ir.OpHERescale:
-		out, err = next(m.out, level-1)
-	default:
-		out, err = next(m.out, level)
-	}
-	if err != nil {
+	} else if out, err = next(m.out, level-m.op.Drops()); err != nil {
 		return nil, err
 	}
 	step := &plan.Step{Op: m.op, Rot: 1, Const: 0.75, Scale: ir.ScaleTwo(m.bits)}

@@ -163,7 +163,7 @@ func TestSecurityOfBootstrapping(t *testing.T) {
 // TestOldFormats reads files of older format versions: they must be understood for
 // ever, all but the tier plans from before version 3.
 func TestOldFormats(t *testing.T) {
-	for _, version := range []string{"v1", "v2", "v3", "v4"} {
+	for _, version := range []string{"v1", "v2", "v3", "v4", "v5"} {
 		dir := filepath.Join("testdata", version)
 		p, err := Load(filepath.Join(dir, "small.hplan"))
 		if err != nil {

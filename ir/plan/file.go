@@ -25,9 +25,10 @@ import (
 // bootstrapping. Version 3 plans tiers slab by slab; the tier plans of older files
 // are ignored, and made again by whoever runs them. Version 4 has steps that add up
 // several products, and that add to a ciphertext in place. Version 5 has tier plans in
-// which steps make parts of keys themselves.
+// which steps make parts of keys themselves. Version 6 has steps that rescale what they
+// compute.
 const (
-	PlanVersion   = 5
+	PlanVersion   = 6
 	ClientVersion = 2
 )
 
@@ -698,7 +699,7 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: step %d (%s): %s", ErrCorrupt, i, s.Op, fmt.Sprintf(format, args...))
 	}
-	if s.Op < ir.OpHEAdd || s.Op >= ir.OpHEOutput {
+	if !s.Op.Steps() {
 		return fmt.Errorf("%w: step %d has op %d", ErrCorrupt, i, s.Op)
 	}
 	info := s.Op.Info()
@@ -730,7 +731,7 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 			return bad("reads its result")
 		}
 	}
-	rotates := false
+	rotates, doubles := false, false
 	for _, a := range info.Attrs {
 		switch a.Name {
 		case "level":
@@ -748,10 +749,18 @@ func (p *Plan) verifyStep(i int, s Step, made []bool, values []*ir.Value) error 
 				return bad("constant %v", s.Const)
 			}
 			v.Attrs["c"] = s.Const
+		case "twice":
+			doubles = true
+			if s.Twice {
+				v.Attrs["twice"] = 1
+			}
 		}
 	}
 	if !rotates && s.Rot != 0 {
 		return bad("has a rotation by %d", s.Rot)
+	}
+	if !doubles && s.Twice {
+		return bad("doubles no product")
 	}
 	t, err := info.Infer(v)
 	if err != nil {

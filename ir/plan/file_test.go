@@ -527,6 +527,8 @@ func TestVerify(t *testing.T) {
 		{"NaN weight", func(p *Plan) { p.Plains[0].Value[0] = math.NaN() }},
 		{"tensor op as a step", func(p *Plan) { p.Steps[0].Op = ir.OpConv }},
 		{"unknown op", func(p *Plan) { p.Steps[0].Op = 9999 }},
+		{"packed op as a step", func(p *Plan) { p.Steps[0].Op = ir.OpPackRefresh }},
+		{"a rotation that doubles", func(p *Plan) { p.Steps[0].Twice = true }},
 		{"input op as a step", func(p *Plan) { p.Steps[0].Op = ir.OpHEInput }},
 		{"output op as a step", func(p *Plan) { p.Steps[4].Op = ir.OpHEOutput }},
 		{"layer of a step", func(p *Plan) { p.Steps[0].Layer = 1 }},
@@ -583,6 +585,54 @@ func TestVerify(t *testing.T) {
 		}
 		if _, err := loadBytes(rewrite(t, PlanMagic, true, s)); err == nil {
 			t.Errorf("%s: loads from a file", c.name)
+		}
+	}
+}
+
+// TestRescaledSteps takes steps that rescale what they compute through a file.
+func TestRescaledSteps(t *testing.T) {
+	rescaled := func() *Plan {
+		p := smallPlan(t)
+		d, q := ir.ScaleTwo(40), ir.ScalePrime(2)
+		half := ir.Type{Kind: ir.CipherKind, Encrypted: true, Level: 1, Scale: d.Mul(d).Div(q)}
+		p.Steps[3] = Step{Op: ir.OpHEMulRescale, Args: []ObjectID{4, 4, 2}, Out: 6, Const: -1, Twice: true}
+		p.Objects[6].Type = half
+		p.Objects = append(p.Objects, Object{Role: RoleTemp, Type: ir.Type{Kind: ir.CipherKind, Encrypted: true, Level: 2, Scale: d.Mul(d)}}, Object{Role: RoleTemp, Type: half})
+		p.Steps = append(p.Steps, Step{Op: ir.OpHEMulConst, Args: []ObjectID{0}, Out: 8, Const: 0.5, Scale: d},
+			Step{Op: ir.OpHEMacRescale, Args: []ObjectID{8, 0, 4, 2}, Out: 9})
+		p.Counts.KeySwitches, p.Counts.CtMults = 3, 2
+		return p
+	}
+	p := rescaled()
+	if err := p.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(p.Counts, p.Count(nil)); d != "" {
+		t.Errorf("counts (-want +got):\n%s", d)
+	}
+	q, err := loadBytes(saved(t, p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(p, q, samePlan); d != "" {
+		t.Errorf("loaded plan (-want +got):\n%s", d)
+	}
+	for _, c := range []struct {
+		name  string
+		wreck func(p *Plan)
+	}{
+		{"a result at the level of the product", func(p *Plan) { p.Objects[6].Type.Level = 2 }},
+		{"a key at the level of the result", func(p *Plan) { p.Objects[2].Type.Level = 1 }},
+		{"a scale that is not divided", func(p *Plan) { p.Objects[6].Type.Scale = ir.ScaleTwo(80) }},
+		{"an infinite constant", func(p *Plan) { p.Steps[3].Const = math.Inf(-1) }},
+		{"an accumulator of another scale", func(p *Plan) { p.Steps[6].Args[0] = 0 }},
+		{"an accumulator as the result", func(p *Plan) { p.Steps[6].Out = 8 }},
+		{"a rotation key", func(p *Plan) { p.Steps[3].Args[2] = 1 }},
+	} {
+		p := rescaled()
+		c.wreck(p)
+		if err := p.Verify(); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 }

@@ -40,8 +40,9 @@ type Step struct {
 	Args  []ObjectID `cbor:"a"`
 	Out   ObjectID   `cbor:"d"`
 	Rot   int        `cbor:"k,omitempty"`
-	Const float64    `cbor:"c,omitempty"` // OpHEAddConst, OpHEMulConst, OpHEMacConst
-	Scale ir.Scale   `cbor:"s"`           // scale at which Const is encoded
+	Const float64    `cbor:"c,omitempty"` // of ops with attribute "c"
+	Scale ir.Scale   `cbor:"s"`           // scale at which Const is encoded, where it does not follow from the types
+	Twice bool       `cbor:"w,omitempty"` // the product counts twice: of ops with attribute "twice"
 	Layer int32      `cbor:"l"`
 }
 
@@ -141,7 +142,7 @@ func (p *Plan) CountStep(c *Counts, step int) {
 	case ir.OpHERaise:
 		c.Bootstraps++
 		c.KeySwitches += 2
-	case ir.OpHEMul:
+	case ir.OpHEMul, ir.OpHEMulRescale, ir.OpHEMacRescale:
 		c.CtMults++
 		c.KeySwitches++
 	case ir.OpHEMulPlain, ir.OpHEMacPlain, ir.OpHEMulQP, ir.OpHEMacQP:

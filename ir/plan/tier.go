@@ -277,8 +277,8 @@ func (f *Forms) Touched(p *Plan, spans []Span, step, k int) []Span {
 		}
 		return append(spans, Span{0, n})
 	}
-	// The level of a key switch is that of its result.
-	level, special := min(p.Objects[s.Out].Type.Level, key.Level), len(p.Params.P)
+	// The level of a key switch is that of its result, before levels are dropped.
+	level, special := min(p.Objects[s.Out].Type.Level+s.Op.Drops(), key.Level), len(p.Params.P)
 	stride := key.Level + 1 + special
 	by := 1
 	if f.Streams {

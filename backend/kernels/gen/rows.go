@@ -192,7 +192,7 @@ func (k *kernel) terms(f form, acc [2][]sum, i reg.GPVirtual) {
 // convert generates the sums of products of rows with constants.
 func (k *kernel) convert() {
 	k.begin("Convert", "func(z *uint64, x *[]uint64, w *uint64, terms int, v *uint8, neg uint64, n int, q, inv uint64)",
-		"sets z = (sum x_k*w_k + v*neg)/"+k.radix+" mod q, in [0, 4q), for at most eight", "terms.")
+		"sets z = (sum x_k*w_k + v*neg)/"+k.radix+" mod q, in [0, 4q), for at most nine", "terms.")
 	f := k.montgomery(false)
 	neg := f.first(k.broadcast("neg"))
 	z := k.arg("z")
@@ -202,7 +202,7 @@ func (k *kernel) convert() {
 
 // convert4 generates the same for four targets at once.
 func (k *kernel) convert4() {
-	k.begin("Convert4", "func(z *[4]*uint64, x *[]uint64, w *[32]uint64, terms int, v *uint8, c *[12]uint64, n int)",
+	k.begin("Convert4", "func(z *[4]*uint64, x *[]uint64, w *[36]uint64, terms int, v *uint8, c *[12]uint64, n int)",
 		"does what "+k.prefix+"Convert does for four targets at once, so that the sources are", "read once: w holds four constants per term, c the four neg, q and inv.")
 	c, rows := k.arg("c"), k.arg("z")
 	var z [4]reg.GPVirtual
@@ -247,7 +247,7 @@ func (k *kernel) conversion(f form, targets, vecs int, neg func(t int) multiplic
 	var y []multiplicand
 	for j := range vecs {
 		at := Mem{Base: row, Index: i, Scale: 8, Disp: 64 * j}
-		if targets > 1 { // up to eight rows in turn, which the machine does not foresee
+		if targets > 1 { // up to nine rows in turn, which the machine does not foresee
 			next := at
 			next.Disp += ahead
 			k.PREFETCHT0(next)

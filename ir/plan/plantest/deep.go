@@ -165,7 +165,7 @@ func (d *deep) step(s plan.Step, level int) plan.ObjectID {
 	}
 	for _, a := range s.Args {
 		if d.p.Objects[a].Role == plan.RoleKey {
-			d.used[a] = max(d.used[a], t.Level)
+			d.used[a] = max(d.used[a], t.Level+s.Op.Drops())
 		}
 	}
 	s.Layer = int32(len(d.p.Layers) - 1)
