@@ -122,12 +122,11 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 	}
 	s := newTierSearch(t, &o, f, room)
 	s.all()
-	tier := s.chosen()
-	b, err := TierBound(p, tier)
+	tier, err := s.chosen()
 	if err != nil {
-		return nil, fmt.Errorf("BUG: the tier plan fails its check: %w", err)
+		return nil, err
 	}
-	tier.BytesBound, tier.CostBound = b.Belady, t.leastCost(&o.Machine, room)
+	tier.CostBound = t.leastCost(&o.Machine, room)
 	return tier, nil
 }
 
@@ -341,11 +340,12 @@ type tierVariant struct {
 	local  float64 // how many times more the channel is worth when it is short than when it is used, and then than when it is idle; 0: it is worth the same at all times
 	load   []tierLoad
 	after  *tierPace // all stays are weighed at once, after a plan with this pace; nil: as the walk goes
+	ahead  float64   // then room is kept free for what is fetched for so many times the backlog of the channel
 }
 
 func (v *tierVariant) same(x *tierVariant) bool {
 	return v.share == x.share && v.worth == x.worth && v.spill == x.spill && v.mapped == x.mapped && v.lead == x.lead &&
-		v.after == x.after && v.local == x.local && (v.local == 0 || slices.Equal(v.load, x.load))
+		v.after == x.after && v.ahead == x.ahead && v.local == x.local && (v.local == 0 || slices.Equal(v.load, x.load))
 }
 
 // tierTried is a variant with its outcome.
@@ -392,29 +392,53 @@ const tierWear = 4e-10
 // best returns the best of what was tried.
 func (s *tierSearch) best() *tierTried { return pickTier(s.tried) }
 
-// tierEqual is how much longer a run may be predicted to take, and still be taken for
-// as quick: no prediction is as good as that.
-const tierEqual = 1.005
+// tierEqual is how many times longer a run may be predicted to take, and still be taken
+// for as quick: no prediction is as good as that.
+const tierEqual = 1.01
 
-// chosen returns the tier plan that reads least of those that are as quick as the best,
-// and notes what reading least of all would cost.
-func (s *tierSearch) chosen() *plan.Tier {
+// tierExcess is how many times the least that its choices make it read a tier plan may
+// read and still be taken for thrifty.
+const tierExcess = 1.05
+
+// chosen returns the tier plan that reads least of those that are as quick as the best
+// and thrifty; where none is, that which reads least for its choices. It sets the bound on
+// what it reads, and notes what reading least of all would cost.
+func (s *tierSearch) chosen() (*plan.Tier, error) {
 	best := s.best()
-	chosen, thrifty := best, best
+	thrifty := best
+	var quick []*tierTried
 	for i := range s.tried {
 		x := &s.tried[i]
-		if x.cost() <= best.cost()*tierEqual && x.tier.BytesRead < chosen.tier.BytesRead {
-			chosen = x
+		if x.cost() <= best.cost()*tierEqual {
+			quick = append(quick, x)
 		}
 		if r := x.tier.BytesRead; r < thrifty.tier.BytesRead || r == thrifty.tier.BytesRead && x.cost() < thrifty.cost() {
 			thrifty = x
 		}
 	}
-	t := chosen.tier
+	slices.SortStableFunc(quick, func(a, b *tierTried) int {
+		return cmp.Or(cmp.Compare(a.tier.BytesRead, b.tier.BytesRead), cmp.Compare(a.cost(), b.cost()))
+	})
+	var t *plan.Tier
+	least := math.Inf(1)
+	for _, x := range quick {
+		b, err := TierBound(s.t.p, x.tier)
+		if err != nil {
+			return nil, fmt.Errorf("BUG: the tier plan fails its check: %w", err)
+		}
+		excess := float64(x.tier.BytesRead) / float64(max(b.All, 1))
+		if excess < least {
+			t, least = x.tier, excess
+			t.BytesBound = b.Belady
+		}
+		if excess <= tierExcess {
+			break
+		}
+	}
 	if loss := thrifty.tier.Seconds - t.Seconds; loss > 0 && thrifty.tier.BytesRead < t.BytesRead {
 		t.BytesBought, t.BoughtSeconds = t.BytesRead-thrifty.tier.BytesRead, loss
 	}
-	return t
+	return t, nil
 }
 
 func pickTier(tried []tierTried) *tierTried {
@@ -492,21 +516,29 @@ func (s *tierSearch) from(v tierVariant) {
 	}
 }
 
-// tierRounds is how often stays are weighed with one price, each time after the plan
+// tierRounds is how often stays are weighed with one price, each time after the plans
 // before.
-const tierRounds = 5
+const tierRounds = 4
 
-// weigh tries variants that weigh all stays at once, beginning with the best.
+// weigh tries variants that weigh all stays at once, beginning with the best: with room
+// for all that has to be fetched ahead, and with less of it, which waits for some of that
+// and keeps more.
 func (s *tierSearch) weigh() {
 	v := s.best().v
 	v.local = 0
-	for _, v.worth = range []float64{0.05, 0.1, 0.08, 0} {
-		v.after = s.best().pace
-		for range tierRounds {
-			if !s.try(v) {
-				return
+	for _, v.ahead = range []float64{1, 0.75, 0.5, 0.4} {
+		begin := len(s.tried)
+		for _, v.worth = range []float64{0.05, 0.1, 0} {
+			v.after = s.best().pace
+			for range tierRounds {
+				if !s.try(v) {
+					return
+				}
+				v.after = s.tried[len(s.tried)-1].pace
 			}
-			v.after = v.after.toward(s.tried[len(s.tried)-1].pace)
+		}
+		if pickTier(s.tried[begin:]).cost() > s.best().cost()*tierEqual {
+			return // with less room for fetches it would wait for longer
 		}
 	}
 }
@@ -573,7 +605,7 @@ func (s *tierSearch) prices(v tierVariant) *tierPrices {
 // Variants are tried until this many touches of segments were looked at, but no
 // fewer than so many variants: long plans take no more than seconds.
 const (
-	tierEffort = 4 << 20
+	tierEffort = 8 << 20
 	tierTries  = 8
 )
 
@@ -593,9 +625,10 @@ func (s *tierSearch) try(v tierVariant) bool {
 	}
 	pr := s.prices(v)
 	var w *tierWalk
+	var cost []float64 // of a slab of room from each step on
 	if v.after == nil {
 		w = s.t.belady(soft, s.room, pr)
-	} else if w = s.keep(v.after, pr); w == nil {
+	} else if w, cost = s.keep(&v, pr); w == nil {
 		return false
 	}
 	f := s.t.flow(w, pr, s.room, v.mapped)
@@ -621,6 +654,10 @@ func (s *tierSearch) try(v tierVariant) bool {
 		start[i] *= (x.tier.Seconds - x.tier.StallSeconds) / s.at[s.t.n]
 	}
 	x.pace = &tierPace{start: start, backlog: f.backlog(start, &s.o.Machine), away: w.away()}
+	if v.after != nil {
+		x.pace.crowd = x.pace.crowded(cost)
+		x.pace = v.after.toward(x.pace)
+	}
 	s.tried = append(s.tried, x)
 	return true
 }

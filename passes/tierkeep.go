@@ -7,6 +7,7 @@ type tierPace struct {
 	start   []float64 // when each step starts if none waits
 	backlog []float64 // how many seconds before it the channel has to begin then
 	away    []tierAway
+	crowd   []float64 // what a slab that is fetched for a step costs those that are fetched before it; nil: not known
 }
 
 // tierAway is a ciphertext that is not in DRAM between two touches.
@@ -23,29 +24,48 @@ func (w *tierWalk) away() []tierAway {
 	return away
 }
 
-// toward returns the pace with a backlog half way to that of another plan: what is
-// fetched less before one step is fetched more before others, to and fro.
+// toward returns the pace with a backlog and with prices half way to those of another
+// plan: what is fetched less before one step is fetched more before others, to and fro.
 func (a *tierPace) toward(b *tierPace) *tierPace {
-	c := &tierPace{start: b.start, backlog: make([]float64, len(b.backlog)), away: b.away}
+	c := &tierPace{start: b.start, backlog: make([]float64, len(b.backlog)), away: b.away, crowd: make([]float64, len(b.backlog))}
 	for i := range c.backlog {
 		c.backlog[i] = (a.backlog[i] + b.backlog[i]) / 2
+		for _, x := range [][]float64{a.crowd, b.crowd} {
+			if x != nil {
+				c.crowd[i] += x[i] / 2
+			}
+		}
 	}
 	return c
 }
 
-// tierAhead is how many times the backlog room is kept free for what is fetched: the
-// channel may fall behind a little.
-const tierAhead = 1.25
-
-// ahead returns for each step the one before which its fetches are ordered.
-func (a *tierPace) ahead() []int32 {
+// ahead returns for each step the one before which its fetches are ordered, where they
+// are ordered so many times the backlog before it.
+func (a *tierPace) ahead(times float64) []int32 {
 	ahead := make([]int32, len(a.backlog))
 	for s := range ahead {
-		at := a.start[s] - tierAhead*a.backlog[s]
+		at := a.start[s] - times*a.backlog[s]
 		k := sort.Search(len(a.start), func(k int) bool { return a.start[k] > at }) - 1
 		ahead[s] = int32(min(max(k, 0), s))
 	}
 	return ahead
+}
+
+// crowded returns what one more slab that is fetched before each step costs, beside the
+// room that it takes itself: what the channel brings before it without a pause has to come
+// earlier by the time of a slab, and takes room for so much longer. room is what a slab
+// of room costs from each step on.
+func (a *tierPace) crowded(room []float64) []float64 {
+	crowd, first := make([]float64, len(a.backlog)), make([]int32, len(a.backlog))
+	for s, k := range a.ahead(1) {
+		// The channel brings something without a pause up to step k, at which it begins
+		// with what step s waits for, if some step after k and before s does not begin later.
+		if first[s] = k; int(k)+1 < s {
+			first[s] = min(k, first[k+1])
+		}
+		crowd[s] = room[first[s]] - room[k]
+	}
+	return crowd
 }
 
 // tierStay is that slabs of a segment may stay after an entry of the trace until its next
@@ -59,7 +79,7 @@ type tierStay struct {
 // and by fetches. For what comes from the slow tier there is room from when its fetch is
 // ordered, before each step as the pace says: from there on it is there whether it stayed
 // or is fetched. Where room is short the fetch is ordered later.
-func (t *tierTrace) stays(after *tierPace, room int64) ([]tierStay, []int32) {
+func (t *tierTrace) stays(after *tierPace, times float64, room int64) ([]tierStay, []int32) {
 	last := make([]int32, len(t.segs)) // step of the touch before, -1 for none
 	entry := make([]int32, len(t.segs))
 	taken := make([]int32, t.n+2)
@@ -92,7 +112,7 @@ func (t *tierTrace) stays(after *tierPace, room int64) ([]tierStay, []int32) {
 	}
 	taken = taken[:t.n+1]
 	used := newTierTree(taken)
-	ahead := after.ahead()
+	ahead := after.ahead(times)
 	for i := range last {
 		last[i] = -1
 	}
@@ -131,18 +151,18 @@ func (t *tierTrace) stays(after *tierPace, room int64) ([]tierStay, []int32) {
 
 // tierKeepEffort bounds how often stays are weighed: steps times stays, of all variants
 // together. It is a second or two.
-const tierKeepEffort = 3 << 30
+const tierKeepEffort = 6 << 30
 
 // keep walks the trace with the stays of read-only slabs that are worth most together, as
 // tierLine finds them, beside ciphertexts that come and go as they did before. Unlike
 // belady, which takes one step after the other, it knows what room is worth at each, and
-// keeps it free for fetches only where they come in bursts. It returns nil where that
-// would take too long.
-func (s *tierSearch) keep(after *tierPace, pr *tierPrices) *tierWalk {
-	t := s.t
-	stays, taken := t.stays(after, s.room)
+// keeps it free for fetches only where they come in bursts. It also returns what a slab of
+// room costs from each step on, or nil where all that would take too long.
+func (s *tierSearch) keep(v *tierVariant, pr *tierPrices) (*tierWalk, []float64) {
+	t, after := s.t, v.after
+	stays, taken := t.stays(after, v.ahead, s.room)
 	if s.kept += (t.n + 1) * len(stays); s.kept > tierKeepEffort {
-		return nil
+		return nil, nil
 	}
 	line := newTierLine(int32(s.room), t.n+1)
 	for k, slabs := range taken {
@@ -153,7 +173,11 @@ func (s *tierSearch) keep(after *tierPace, pr *tierPrices) *tierWalk {
 		unit = max(unit, c[channelShort]/(1<<24))
 	}
 	for _, x := range stays {
-		line.gap(x.from, x.to, int64(pr.of(x.seg, t.next[x.entry])/unit), t.segs[x.seg].size)
+		worth := pr.of(x.seg, t.next[x.entry])
+		if after.crowd != nil && t.segs[x.seg].way == tierFetch {
+			worth += after.crowd[t.next[x.entry]]
+		}
+		line.gap(x.from, x.to, int64(worth/unit), t.segs[x.seg].size)
 	}
 	line.solve()
 	type leaves struct {
@@ -182,7 +206,7 @@ func (s *tierSearch) keep(after *tierPace, pr *tierPrices) *tierWalk {
 			w.touch(i, k)
 		}
 		if w.used > s.room { // a step has to have all sources beside what stays for others
-			return nil
+			return nil, nil
 		}
 		for i := t.ptr[k]; i < t.ptr[k+1]; i++ {
 			g := t.seg[i]
@@ -192,5 +216,9 @@ func (s *tierSearch) keep(after *tierPace, pr *tierPrices) *tierWalk {
 			}
 		}
 	}
-	return w
+	room := make([]float64, len(line.price))
+	for i, p := range line.price {
+		room[i] = float64(p) * unit
+	}
+	return w, room
 }

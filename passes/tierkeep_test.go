@@ -2,6 +2,7 @@ package passes
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/home-fhe/home/ir/plan"
@@ -39,7 +40,7 @@ func TestTierKeepIsBest(t *testing.T) {
 			s := newTierSearch(tr, &o, f, room)
 			pr := s.prices(tierVariant{worth: 1})
 			walk := tr.belady(room, room, pr)
-			kept := s.keep(&tierPace{start: s.at[:tr.n+1], backlog: make([]float64, tr.n+1), away: walk.away()}, pr)
+			kept, _ := s.keep(&tierVariant{after: &tierPace{start: s.at[:tr.n+1], backlog: make([]float64, tr.n+1), away: walk.away()}}, pr)
 			if kept == nil {
 				t.Fatalf("seed %d, least + %d: no walk", seed, extra)
 			}
@@ -58,7 +59,7 @@ func TestTierKeepIsBest(t *testing.T) {
 }
 
 // Tier plans with stays that are weighed at once pass the check, whatever backlog they
-// make room for.
+// make room for and whatever fetches cost each other.
 func TestTierKeepIsValid(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 6))
@@ -81,9 +82,11 @@ func TestTierKeepIsValid(t *testing.T) {
 				v := s.first()
 				s.try(v)
 				before := s.tried[0].pace
-				v.after = &tierPace{start: before.start, backlog: make([]float64, tr.n+1), away: before.away}
+				v.after = &tierPace{start: before.start, backlog: make([]float64, tr.n+1), away: before.away, crowd: make([]float64, tr.n+1)}
+				v.ahead = 3
 				for i := range v.after.backlog {
-					v.after.backlog[i] = before.backlog[i] * r.Float64() * 3
+					v.after.backlog[i] = before.backlog[i] * r.Float64()
+					v.after.crowd[i] = r.Float64() * 1e-2
 				}
 				if !s.try(v) {
 					if extra > 0 {
@@ -102,5 +105,18 @@ func TestTierKeepIsValid(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What is fetched costs those before it the room that they take for longer, back to where
+// the channel begins, and nothing where it pauses.
+func TestTierCrowd(t *testing.T) {
+	// Steps of a second. From 1.5 s on the channel brings without a pause what steps 3, 4
+	// and 5 wait for, from 7.5 s on what step 8 waits for.
+	a := &tierPace{start: []float64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, backlog: []float64{0, 0, 0.5, 1.5, 1.5, 2, 0, 0, 0.5, 0}}
+	room := []float64{100, 60, 50, 30, 20, 10, 8, 4, 2, 1, 0} // of a slab from each step on
+	want := []float64{0, 0, 0, 0, 60 - 50, 60 - 30, 0, 0, 0, 0}
+	if got := a.crowded(room); !slices.Equal(got, want) {
+		t.Errorf("a slab fetched for a step costs those before it %v, want %v", got, want)
 	}
 }
