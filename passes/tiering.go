@@ -126,7 +126,7 @@ func Tiering(p *plan.Plan, o TierOptions) (*plan.Tier, error) {
 	if err != nil {
 		return nil, err
 	}
-	tier.CostBound = t.leastCost(&o.Machine, room)
+	tier.CostBound = t.leastCost(&o.Machine, room, tierLeastWindow)
 	return tier, nil
 }
 

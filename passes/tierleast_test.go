@@ -78,6 +78,13 @@ func TestLeastCost(t *testing.T) {
 				if tier.CostBound > cost*(1+1e-6) || tier.CostBound <= 0 {
 					t.Errorf("seed %d, forms %d, least + %d: it costs %v s, %v at least", seed, i, extra, cost, tier.CostBound)
 				}
+				tr := newTierTrace(p, &tier.Forms)
+				for _, window := range []int{1, 7, 64, tr.n, tr.n + 1} {
+					b := tr.leastCost(&o.Machine, int64(tier.ArenaSlabs), window)
+					if window > tr.n && b != tier.CostBound || b > tier.CostBound*(1+1e-9) || extra == 5000 && b < tier.CostBound*(1-1e-3) {
+						t.Errorf("seed %d, forms %d, least + %d: %d steps at a time %v s at least, %v together", seed, i, extra, window, b, tier.CostBound)
+					}
+				}
 				if extra == 5000 && f.Twice == plan.TwiceNone && tier.CostBound < cost*(1-1e-6) {
 					t.Errorf("seed %d, forms %d, everything fits: it costs %v s, the bound says %v", seed, i, cost, tier.CostBound)
 				}
