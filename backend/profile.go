@@ -214,26 +214,29 @@ func (p *Profile) Seconds(par *ir.Params, op ir.Op, level int) float64 {
 	return p.seconds(&w)
 }
 
-// StepSeconds is Seconds for a step that adds up several products with plaintexts
-// where its operation does (ir.Op.Terms), and that makes the uniform half of its key
+// StepSeconds is Seconds for a step of so many arguments, which may add up several
+// products (ir.Op.Terms, ir.Op.Products), and that makes the uniform half of its key
 // itself where streams says so.
-func (p *Profile) StepSeconds(par *ir.Params, op ir.Op, level, terms int, streams bool) float64 {
-	w := WorkOfStep(par, op, level, terms, streams)
+func (p *Profile) StepSeconds(par *ir.Params, op ir.Op, level, args int, streams bool) float64 {
+	w := WorkOfStep(par, op, level, args, streams)
 	return p.seconds(&w)
 }
 
 // Bytes is what the work moves between DRAM and core.
 func (w *Work) Bytes() float64 { return 8 * w.Words }
 
-// WorkOfStep is WorkOf for a step of several terms: the sum is read and written once
-// for all; or for one that makes half of its key instead of reading it.
-func WorkOfStep(par *ir.Params, op ir.Op, level, terms int, streams bool) Work {
+// WorkOfStep is WorkOf for a step of several terms: the sum is read and written once, and
+// relinearised once, for all; or for one that makes half of its key instead of reading it.
+func WorkOfStep(par *ir.Params, op ir.Op, level, args int, streams bool) Work {
 	w := WorkOf(par, op, level)
 	if streams {
 		w.Stream, w.Words, w.uniform = w.uniform, w.Words-w.uniform, 0
 	}
-	if terms > 1 {
-		more := float64(terms - 1)
+	if more := float64(op.Products(args) - 1); more > 0 {
+		limbs := float64(par.N() * (level + 1)) // of a polynomial
+		w.Mul, w.Add, w.Words = w.Mul+more*5*limbs, w.Add+more*3*limbs, w.Words+more*4*limbs
+	}
+	if more := float64(op.Terms(args) - 1); more > 0 {
 		limbs := w.Mul + w.Mac // of two polynomials
 		w.Mac += more * limbs
 		w.Words += more * 3 * limbs / 2

@@ -72,3 +72,17 @@ func TestWorkGrows(t *testing.T) {
 		}
 	}
 }
+
+// Products that are relinearised together cost less than one by one, and more than one.
+func TestWorkOfProducts(t *testing.T) {
+	par := &ir.Params{LogN: 16, Q: make([]uint64, 28), P: make([]uint64, 6)}
+	p := DefaultProfile()
+	const l = 12
+	one, two := p.StepSeconds(par, ir.OpHEMulRescale, l, 3, false), p.StepSeconds(par, ir.OpHEMulRescale, l, 5, false)
+	if both := p.Seconds(par, ir.OpHEMul, l) + p.StepSeconds(par, ir.OpHEMacRescale, l, 4, false); !(one < two && two < both) {
+		t.Errorf("one product takes %v s, two at once %v s, one after the other %v s", one, two, both)
+	}
+	if apart := p.Seconds(par, ir.OpHEMul, l) + p.Seconds(par, ir.OpHERescale, l); one >= apart {
+		t.Errorf("a product that is divided at once takes %v s, in two steps %v s", one, apart)
+	}
+}

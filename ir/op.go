@@ -78,8 +78,8 @@ const (
 	// Plan files hold the numbers of scheme operations: what is new comes last.
 	OpPackRefresh      // packed vocabulary: the same slots after bootstrapping
 	OpHEModDownRescale // divide a ctqp by P and by the last prime, rounding once
-	OpHEMulRescale     // ct * ct, relinearised and rescaled, rounding once; args a, b, key
-	OpHEMacRescale     // the same with a sum: acc + ct * ct; args acc, a, b, key
+	OpHEMulRescale     // ct * ct + ..., relinearised and rescaled, rounding once; args a, b, ..., key; see MostProducts
+	OpHEMacRescale     // the same of acc + ct * ct + ...; args acc, a, b, ..., key
 
 	numOps
 )

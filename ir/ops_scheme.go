@@ -120,11 +120,11 @@ var _ = register([]Info{
 			t.Kind = CipherKind
 			return drop(v, t)
 		}},
-	{Op: OpHEMulRescale, Name: "he.mulrescale", Vocab: Scheme, MinArgs: 3, MaxArgs: 3, Depth: 1, Drops: 1, Result: CipherKind,
-		Attrs: []AttrSpec{levelAttr, twiceAttr, addAttr}, Doc: "product of two ciphertexts, or twice that, plus a constant in every slot; relinearised and divided by the last prime, rounding once",
+	{Op: OpHEMulRescale, Name: "he.mulrescale", Vocab: Scheme, MinArgs: 3, MaxArgs: 1 + 2*MostProducts, Depth: 1, Drops: 1, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr, twiceAttr, addAttr}, Doc: "sum of products of two ciphertexts, or twice that, plus a constant in every slot; relinearised and divided by the last prime, rounding once",
 		Infer: inferRescaled(0)},
-	{Op: OpHEMacRescale, Name: "he.macrescale", Vocab: Scheme, MinArgs: 4, MaxArgs: 4, Depth: 1, Drops: 1, Result: CipherKind,
-		Attrs: []AttrSpec{levelAttr, twiceAttr, addAttr}, Doc: "he.mulrescale of a product that is added to the first argument",
+	{Op: OpHEMacRescale, Name: "he.macrescale", Vocab: Scheme, MinArgs: 4, MaxArgs: 2 + 2*MostProducts, Depth: 1, Drops: 1, Result: CipherKind,
+		Attrs: []AttrSpec{levelAttr, twiceAttr, addAttr}, Doc: "he.mulrescale of products that are added to the first argument",
 		Infer: inferRescaled(1)},
 	{Op: OpHERotate, Name: "he.rotate", Vocab: Scheme, MinArgs: 2, MaxArgs: 2, Result: CipherKind,
 		Attrs: []AttrSpec{rotAttr, levelAttr}, Doc: "rotates the slots to the left",
@@ -250,6 +250,21 @@ func (o Op) Accumulates() (sum, acc bool) {
 	return false, false
 }
 
+// MostProducts is the number of products of ciphertexts that one step adds up at most,
+// whose sum is then relinearised at once. The factors stand side by side, between the
+// accumulator, where there is one, and the key.
+const MostProducts = 4
+
+// Products returns how many products of ciphertexts an op of so many arguments adds up
+// before it relinearises; 0 where it makes none.
+func (o Op) Products(args int) int {
+	switch o {
+	case OpHEMul, OpHEMulRescale, OpHEMacRescale:
+		return (args - 1) / 2 // beside an accumulator and the key
+	}
+	return 0
+}
+
 // Terms returns how many products with plaintexts an op of so many arguments adds up;
 // 0 where it does not.
 func (o Op) Terms(args int) int {
@@ -361,11 +376,14 @@ func drop(v *Value, t Type) (Type, error) {
 	return t, nil
 }
 
-// inferRescaled types a product of ciphertexts that is divided by the last prime, and
-// before that added to as many arguments as stand before its factors.
+// inferRescaled types a sum of products of ciphertexts that is divided by the last prime,
+// and before that added to as many arguments as stand before the factors.
 func inferRescaled(before int) func(*Value) (Type, error) {
 	return func(v *Value) (Type, error) {
 		last := len(v.Args) - 1
+		if (last-before)%2 != 0 {
+			return Type{}, errors.New("the last ciphertext has none to be multiplied with")
+		}
 		a, b := v.Args[before].Type, v.Args[before+1].Type
 		top := a.Level
 		for i, x := range v.Args[:last] {
@@ -374,16 +392,19 @@ func inferRescaled(before int) func(*Value) (Type, error) {
 			}
 			top = min(top, x.Type.Level)
 		}
-		t := Type{Kind: CipherKind, Encrypted: true, Scale: a.Scale.Mul(b.Scale), Complex: a.Complex || b.Complex}
+		t := Type{Kind: CipherKind, Encrypted: true, Scale: a.Scale.Mul(b.Scale)}
 		t.Level = v.Attrs.Int("level", top-v.Op.Drops()) + v.Op.Drops()
 		if t.Level < 0 || t.Level > top {
 			return t, fmt.Errorf("computes at level %d on arguments at %d and above", t.Level, top)
 		}
-		for _, x := range v.Args[:before] {
-			if !x.Type.Scale.Equal(t.Scale) {
-				return t, fmt.Errorf("scale %s times %s added to scale %s", a.Scale, b.Scale, x.Type.Scale)
-			}
+		for i, x := range v.Args[:last] {
 			t.Complex = t.Complex || x.Type.Complex
+			switch s := x.Type.Scale; {
+			case i < before && !s.Equal(t.Scale):
+				return t, fmt.Errorf("scale %s times %s added to scale %s", a.Scale, b.Scale, s)
+			case i >= before && (i-before)%2 == 0 && !s.Mul(v.Args[i+1].Type.Scale).Equal(t.Scale):
+				return t, fmt.Errorf("scale %s times %s added to scale %s", s, v.Args[i+1].Type.Scale, t.Scale)
+			}
 		}
 		if n := v.Attrs.Int("twice", 0); n != 0 && n != 1 {
 			return t, fmt.Errorf("twice is %d, want 0 or 1", n)

@@ -117,6 +117,13 @@ func TestRescaledProducts(t *testing.T) {
 		{OpHEMulRescale, nil, []*Value{bottom, x, k}, 0, "no level remains"},
 		{OpHEMulRescale, nil, []*Value{x, x, rot}, 0, "used for"},
 		{OpHEMulRescale, nil, []*Value{x, k, k}, 0, "argument 1 is of kind key"},
+		{OpHEMulRescale, nil, []*Value{x, x, y, x, k}, 1, ""},
+		{OpHEMulRescale, nil, []*Value{x, x, x, x, x, x, x, x, k}, 2, ""},
+		{OpHEMulRescale, nil, []*Value{x, x, x, x, x, x, x, x, x, x, k}, 0, "11 arguments"},
+		{OpHEMulRescale, nil, []*Value{x, x, x, k}, 0, "none to be multiplied with"},
+		{OpHEMulRescale, nil, []*Value{x, x, x, acc, k}, 0, "added to scale"},
+		{OpHEMacRescale, nil, []*Value{acc, x, x, x, x, k}, 2, ""},
+		{OpHEMacRescale, nil, []*Value{acc, x, x, x, k}, 0, "none to be multiplied with"},
 		{OpHEMacRescale, nil, []*Value{acc, x, y, k}, 1, ""},
 		{OpHEMacRescale, Attrs{"level": 0, "twice": 1}, []*Value{acc, x, y, k}, 0, ""},
 		{OpHEMacRescale, nil, []*Value{wide, x, y, k}, 0, "added to scale"},
@@ -133,6 +140,11 @@ func TestRescaledProducts(t *testing.T) {
 			t.Errorf("%s %v gave %v, want an error about %q", c.op, c.attrs, v.Type, c.want)
 		case c.want != "" && !strings.Contains(err.Error(), c.want):
 			t.Errorf("%s %v: %q, want it to say %q", c.op, c.attrs, err, c.want)
+		}
+	}
+	for _, c := range []struct{ op, args, want int }{{int(OpHEMul), 3, 1}, {int(OpHEMulRescale), 9, 4}, {int(OpHEMacRescale), 4, 1}, {int(OpHEMacRescale), 6, 2}, {int(OpHEMulPlain), 4, 0}} {
+		if n := Op(c.op).Products(c.args); n != c.want {
+			t.Errorf("%s of %d arguments has %d products, want %d", Op(c.op), c.args, n, c.want)
 		}
 	}
 	for _, op := range Ops() {

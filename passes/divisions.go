@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/home-fhe/home/ir"
@@ -9,126 +10,169 @@ import (
 // divisions joins each rescale with the step before it that ends in a division of its
 // own: a ModDown, or the relinearisation of a product. Dividing once by P and the last
 // prime saves the transforms of the second division and a pass over the result, and
-// rounds once instead of twice. Between a product and its rescale there may be sums: a
-// constant and a doubling become part of the step, and what else is added becomes its
-// accumulator.
+// rounds once instead of twice. Between products and their rescale there may be sums:
+// products are added up before they are relinearised, so that one key switch serves them
+// all, a constant and a doubling become part of the step, and what else is added becomes
+// its accumulator.
 //
 // As in sums, no step is made to need more memory than the neediest had.
 func divisions(u *unit) error {
 	g := u.scheme
 	uses := g.Uses()
 	most := neediest(u.par, g, uses)
-	gone := map[*ir.Value]bool{}
+	gone, before := map[*ir.Value]bool{}, map[*ir.Value][]*ir.Value{}
 	for _, v := range g.Values {
 		if v.Op != ir.OpHERescale {
 			continue
 		}
-		a := v.Args[0]
-		if a.Op == ir.OpHEModDown && uses[a] == 1 {
+		if a := v.Args[0]; a.Op == ir.OpHEModDown && uses[a] == 1 {
 			v.Op, v.Args, gone[a] = ir.OpHEModDownRescale, a.Args, true
 			continue
 		}
-		if path := reach(a, uses, 1, false); path != nil {
-			d := divided(v, path)
-			if pinned(u.par, &d.step, uses) > most {
+		for products := ir.MostProducts; products > 0; products-- {
+			s := summed(v.Args[0], 1, products, uses)
+			if len(s.products) == 0 {
+				break
+			}
+			step, addends, err := s.divided(v)
+			if err != nil {
+				return err
+			}
+			if pinned(u.par, &step, uses) > most {
 				continue
 			}
-			*v = d.step
-			for _, x := range slices.Backward(path) {
-				sum, ok := d.sums[x]
-				if !ok {
-					gone[x] = true
-					continue
-				}
-				t, err := sum.Op.Info().Infer(&sum) // real, perhaps, where the product was complex
-				if err != nil {
-					return err
-				}
-				*x, x.Type = sum, t
+			for _, x := range slices.Concat(s.products, s.sums, s.scaled) {
+				gone[x] = true
 			}
+			place := map[*ir.Value]*ir.Value{}
+			settle := func(v *ir.Value, as ir.Value) {
+				for i, a := range as.Args {
+					if to := place[a]; to != nil {
+						as.Args[i] = to
+					}
+				}
+				*v = as
+			}
+			for i := range addends {
+				a := &addends[i]
+				settle(a.v, *a.as)
+				place[a.as], before[v] = a.v, append(before[v], a.v)
+			}
+			settle(v, step)
+			break
 		}
 	}
-	g.Values = slices.DeleteFunc(g.Values, func(v *ir.Value) bool { return gone[v] })
+	var values []*ir.Value
+	for _, v := range g.Values {
+		if values = append(values, before[v]...); !gone[v] {
+			values = append(values, v)
+		}
+	}
+	g.Values = values
 	g.Renumber()
 	return nil
 }
 
-// reach returns the values from v to a product of ciphertexts that are only sums, v
-// first and the product last, each with no use beside the one that is given so many
-// times; nil where there is none. In what is doubled nothing but constants is added.
-func reach(v *ir.Value, uses map[*ir.Value]int, times int, doubled bool) []*ir.Value {
+// summands is what a sum of ciphertexts adds up.
+type summands struct {
+	products []*ir.Value // of ciphertexts
+	twice    bool        // the products count twice
+	c        float64     // in every slot
+	scaled   []*ir.Value // he.macconst: ciphertexts times constants
+	rest     []*ir.Value // any others
+	sums     []*ir.Value // what does nothing but add and double
+}
+
+// summed takes a sum apart that its user names so many times and that has no other use,
+// into products of at most the given number, and others.
+func summed(v *ir.Value, times, products int, uses map[*ir.Value]int) summands {
+	whole := summands{rest: []*ir.Value{v}}
 	if uses[v] != times {
-		return nil
+		return whole
 	}
-	var rest []*ir.Value
 	switch {
 	case v.Op == ir.OpHEMul:
-		return []*ir.Value{v}
-	case v.Op == ir.OpHEAddConst, v.Op == ir.OpHEMacConst && !doubled:
-		rest = reach(v.Args[0], uses, 1, doubled)
-	case v.Op == ir.OpHEAdd && v.Args[0] == v.Args[1] && !doubled:
-		rest = reach(v.Args[0], uses, 2, true)
-	case v.Op == ir.OpHEAdd && !doubled:
-		if rest = reach(v.Args[0], uses, 1, false); rest == nil {
-			rest = reach(v.Args[1], uses, 1, false)
+		return summands{products: []*ir.Value{v}}
+	case v.Op == ir.OpHEAddConst:
+		s := summed(v.Args[0], 1, products, uses)
+		s.c, s.sums = s.c+v.Attrs.Float("c", 0), append(s.sums, v)
+		return s
+	case v.Op == ir.OpHEMacConst:
+		s := summed(v.Args[0], 1, products, uses)
+		s.scaled = append(s.scaled, v)
+		return s
+	case v.Op == ir.OpHEAdd && v.Args[0] == v.Args[1]:
+		s := summed(v.Args[0], 2, products, uses)
+		if s.twice || len(s.products) == 0 || len(s.rest)+len(s.scaled) > 0 {
+			return whole
 		}
+		s.twice, s.c, s.sums = true, 2*s.c, append(s.sums, v)
+		return s
+	case v.Op == ir.OpHEAdd:
+		s, t := summed(v.Args[0], 1, products, uses), summed(v.Args[1], 1, products, uses)
+		if n, m := len(s.products), len(t.products); n > 0 && m > 0 && (s.twice != t.twice || n+m > products) {
+			t = summands{rest: v.Args[1:]}
+		}
+		return summands{append(s.products, t.products...), s.twice || t.twice, s.c + t.c, append(s.scaled, t.scaled...),
+			append(s.rest, t.rest...), append(append(s.sums, t.sums...), v)}
 	}
-	if rest == nil {
-		return nil
-	}
-	return append([]*ir.Value{v}, rest...)
+	return whole
 }
 
-// joinedDivision is a product that is rescaled in its step.
-type joinedDivision struct {
-	step ir.Value
-	sums map[*ir.Value]ir.Value // those between that remain, as they become
-}
+// addend is a value of the graph and what becomes of it, one after the other.
+type addend struct{ v, as *ir.Value }
 
-// divided returns the step that a rescale becomes with the sums and the product of path.
-func divided(rescale *ir.Value, path []*ir.Value) joinedDivision {
-	d := joinedDivision{*rescale, map[*ir.Value]ir.Value{}}
-	last := len(path) - 1
-	var acc *ir.Value // what is added to the product
-	c, twice := 0.0, 0
-	for i := last - 1; i >= 0; i-- {
-		x, inner := path[i], path[i+1]
-		sum := *x
-		switch {
-		case x.Op == ir.OpHEAddConst:
-			c += x.Attrs.Float("c", 0)
-			continue
-		case x.Op == ir.OpHEMacConst && acc == nil:
-			sum.Op, sum.Args = ir.OpHEMulConst, x.Args[1:]
-		case x.Op == ir.OpHEMacConst:
-			sum.Args = []*ir.Value{acc, x.Args[1]}
-		case x.Args[0] == x.Args[1]:
-			c, twice = 2*c, 1
-			continue
-		default:
-			other := x.Args[0]
-			if other == inner {
-				other = x.Args[1]
-			}
-			if acc == nil {
-				acc = other
-				continue
-			}
-			sum.Args = []*ir.Value{acc, other}
+// divided returns the step that a rescale of the sum becomes, and what adds up its
+// accumulator just before: in its arguments stand the values as they become.
+func (s *summands) divided(rescale *ir.Value) (ir.Value, []addend, error) {
+	step, level := *rescale, rescale.Type.Level
+	step.Op, step.Args, step.Attrs = ir.OpHEMulRescale, nil, ir.Attrs{"level": level}
+	var addends []addend
+	var acc *ir.Value
+	join := func(v *ir.Value, op ir.Op, args ...*ir.Value) error {
+		as := *v
+		as.Op, as.Args, as.Attrs = op, args, maps.Clone(v.Attrs)
+		if as.Attrs == nil {
+			as.Attrs = ir.Attrs{}
 		}
-		acc = x
-		d.sums[x] = sum
+		as.Attrs["level"] = level + step.Op.Drops()
+		t, err := op.Info().Infer(&as)
+		as.Type, acc = t, &as
+		addends = append(addends, addend{v, acc})
+		return err
 	}
-	d.step.Op, d.step.Args = ir.OpHEMulRescale, path[last].Args
-	d.step.Attrs = ir.Attrs{"level": rescale.Type.Level}
-	if c != 0 {
-		d.step.Attrs["c"] = c
+	free := slices.DeleteFunc(slices.Clone(s.sums), func(v *ir.Value) bool { return v.Op != ir.OpHEAdd || v.Args[0] == v.Args[1] })
+	for _, x := range s.rest {
+		if acc == nil {
+			acc = x
+			continue
+		}
+		if err := join(free[0], ir.OpHEAdd, acc, x); err != nil {
+			return step, nil, err
+		}
+		free = free[1:]
 	}
-	if twice != 0 {
-		d.step.Attrs["twice"] = twice
+	for _, m := range s.scaled {
+		op, args := ir.OpHEMacConst, []*ir.Value{acc, m.Args[1]}
+		if acc == nil {
+			op, args = ir.OpHEMulConst, args[1:]
+		}
+		if err := join(m, op, args...); err != nil {
+			return step, nil, err
+		}
 	}
 	if acc != nil {
-		d.step.Op, d.step.Args = ir.OpHEMacRescale, append([]*ir.Value{acc}, path[last].Args...)
+		step.Op, step.Args = ir.OpHEMacRescale, []*ir.Value{acc}
 	}
-	return d
+	for _, p := range s.products {
+		step.Args = append(step.Args, p.Args[:2]...)
+	}
+	step.Args = append(step.Args, s.products[0].Args[2])
+	if s.c != 0 {
+		step.Attrs["c"] = s.c
+	}
+	if s.twice {
+		step.Attrs["twice"] = 1
+	}
+	return step, addends, nil
 }

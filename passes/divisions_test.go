@@ -86,9 +86,37 @@ func TestDivisions(t *testing.T) {
 %6 = he.mul(%2, %2, %0)
 %7 = he.add(%5, %6)
 %8 = he.rescale(%7)
-%9 = he.output(%8)`, `%5 = he.mul(%2, %2, %0)
-%6 = he.macrescale(%5, %1, %2, %0) {level=1}
-%7 = he.output(%6)`},
+%9 = he.output(%8)`, `%5 = he.mulrescale(%1, %2, %2, %2, %0) {level=1}
+%6 = he.output(%5)`},
+		{"more products than a step adds up", `%5 = he.mul(%1, %2, %0)
+%6 = he.mul(%2, %2, %0)
+%7 = he.add(%5, %6)
+%8 = he.mul(%1, %1, %0) {level=2}
+%9 = he.add(%7, %8)
+%10 = he.mul(%1, %2, %0)
+%11 = he.mul(%2, %2, %0)
+%12 = he.add(%10, %11)
+%13 = he.add(%9, %12)
+%14 = he.rescale(%13)
+%15 = he.output(%14)`, `%5 = he.mul(%1, %2, %0)
+%6 = he.mul(%2, %2, %0)
+%7 = he.add(%5, %6)
+%8 = he.macrescale(%7, %1, %2, %2, %2, %1, %1, %0) {level=1}
+%9 = he.output(%8)`},
+		{"three sums", `%5 = he.mulconst(%1) {c=0.5, level=2, scale="2^30"}
+%6 = he.mulconst(%2) {c=0.25, level=2, scale="2^30"}
+%7 = he.mul(%1, %2, %0)
+%8 = he.add(%6, %7)
+%9 = he.macconst(%8, %1) {c=2.0, level=2, scale="2^30"}
+%10 = he.addconst(%9) {c=1.0}
+%11 = he.add(%5, %10)
+%12 = he.rescale(%11)
+%13 = he.output(%12)`, `%5 = he.mulconst(%1) {c=0.5, level=2, scale="2^30"}
+%6 = he.mulconst(%2) {c=0.25, level=2, scale="2^30"}
+%7 = he.add(%5, %6) {level=2}
+%8 = he.macconst(%7, %1) {c=2.0, level=2, scale="2^30"}
+%9 = he.macrescale(%8, %1, %2, %0) {c=1.0, level=1}
+%10 = he.output(%9)`},
 		{"complex products, a real sum", `%5 = he.muli(%1)
 %6 = he.mulconst(%2) {c=0.5, scale="2^30"}
 %7 = he.mul(%5, %5, %0)
@@ -99,12 +127,11 @@ func TestDivisions(t *testing.T) {
 %12 = he.realpart(%10, %11)
 %13 = he.output(%12)`, `%5 = he.muli(%1)
 %6 = he.mulconst(%2) {c=0.5, scale="2^30"}
-%7 = he.mulconst(%1) {c=0.5, level=3, scale="2^30"}
-%8 = he.add(%7, %6)
-%9 = he.macrescale(%8, %5, %5, %0) {level=1}
-%10 = he.key() {level=1, rot=-1}
-%11 = he.realpart(%9, %10)
-%12 = he.output(%11)`},
+%7 = he.macconst(%6, %1) {c=0.5, level=2, scale="2^30"}
+%8 = he.macrescale(%7, %5, %5, %0) {level=1}
+%9 = he.key() {level=1, rot=-1}
+%10 = he.realpart(%8, %9)
+%11 = he.output(%10)`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			program := func(body string) *ir.Graph {

@@ -200,7 +200,7 @@ func (u *unit) describe(id map[*ir.Value]plan.ObjectID) {
 // itself of its operands where the slow tier has these forms.
 func StepSeconds(p *plan.Plan, prof *backend.Profile, i int, f *plan.Forms) float64 {
 	s := &p.Steps[i]
-	d := prof.StepSeconds(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)), f.Streams)
+	d := prof.StepSeconds(&p.Params, s.Op, StepLevel(p, i), len(s.Args), f.Streams)
 	fusedIn(p, i, f, func(obj plan.ObjectID, slabs int) {
 		d += float64(slabs) * (prof.ExpandSeconds(&p.Params, points(p, obj)) - 1e-9*prof.Memory*float64(p.Params.N()))
 	})
@@ -210,7 +210,7 @@ func StepSeconds(p *plan.Plan, prof *backend.Profile, i int, f *plan.Forms) floa
 // StepBytes is what step i of a plan moves between DRAM and core.
 func StepBytes(p *plan.Plan, i int, f *plan.Forms) float64 {
 	s := &p.Steps[i]
-	w := backend.WorkOfStep(&p.Params, s.Op, StepLevel(p, i), s.Op.Terms(len(s.Args)), f.Streams)
+	w := backend.WorkOfStep(&p.Params, s.Op, StepLevel(p, i), len(s.Args), f.Streams)
 	b := w.Bytes()
 	fusedIn(p, i, f, func(_ plan.ObjectID, slabs int) { b -= float64(slabs-1) * float64(p.Params.SlabBytes()) })
 	return b

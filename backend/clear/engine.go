@@ -246,7 +246,10 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if sum, acc := s.Op.Accumulates(); sum {
 		return addUp(s, acc, args, z)
 	}
-	var in [4]*operand
+	if s.Op == ir.OpHEMulRescale || s.Op == ir.OpHEMacRescale {
+		return addProducts(s, args, z)
+	}
+	var in [3]*operand
 	if len(args) > len(in) {
 		return fmt.Errorf("%s: %d operands", s.Op, len(args))
 	}
@@ -286,23 +289,6 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 		difference(z.im, a.im, b.im)
 	case ir.OpHEMul:
 		multiply(z, a, b)
-	case ir.OpHEMulRescale, ir.OpHEMacRescale:
-		addend, factor := (*operand)(nil), 1.0
-		if s.Op == ir.OpHEMacRescale {
-			addend, a, b = a, b, in[2]
-		}
-		if s.Twice {
-			factor = 2
-		}
-		multiply(z, a, b)
-		for i := range z.re {
-			z.re[i] = factor*z.re[i] + s.Const
-		}
-		scale(z.im, z.im, factor)
-		if addend != nil {
-			sum(z.re, z.re, addend.re)
-			sum(z.im, z.im, addend.im)
-		}
 	case ir.OpHEAddConst:
 		for i := range z.re {
 			z.re[i] = a.re[i] + s.Const
@@ -339,18 +325,9 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 // addUp adds up products with plaintexts, to the first operand where acc is set, in
 // the order of the operands.
 func addUp(s *plan.Step, acc bool, args []backend.Operand, z *operand) error {
-	in := make([]*operand, len(args))
-	for i, a := range args {
-		x, ok := a.(*operand)
-		switch {
-		case !ok:
-			return fmt.Errorf("%s: operand %d belongs to another engine", s.Op, i)
-		case x.re == nil || z.re == nil:
-			return fmt.Errorf("%s: operand %d or the result holds no slots", s.Op, i)
-		case x.im != nil && z.im == nil:
-			return fmt.Errorf("%s: operand %d is complex, the result is not", s.Op, i)
-		}
-		in[i] = x
+	in, err := slotted(s, args, z)
+	if err != nil {
+		return err
 	}
 	first := 0
 	if acc {
@@ -371,6 +348,57 @@ func addUp(s *plan.Step, acc bool, args []backend.Operand, z *operand) error {
 		sum = z
 	}
 	return nil
+}
+
+// addProducts adds up products of operands, doubles them where the step does, and adds a
+// constant and the operand that stands before the factors, if any. The last is a key.
+func addProducts(s *plan.Step, args []backend.Operand, z *operand) error {
+	n := s.Op.Products(len(args))
+	before := len(args) - 1 - 2*n
+	if n < 1 || n > ir.MostProducts || before != s.Op.Info().MinArgs-3 {
+		return fmt.Errorf("%s: %d operands", s.Op, len(args))
+	}
+	in, err := slotted(s, args[:len(args)-1], z)
+	if err != nil {
+		return err
+	}
+	for k := range n {
+		if a, b := in[before+2*k], in[before+2*k+1]; k == 0 {
+			multiply(z, a, b)
+		} else {
+			accumulate(z, z, a, b)
+		}
+	}
+	if s.Twice {
+		scale(z.re, z.re, 2)
+		scale(z.im, z.im, 2)
+	}
+	for i := range z.re {
+		z.re[i] += s.Const
+	}
+	if before > 0 {
+		sum(z.re, z.re, in[0].re)
+		sum(z.im, z.im, in[0].im)
+	}
+	return nil
+}
+
+// slotted returns operands of slots.
+func slotted(s *plan.Step, args []backend.Operand, z *operand) ([]*operand, error) {
+	in := make([]*operand, len(args))
+	for i, a := range args {
+		x, ok := a.(*operand)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%s: operand %d belongs to another engine", s.Op, i)
+		case x.re == nil || z.re == nil:
+			return nil, fmt.Errorf("%s: operand %d or the result holds no slots", s.Op, i)
+		case x.im != nil && z.im == nil:
+			return nil, fmt.Errorf("%s: operand %d is complex, the result is not", s.Op, i)
+		}
+		in[i] = x
+	}
+	return in, nil
 }
 
 // The functions below work on one part of the slots, where nil stands for zeros;
@@ -546,8 +574,8 @@ func (e *engine) addMultiples(s *plan.Step, a, z *operand) {
 var vectorArgs = map[ir.Op]int{
 	ir.OpHEAdd: 2, ir.OpHESub: 2, ir.OpHEAddPlain: 2, ir.OpHEMulPlain: 2,
 	ir.OpHEAddConst: 1, ir.OpHEMulConst: 1, ir.OpHEMacConst: 2, ir.OpHEMul: 2,
-	ir.OpHEMulRescale: 2, ir.OpHEMacRescale: 3, ir.OpHEModDownRescale: 1,
-	ir.OpHERescale: 1, ir.OpHERotate: 1, ir.OpHEDecompose: 1, ir.OpHEHoistRot: 1,
+	ir.OpHEModDownRescale: 1,
+	ir.OpHERescale:        1, ir.OpHERotate: 1, ir.OpHEDecompose: 1, ir.OpHEHoistRot: 1,
 	ir.OpHELift: 1, ir.OpHEGiant: 1,
 	ir.OpHEAddQP: 2, ir.OpHEModDown: 1, ir.OpHEOutput: 1,
 	ir.OpHERaise: 1, ir.OpHERealPart: 1, ir.OpHEMulI: 1,

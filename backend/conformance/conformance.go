@@ -477,6 +477,36 @@ func (r *runner) divisions() {
 				}
 			}
 			r.check("a square", r.do(plan.Step{Op: ir.OpHEMulRescale}, result, x, x, relin), zip(a, a, mul))
+			var factors []backend.Operand
+			total := make([]float64, len(a))
+			for n := 1; n <= ir.MostProducts; n++ {
+				u, v := r.vector(), r.vector()
+				for i := range u {
+					u[i] /= ir.MostProducts
+				}
+				factors, total = append(factors, r.encrypt(u, at[0]), r.encrypt(v, at[0])), zip(total, zip(u, v, mul), add)
+				args := append(slices.Clone(factors), relin)
+				r.check(fmt.Sprintf("%d products", n), r.do(plan.Step{Op: ir.OpHEMulRescale}, result, args...), total)
+				want := zip(c, total, func(v, u float64) float64 { return v + 2*u + 0.5 })
+				r.check(fmt.Sprintf("%d products and an accumulator", n), r.do(plan.Step{Op: ir.OpHEMacRescale, Twice: true, Const: 0.5}, result, append([]backend.Operand{acc}, args...)...), want)
+				o, _ := r.bind(result)
+				for _, op := range []ir.Op{ir.OpHEMulRescale, ir.OpHEMacRescale} {
+					odd := slices.Clone(factors)
+					if op == ir.OpHEMulRescale {
+						odd = append(odd, acc)
+					}
+					if err := r.e.Exec(&plan.Step{Op: op}, append(odd, relin), o); err == nil {
+						r.t.Errorf("%s of %d operands is accepted", op, len(odd)+1)
+					}
+				}
+			}
+			o, _ := r.bind(result)
+			if r.e.Exec(&plan.Step{Op: ir.OpHEMulRescale}, append(slices.Clone(factors), x, y, relin), o) == nil {
+				r.t.Errorf("%d products at once are accepted", ir.MostProducts+1)
+			}
+			if r.e.Exec(&plan.Step{Op: ir.OpHEMul}, []backend.Operand{x, y, x, y, relin}, o) == nil {
+				r.t.Errorf("%s of several products is accepted", ir.OpHEMul)
+			}
 			qp := kind(ir.CipherQPKind, at[0], d)
 			lift := r.do(plan.Step{Op: ir.OpHELift}, qp, x)
 			qp.Scale = d2

@@ -30,7 +30,8 @@ func TestDivideAtOnce(t *testing.T) {
 					t.Run(fmt.Sprintf("%s/P%d/%s/L%d", r, len(special), form, l), func(t *testing.T) {
 						d := &divideTest{t, e, rand.New(rand.NewPCG(5, uint64(l)))}
 						d.quotients(l)
-						d.products(l)
+						d.products(l, 1)
+						d.products(l, 1+l%ir.MostProducts)
 					})
 				}
 			}
@@ -143,16 +144,30 @@ func (t *divideTest) close(what string, a, b *operand) {
 	}
 }
 
-// products multiplies ciphertexts of random residues, with a key of random residues.
-func (t *divideTest) products(l int) {
+// products multiplies so many pairs of ciphertexts of random residues, with a key of random
+// residues.
+func (t *divideTest) products(l, terms int) {
+	t.Helper()
 	e, top := t.e, t.e.p.MaxLevel()
 	s := ir.ScaleTwo(30)
 	high := min(l+1, top)
-	a, b, acc, key := t.object(ir.CipherKind, l, s), t.object(ir.CipherKind, high, s), t.object(ir.CipherKind, high, s.Mul(s)), t.object(ir.KeyKind, high, ir.Scale{})
-	// P times the product, the key switch added.
+	acc, key := t.object(ir.CipherKind, high, s.Mul(s)), t.object(ir.KeyKind, high, ir.Scale{})
+	// P times the sum of products, the key switch added.
 	d2, whole := t.object(ir.CipherKind, l, s), t.object(ir.CipherQPKind, l, s.Mul(s))
-	for i := range l + 1 {
-		e.mods[i].Tensor(whole.q(0, i), whole.q(1, i), d2.q(1, i), a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
+	var factors []*operand
+	for n := range terms {
+		a, b := t.object(ir.CipherKind, l, s), t.object(ir.CipherKind, high, s)
+		factors = append(factors, a, b)
+		for i := range l + 1 {
+			m, z := e.mods[i], makeRows(3, e.n)
+			m.Tensor(z[0], z[1], z[2], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
+			for k, row := range [][]uint64{whole.q(0, i), whole.q(1, i), d2.q(1, i)} {
+				if n == 0 {
+					clear(row)
+				}
+				m.Add(row, row, z[k])
+			}
+		}
 	}
 	digits := t.do(plan.Step{Op: ir.OpHEDecompose}, t.object(ir.DigitsKind, l, ir.Scale{}), d2)
 	var x, y0, y1 [][]uint64
@@ -177,18 +192,18 @@ func (t *divideTest) products(l int) {
 		{Op: ir.OpHEMacRescale}, {Op: ir.OpHEMacRescale, Twice: true}, {Op: ir.OpHEMacRescale, Const: 0.7}, {Op: ir.OpHEMacRescale, Const: -0.7, Twice: true},
 	} {
 		what := fmt.Sprintf("%s, twice %v, constant %v", c.Op, c.Twice, c.Const)
-		in := []*operand{a, b, key}
+		in := append(slices.Clone(factors), key)
 		if c.Op == ir.OpHEMacRescale {
 			in = append([]*operand{acc}, in...)
 		}
 		out := s.Mul(s).Div(ir.ScalePrime(l))
 		got := t.do(c, t.object(ir.CipherKind, l-1, out), in...)
 
-		product := t.do(plan.Step{Op: ir.OpHEMul}, t.object(ir.CipherKind, l, s.Mul(s)), a, b, key)
 		defined := t.object(ir.CipherQPKind, l, s.Mul(s))
 		for i, row := range whole.rows {
 			copy(defined.rows[i], row)
 		}
+		product := t.do(plan.Step{Op: ir.OpHEMul}, t.object(ir.CipherKind, l, s.Mul(s)), factors[0], factors[1], key)
 		if c.Twice {
 			t.do(plan.Step{Op: ir.OpHEAdd}, product, product, product)
 			t.do(plan.Step{Op: ir.OpHEAddQP}, defined, defined, defined)
@@ -206,6 +221,9 @@ func (t *divideTest) products(l int) {
 		want := t.do(plan.Step{Op: ir.OpHEModDownRescale}, t.object(ir.CipherKind, l-1, out), defined)
 		if !slices.EqualFunc(got.rows, want.rows, slices.Equal[[]uint64]) {
 			t.Fatalf("%s: not the quotient of its definition", what)
+		}
+		if terms > 1 { // one key switch is no sum of several
+			continue
 		}
 		t.close(what, got, t.do(plan.Step{Op: ir.OpHERescale}, t.object(ir.CipherKind, l-1, out), product))
 	}

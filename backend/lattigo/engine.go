@@ -379,7 +379,7 @@ var argKinds = map[ir.Op][]ir.Kind{
 	ir.OpHEMacConst:   {ir.CipherKind, ir.CipherKind},
 	ir.OpHEMacPlain:   {ir.CipherKind, ir.CipherKind, ir.PlainKind},
 	ir.OpHEMul:        {ir.CipherKind, ir.CipherKind, ir.KeyKind},
-	ir.OpHEMulRescale: {ir.CipherKind, ir.CipherKind, ir.KeyKind},
+	ir.OpHEMulRescale: {ir.CipherKind, ir.CipherKind, ir.KeyKind}, // and more factors before the key
 	ir.OpHEMacRescale: {ir.CipherKind, ir.CipherKind, ir.CipherKind, ir.KeyKind},
 	ir.OpHERescale:    {ir.CipherKind}, ir.OpHERotate: {ir.CipherKind, ir.KeyKind},
 	ir.OpHEDecompose: {ir.CipherKind}, ir.OpHEHoistRot: {ir.CipherKind, ir.DigitsKind, ir.KeyKind},
@@ -419,13 +419,9 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if sum, _ := s.Op.Accumulates(); sum {
 		return e.execSum(s, args, o)
 	}
-	if len(args) != len(kinds) {
-		return fmt.Errorf("%s: %d operands, want %d", s.Op, len(args), len(kinds))
-	}
-	l := o.t.Level + s.Op.Drops()
-	need := [4]int{l, l, l, l}
-	if s.Op == ir.OpHERaise {
-		need[0], need[1] = 0, 0
+	more := len(args) - len(kinds) // factors beyond the first two
+	if more < 0 || more%2 != 0 || len(args) > s.Op.Info().MaxArgs {
+		return fmt.Errorf("%s: %d operands", s.Op, len(args))
 	}
 	switch s.Op {
 	case ir.OpHERaise, ir.OpHERealPart, ir.OpHEMulI:
@@ -433,9 +429,13 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 			return fmt.Errorf("%s: it needs the standard ring, not the %s one", s.Op, e.p.Ring)
 		}
 	}
-	var in [4]*operand
+	var in [2 + 2*ir.MostProducts]*operand
 	for i, a := range args {
-		if in[i], err = e.argument(s.Op, i, a, kinds[i], need[i]); err != nil {
+		need := o.t.Level + s.Op.Drops()
+		if s.Op == ir.OpHERaise && i < 2 {
+			need = 0
+		}
+		if in[i], err = e.argument(s.Op, i, a, kinds[max(i-more, 0)], need); err != nil {
 			return err
 		}
 	}

@@ -394,9 +394,9 @@ func (e *engine) mulRelin(w *scratch) {
 	})
 }
 
-// mulRescale multiplies two ciphertexts, brings the product back to degree one and divides
-// it by q_l, adding before that the operand that stands before them, if any, and a constant.
-// The division by P of a key switch and that by q_l are one: what the key switch is to be
+// mulRescale adds up products of ciphertexts, brings the sum back to degree one and divides
+// it by q_l, adding before that the operand that stands before the factors, if any, and a
+// constant. The division by P of a key switch and that by q_l are one: what the key switch is to be
 // added to is multiplied with P instead, and of twice a product x, which is divided by S,
 // the remainder is found as half of that of 2x, so that (x - that)*2/S costs what x/S does.
 func (e *engine) mulRescale(w *scratch) {
@@ -404,12 +404,23 @@ func (e *engine) mulRescale(w *scratch) {
 	w.divided(e.special(w), 0, w.l+1+len(e.p.P))
 	e.halves(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
 		last := len(w.in) - 1
-		a, b := w.in[last-2], w.in[last-1]
+		before := last % 2 // what is added stands there
+		factors := w.in[before:last]
 		for i := from; i < to; i++ {
 			m := e.mods[i]
 			d0, d1 := w.undivided(i)
-			m.Tensor(d0, d1, w.own[i], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
-			if last > 2 {
+			for k := 0; k < len(factors); k += 2 {
+				a, b := factors[k], factors[k+1]
+				if k == 0 {
+					m.Tensor(d0, d1, w.own[i], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
+					continue
+				}
+				m.Tensor(w.tmp[0], w.tmp[1], w.tmp[2], a.q(0, i), a.q(1, i), b.q(0, i), b.q(1, i))
+				m.Add(d0, d0, w.tmp[0])
+				m.Add(d1, d1, w.tmp[1])
+				m.Add(w.own[i], w.own[i], w.tmp[2])
+			}
+			if before > 0 {
 				acc := w.in[0]
 				if w.twice {
 					m.MacConst(d0, d0, acc.q(0, i), (m.Q+1)/2)

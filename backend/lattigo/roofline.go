@@ -242,11 +242,12 @@ func (c *count) step(s *plan.Step, out int) {
 		}
 		c.switchKey(l)
 	case ir.OpHEMulRescale, ir.OpHEMacRescale:
-		factors := s.Args[len(s.Args)-3:]
-		c.products(2 * nq) // to Montgomery form
-		c.sums(2*nq, 1)
-		if c.sums(nq, 2); factors[0] == factors[1] {
-			c.Terms -= int64(nq) * int64(c.N())
+		for last := len(s.Args) - 1; last > 1; last -= 2 {
+			c.products(2 * nq) // to Montgomery form
+			c.sums(2*nq, 1)
+			if c.sums(nq, 2); s.Args[last-1] == s.Args[last-2] {
+				c.Terms -= int64(nq) * int64(c.N())
+			}
 		}
 		if s.Op == ir.OpHEMacRescale && s.Twice { // half of what is added
 			c.products(2 * nq)

@@ -177,7 +177,7 @@ func (e *Engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if err := e.Engine.Exec(s, args, out); err != nil {
 		return err
 	}
-	e.nanos.Add(int64(1e9 * e.prof.StepSeconds(e.par, s.Op, level, s.Op.Terms(len(args)), false)))
+	e.nanos.Add(int64(1e9 * e.prof.StepSeconds(e.par, s.Op, level, len(args), false)))
 	var std float64
 	switch s.Op {
 	case ir.OpHERescale, ir.OpHEModDown, ir.OpHEModDownRescale:

@@ -572,7 +572,7 @@ func (t *timing) predict(p *backend.Profile) float64 {
 		}
 		return p.ExpandSeconds(t.par, t.par.Slots())
 	}
-	return p.StepSeconds(t.par, t.op, t.level, 1, t.streams)
+	return p.StepSeconds(t.par, t.op, t.level, t.op.Info().MinArgs, t.streams)
 }
 
 // reportFit shows how well the profile explains what was measured.

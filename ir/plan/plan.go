@@ -143,7 +143,7 @@ func (p *Plan) CountStep(c *Counts, step int) {
 		c.Bootstraps++
 		c.KeySwitches += 2
 	case ir.OpHEMul, ir.OpHEMulRescale, ir.OpHEMacRescale:
-		c.CtMults++
+		c.CtMults += s.Op.Products(len(s.Args))
 		c.KeySwitches++
 	case ir.OpHEMulPlain, ir.OpHEMacPlain, ir.OpHEMulQP, ir.OpHEMacQP:
 		c.Diagonals += s.Op.Terms(len(s.Args))
