@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,7 @@ import (
 // many of DRAM, which no cache holds.
 const (
 	besideBytes  = 256 << 20
-	besideRounds = 9
+	besideRounds = 24
 )
 
 // referenceMix are the reference steps, as many of each as ResNet-20 has in proportion:
@@ -134,8 +135,11 @@ func (r *referenceSteps) time() (float64, error) {
 
 // timeBeside returns how long the reference steps take, and the time that they lose for
 // each byte that is read from the slow tier in dir beside them, by a core that does
-// nothing else. They take turns with and without a reader at full speed.
+// nothing else. Each kind of step takes turns with and without a reader at full speed, now
+// the one first and now the other.
 func timeBeside(e *env, dir string) (alone, beside float64, err error) {
+	goruntime.LockOSThread() // whose processor time is that of the steps
+	defer goruntime.UnlockOSThread()
 	undo := processors(runtime.Options{Threads: 1}.Processors()) // as in a run
 	defer func() { err = errors.Join(err, undo()) }()
 	tech, err := store.Detect(dir)
@@ -166,32 +170,51 @@ func timeBeside(e *env, dir string) (alone, beside float64, err error) {
 	defer bar.stop()
 	without, with := newMixTimes(), newMixTimes()
 	with.moved = &r.moved
-	for range besideRounds {
-		if err := e.ctx.Err(); err != nil {
-			return 0, 0, err
-		}
-		if err := steps.mix(without); err != nil {
-			return 0, 0, err
-		}
-		r.begin()
-		err := steps.mix(with)
-		if err = errors.Join(err, r.end()); err != nil {
-			return 0, 0, err
+	for round := range besideRounds {
+		for i := range referenceMix {
+			for turn := range 2 {
+				if err := e.ctx.Err(); err != nil {
+					return 0, 0, err
+				}
+				if turn == round%2 {
+					if err := steps.repeat(i, without); err != nil {
+						return 0, 0, err
+					}
+					continue
+				}
+				r.begin()
+				err := steps.repeat(i, with)
+				if err = errors.Join(err, r.end()); err != nil {
+					return 0, 0, err
+				}
+			}
 		}
 		bar.add(1)
 	}
 	if with.bytes == 0 {
 		return 0, 0, errors.New("the slow tier gave nothing while steps ran beside it")
 	}
-	return math.Round(without.seconds()*1e7) / 1e7, besideCost(without, with), nil
+	cost := func(from, to int) float64 { return besideCost(without, with, from, to) }
+	fmt.Fprintf(e.err, "steps lose %.3f s to a GB that is read beside them; by the first half of the measurement %.3f s, by the second %.3f s\n",
+		1e9*cost(0, besideRounds), 1e9*cost(0, besideRounds/2), 1e9*cost(besideRounds/2, besideRounds))
+	return math.Round(without.seconds()*1e7) / 1e7, math.Max(0, math.Round(cost(0, besideRounds)*1e13)/1e13), nil
 }
 
-// besideCost is what a byte costs: the time that the steps take longer, over the bytes
-// that are read in the time that they take.
-func besideCost(alone, together *mixTimes) float64 {
-	with := together.seconds()
-	lost := (with - alone.seconds()) / (with * float64(together.bytes) / together.total)
-	return math.Max(0, math.Round(lost*1e13)/1e13)
+// besideCost is what a byte costs by some of the rounds: the processor time that a step
+// takes longer than that without a reader just before or after it, in the median of all
+// such pairs, over the bytes that are read in the time that the steps take.
+func besideCost(alone, together *mixTimes, from, to int) float64 {
+	lost, took := 0.0, 0.0
+	for i, x := range referenceMix {
+		a, b := alone.core[i][from*x.count:to*x.count], together.core[i][from*x.count:to*x.count]
+		longer := make([]float64, len(a))
+		for k := range a {
+			longer[k] = b[k] - a[k]
+		}
+		lost += float64(x.count) * middle(longer)
+		took += float64(x.count) * middle(b)
+	}
+	return lost / (took * float64(together.bytes) / together.total)
 }
 
 // besideFile writes the slabs as one object of a new tier file and opens it for reading.
@@ -217,13 +240,16 @@ func besideFile(tech store.Technology, path string, slabs [][]byte) (*store.Tier
 // mixTimes is how long each call of the reference steps took, and what was read
 // meanwhile.
 type mixTimes struct {
-	each  [][]float64
-	total float64
+	each  [][]float64   // by the clock
+	core  [][]float64   // processor time, where the system tells
+	total float64       // of each
 	moved *atomic.Int64 // bytes that a reader has read; nil where there is none
 	bytes int64
 }
 
-func newMixTimes() *mixTimes { return &mixTimes{each: make([][]float64, len(referenceMix))} }
+func newMixTimes() *mixTimes {
+	return &mixTimes{each: make([][]float64, len(referenceMix)), core: make([][]float64, len(referenceMix))}
+}
 
 // seconds is the time of all reference steps: of each the lower quartile of its calls.
 func (t *mixTimes) seconds() float64 {
@@ -237,27 +263,40 @@ func (t *mixTimes) seconds() float64 {
 
 // mix times the reference steps with cold operands.
 func (o *operands) mix(t *mixTimes) error {
+	for i := range referenceMix {
+		if err := o.repeat(i, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repeat times kind i of the reference steps, as often as it is in the mix.
+func (o *operands) repeat(i int, t *mixTimes) error {
 	moved := func() int64 {
 		if t.moved == nil {
 			return 0
 		}
 		return t.moved.Load()
 	}
-	for i, x := range referenceMix {
-		row := slices.IndexFunc(measured, func(m stepCase) bool { return m.op == x.op })
-		f, err := o.step(row, o.level)
-		if err != nil {
+	x := referenceMix[i]
+	row := slices.IndexFunc(measured, func(m stepCase) bool { return m.op == x.op })
+	f, err := o.step(row, o.level)
+	if err != nil {
+		return fmt.Errorf("%s: %w", x.op, err)
+	}
+	for range x.count {
+		o.cool()
+		before, began, core := moved(), time.Now(), threadTime()
+		if err := f(); err != nil {
 			return fmt.Errorf("%s: %w", x.op, err)
 		}
-		for range x.count {
-			o.cool()
-			before, began := moved(), time.Now()
-			if err := f(); err != nil {
-				return fmt.Errorf("%s: %w", x.op, err)
-			}
-			s := time.Since(began).Seconds()
-			t.each[i], t.total, t.bytes = append(t.each[i], s), t.total+s, t.bytes+moved()-before
+		c, s := threadTime()-core, time.Since(began).Seconds()
+		if c <= 0 {
+			c = s
 		}
+		t.each[i], t.core[i] = append(t.each[i], s), append(t.core[i], c)
+		t.total, t.bytes = t.total+s, t.bytes+moved()-before
 	}
 	return nil
 }
