@@ -89,3 +89,42 @@ func TestSeededAllocates(t *testing.T) {
 		t.Errorf("a sum allocates %v objects", n)
 	}
 }
+
+// BenchmarkSeeded makes the products of hoisted rotations, a limb at a time, of rows that
+// come from DRAM.
+func BenchmarkSeeded(b *testing.B) {
+	const n, terms, limbs = 1 << 16, 5, 31
+	for _, form := range Supported() {
+		m := rowsOf(b, testPrimes[7], form)
+		row := words(rand.New(rand.NewPCG(7, 1)), n, m.Q, m.Q)
+		rows := func(k int) (x [][]uint64) {
+			for range k {
+				x = append(x, slices.Clone(row))
+			}
+			return x
+		}
+		x, y0, y1, a, z := rows(limbs*terms), rows(limbs*terms), rows(limbs*terms), rows(limbs), rows(2*limbs)
+		var phi Automorphism
+		phi.Set(n, 2*n, 5, form)
+		run := func(kind string, rotate func(i, from, to int)) {
+			b.Run(kind+"/"+form.String(), func(b *testing.B) {
+				for b.Loop() {
+					for i := range limbs {
+						rotate(i, i*terms, (i+1)*terms)
+					}
+				}
+			})
+		}
+		run("whole", func(i, from, to int) {
+			m.DotMap(z[2*i], z[2*i+1], a[i], 3, 0, x[from:to], y0[from:to], y1[from:to], &phi, true)
+		})
+		var s Seeded
+		run("seeded", func(i, from, to int) {
+			s.Set(new([32]byte), DrawWide)
+			for k := range terms {
+				s.Row(k, m.Q, [8]byte{byte(i), byte(k)})
+			}
+			s.DotMap(m, z[2*i], z[2*i+1], a[i], 3, x[from:to], y0[from:to], &phi, true)
+		})
+	}
+}
