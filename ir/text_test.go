@@ -369,6 +369,12 @@ func FuzzParse(f *testing.F) {
 	f.Add(zoo)
 	f.Add("graph \"\"\nlayout @0 = slots=2 cts=1 lanes=1 map=[0..2147483647/2147483646]\ninputs()\noutputs()")
 	f.Add("graph \"\"\n%0 = he.input() {level=99999999, scale=\"2^30\"}\n%1 = he.rescale(%0)\ninputs(%0)\noutputs(%1)")
+	rescaled := "graph \"\"\n%0 = he.key() {level=3, rot=0}\n%1 = he.input() {level=3, scale=\"2^30\"}\n%2 = he.mulrescale(%1, %1, %1, %1, %0) {c=-0.5, level=2, twice=1}\n" +
+		"%3 = he.lift(%2)\n%4 = he.moddownrescale(%3)\n%5 = he.mul(%4, %4, %0)\n%6 = he.macrescale(%5, %4, %4, %0)\ninputs(%1)\noutputs(%6)"
+	if _, err := ParseString(rescaled); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(rescaled)
 	f.Fuzz(func(t *testing.T, text string) {
 		g, err := ParseString(text)
 		if err != nil {

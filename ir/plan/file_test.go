@@ -589,21 +589,24 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// rescaledPlan is smallPlan with steps that rescale what they compute.
+func rescaledPlan(t testing.TB) *Plan {
+	t.Helper()
+	p := smallPlan(t)
+	d, q := ir.ScaleTwo(40), ir.ScalePrime(2)
+	half := ir.Type{Kind: ir.CipherKind, Encrypted: true, Level: 1, Scale: d.Mul(d).Div(q)}
+	p.Steps[3] = Step{Op: ir.OpHEMulRescale, Args: []ObjectID{4, 4, 2}, Out: 6, Const: -1, Twice: true}
+	p.Objects[6].Type = half
+	p.Objects = append(p.Objects, Object{Role: RoleTemp, Type: ir.Type{Kind: ir.CipherKind, Encrypted: true, Level: 2, Scale: d.Mul(d)}}, Object{Role: RoleTemp, Type: half})
+	p.Steps = append(p.Steps, Step{Op: ir.OpHEMulConst, Args: []ObjectID{0}, Out: 8, Const: 0.5, Scale: d},
+		Step{Op: ir.OpHEMacRescale, Args: []ObjectID{8, 0, 4, 2}, Out: 9})
+	p.Counts.KeySwitches, p.Counts.CtMults = 3, 2
+	return p
+}
+
 // TestRescaledSteps takes steps that rescale what they compute through a file.
 func TestRescaledSteps(t *testing.T) {
-	rescaled := func() *Plan {
-		p := smallPlan(t)
-		d, q := ir.ScaleTwo(40), ir.ScalePrime(2)
-		half := ir.Type{Kind: ir.CipherKind, Encrypted: true, Level: 1, Scale: d.Mul(d).Div(q)}
-		p.Steps[3] = Step{Op: ir.OpHEMulRescale, Args: []ObjectID{4, 4, 2}, Out: 6, Const: -1, Twice: true}
-		p.Objects[6].Type = half
-		p.Objects = append(p.Objects, Object{Role: RoleTemp, Type: ir.Type{Kind: ir.CipherKind, Encrypted: true, Level: 2, Scale: d.Mul(d)}}, Object{Role: RoleTemp, Type: half})
-		p.Steps = append(p.Steps, Step{Op: ir.OpHEMulConst, Args: []ObjectID{0}, Out: 8, Const: 0.5, Scale: d},
-			Step{Op: ir.OpHEMacRescale, Args: []ObjectID{8, 0, 4, 2}, Out: 9})
-		p.Counts.KeySwitches, p.Counts.CtMults = 3, 2
-		return p
-	}
-	p := rescaled()
+	p := rescaledPlan(t)
 	if err := p.Verify(); err != nil {
 		t.Fatal(err)
 	}
@@ -629,7 +632,7 @@ func TestRescaledSteps(t *testing.T) {
 		{"an accumulator as the result", func(p *Plan) { p.Steps[6].Out = 8 }},
 		{"a rotation key", func(p *Plan) { p.Steps[3].Args[2] = 1 }},
 	} {
-		p := rescaled()
+		p := rescaledPlan(t)
 		c.wreck(p)
 		if err := p.Verify(); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", c.name, err)
@@ -792,6 +795,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add(byte(255), saved(f, p))
 	f.Add(byte(255), saved(f, raisePlan(f)))
+	f.Add(byte(255), saved(f, rescaledPlan(f)))
 	for i, s := range good {
 		raw, err := decompress(s.data)
 		if err != nil {
