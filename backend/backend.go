@@ -62,3 +62,24 @@ type Rebinder interface {
 	// call uses o. After an error it is good for nothing but another Rebind.
 	Rebind(o Operand, t ir.Type, slabs [][]byte) error
 }
+
+// Call is a step with its operands, as for Engine.Exec.
+type Call struct {
+	Step *plan.Step
+	Args []Operand
+	Out  Operand
+}
+
+// MostJoined is the number of steps that are performed together at most.
+const MostJoined = 32
+
+// Joint is an Engine that performs some steps together in less time than one after
+// another.
+type Joint interface {
+	Engine
+	// Joins reports whether steps of an op are of that kind.
+	Joins(op ir.Op) bool
+	// ExecJoined performs at most MostJoined such steps as if one after another: each may
+	// read and update what those before it wrote.
+	ExecJoined(calls []Call) error
+}

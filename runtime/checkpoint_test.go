@@ -117,7 +117,7 @@ func TestResumeAnywhere(t *testing.T) {
 			if r.tier != nil {
 				o.Slow, o.Keys, o.Reuse = newMemory(&mine, r.maps), nil, n%3 == 0
 			}
-			x, err := NewExecutor(t.Context(), &mine, &compactEngine{fakeEngine: &fakeEngine{params: &p.Params, before: stop}}, o)
+			x, err := NewExecutor(t.Context(), &mine, &compactEngine{fakeEngine: &fakeEngine{params: &p.Params, before: stop, alone: stop != nil}}, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +141,7 @@ func TestResumeAnywhere(t *testing.T) {
 			if _, err := run(d, this, 2+n%2, func(s *plan.Step) error {
 				err := stop(s)
 				for until := time.Now().Add(5 * time.Minute); err != nil && d.Report().Written == 0 && time.Now().Before(until); {
-					time.Sleep(100 * time.Microsecond) // the steps before the snapshot are executed by others
+					time.Sleep(100 * time.Microsecond) // the steps before the snapshot are executed by others: it is alone
 				}
 				return err
 			}); !errors.Is(err, errStop) {

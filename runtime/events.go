@@ -20,8 +20,8 @@ type EventKind uint8
 const (
 	RunBegin        EventKind = iota // Label: engine; Total: steps
 	RunEnd                           // Err
-	StepBegin                        // Step, Op, Layer, Worker
-	StepEnd                          // Step, Op, Layer, Worker, Done, Total, Err
+	StepBegin                        // Step, Lead, Op, Layer, Worker
+	StepEnd                          // Step, Lead, Op, Layer, Worker, Done, Total, Err
 	LayerBegin                       // Layer, Label: name; when its first step begins
 	LayerEnd                         // Layer, Label; when its last step has ended
 	FetchBegin                       // Step that ordered it, Obj, Worker: I/O worker, Bytes
@@ -61,6 +61,7 @@ type Event struct {
 	At      time.Duration // since the run or the set-up began
 	Worker  int           // worker or I/O worker, from 0
 	Step    int32         // index into Plan.Steps
+	Lead    int32         // the first of the steps that are done together; it ends last
 	Op      ir.Op
 	Layer   int32 // index into Plan.Layers, -1 for none
 	Obj     plan.ObjectID

@@ -18,11 +18,12 @@ import (
 )
 
 func TestRandomProgramsAllInDRAM(t *testing.T) {
+	joined := int64(0)
 	for seed := range uint64(20) {
 		p := plantest.Random(seed, plantest.Config{Steps: 80})
 		want := reference(t, p)
 		for threads := 1; threads <= 4; threads++ {
-			e := &fakeEngine{params: &p.Params}
+			e := &fakeEngine{params: &p.Params, alone: threads == 4}
 			got, rep, err := Run(t.Context(), p, e, fakeInputs, Options{Threads: threads, Keys: fakeKeys{}})
 			if err != nil {
 				t.Fatalf("seed %d, %d threads: %v", seed, threads, err)
@@ -33,7 +34,11 @@ func TestRandomProgramsAllInDRAM(t *testing.T) {
 			if rep.Counts.Rotations == 0 || rep.Seconds <= 0 || rep.ArenaPeak == 0 {
 				t.Errorf("seed %d: report %+v", seed, rep)
 			}
+			joined += e.joined.Load()
 		}
+	}
+	if joined < 100 {
+		t.Errorf("%d steps were done together with others", joined)
 	}
 }
 
@@ -108,7 +113,7 @@ func TestStepErrorNamesLayer(t *testing.T) {
 
 func TestCancelStopsPromptly(t *testing.T) {
 	p := plantest.Random(2, plantest.Config{Steps: 500})
-	e := &fakeEngine{params: &p.Params, delay: time.Millisecond}
+	e := &fakeEngine{params: &p.Params, delay: time.Millisecond, alone: true}
 	for _, threads := range []int{1, 4} {
 		ctx, cancel := context.WithCancel(t.Context())
 		steps := 0
@@ -234,6 +239,9 @@ func TestEventsPair(t *testing.T) {
 	for _, e := range doc.TraceEvents {
 		if e.Ph == "X" && e.Cat == "step" {
 			spans++
+			if with, ok := e.Args["with_steps"].([]any); ok {
+				spans += len(with)
+			}
 		}
 	}
 	if spans != len(p.Steps) {

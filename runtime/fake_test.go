@@ -21,6 +21,8 @@ type fakeEngine struct {
 	params *ir.Params
 	delay  time.Duration
 	before func(s *plan.Step) error // called first in Exec, if set
+	alone  bool                     // joins no steps
+	joined atomic.Int64             // steps that were not the first of those done together
 }
 
 type fakeOperand struct {
@@ -183,6 +185,32 @@ func (e *fakeEngine) Exec(s *plan.Step, args []backend.Operand, out backend.Oper
 		h = mix(h, e.digest(a.(*fakeOperand), out.Type().Level))
 	}
 	fill(out.(*fakeOperand).slabs, h)
+	return nil
+}
+
+// Joins says that all steps without keys are done together.
+func (e *fakeEngine) Joins(op ir.Op) bool {
+	switch op {
+	case ir.OpHERotate, ir.OpHEMul, ir.OpHERescale:
+		return false
+	}
+	return !e.alone
+}
+
+// ExecJoined performs steps one after another.
+func (e *fakeEngine) ExecJoined(calls []backend.Call) error {
+	if len(calls) < 2 || len(calls) > backend.MostJoined {
+		return fmt.Errorf("%d steps together", len(calls))
+	}
+	e.joined.Add(int64(len(calls) - 1))
+	for i, c := range calls {
+		if !e.Joins(c.Step.Op) {
+			return fmt.Errorf("step %d of %d together is %s", i, len(calls), c.Step.Op)
+		}
+		if err := e.Exec(c.Step, c.Args, c.Out); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -65,8 +65,10 @@ type node struct {
 	span     plan.Span // slabs of the object that an action concerns
 	rows     [][]byte  // these
 	deps     int
-	pending  int // pieces that are not done
-	begun    int // rows that transfers have begun with
+	met      int  // of these, what is done together with the step; see together
+	joined   bool // a step that a worker does together with others
+	pending  int  // pieces that are not done
+	begun    int  // rows that transfers have begun with
 	next     []*node
 	saved    *store.Snapshot // what a fetch reads, if not the slow tier
 	objects  []store.Saved   // of a snapshot
@@ -143,6 +145,7 @@ type run struct {
 	running  int                   // pieces being executed
 	jobs     int                   // parts of transfers queued or running
 	reading  int                   // nodes that wait for the slow tier
+	hungry   bool                  // the issuer waits for slabs
 	err      error
 	over     bool
 
@@ -445,7 +448,9 @@ func (r *run) await(obj plan.ObjectID, step int32) error {
 	if r.flying == 0 {
 		return fmt.Errorf("the tier plan does not fit its arena at step %d: no room for %s", step, describe(r.x.p, obj))
 	}
+	r.hungry = true
 	r.progress.Wait()
+	r.hungry = false
 	return r.err
 }
 
@@ -1077,7 +1082,7 @@ func (r *run) finish(n *node) {
 	r.flying--
 	if r.err == nil {
 		for _, m := range n.next {
-			if m.deps--; m.deps == 0 {
+			if m.deps--; m.deps == 0 && !m.joined {
 				r.start(m)
 			}
 		}
@@ -1092,6 +1097,7 @@ func (r *run) worker(w int) {
 		debug.SetPanicOnFault(true) // a medium that fails under a load: an error, as of any read
 	}
 	slabs := make([]int32, makeSlabs)
+	var j joined
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -1107,52 +1113,136 @@ func (r *run) worker(w int) {
 			r.makeSome(p, w, slabs)
 			continue
 		}
-		n, s := p.n, p.n.step
-		st := &r.x.p.Steps[s]
-		r.endStall()
-		r.running++
-		firstOfLayer, lastOfLayer := false, false
-		layered := st.Layer >= 0 && int(st.Layer) < len(r.begun)
-		if layered {
-			firstOfLayer = r.begun[st.Layer] == 0
+		r.together(&j, p.n)
+		r.execute(&j, w)
+	}
+}
+
+// joined are steps that a worker does together, in the order of the plan.
+type joined struct {
+	nodes []*node
+	calls []backend.Call
+	done  []stepDone
+}
+
+// stepDone is what is told about a step that is done.
+type stepDone struct {
+	e         Event
+	endsLayer bool
+}
+
+// execute does steps together. r.mu is held, except while they run.
+func (r *run) execute(j *joined, worker int) {
+	r.endStall()
+	r.running++
+	j.calls, j.done = j.calls[:0], j.done[:0]
+	lead := j.nodes[0].step
+	for _, n := range j.nodes {
+		st := &r.x.p.Steps[n.step]
+		d := stepDone{e: Event{Kind: StepBegin, Step: n.step, Lead: lead, Op: st.Op, Layer: st.Layer, Worker: worker}}
+		if r.layered(st) {
+			if r.begun[st.Layer] == 0 {
+				d.e.Label = r.x.p.Layers[st.Layer].Name // begins its layer
+			}
 			r.begun[st.Layer]++
 		}
-		args, out := n.args, n.out
-		r.mu.Unlock()
-		if firstOfLayer {
-			r.x.emit(Event{Kind: LayerBegin, Layer: st.Layer, Label: r.x.p.Layers[st.Layer].Name})
+		j.calls, j.done = append(j.calls, backend.Call{Step: st, Args: n.args, Out: n.out}), append(j.done, d)
+	}
+	r.mu.Unlock()
+	for i := range j.done {
+		e := &j.done[i].e
+		if e.Label != "" {
+			r.x.emit(Event{Kind: LayerBegin, Layer: e.Layer, Label: e.Label})
+			e.Label = ""
 		}
-		r.x.emit(Event{Kind: StepBegin, Step: s, Op: st.Op, Layer: st.Layer, Worker: w})
-		err := backend.Guard(func() error { return r.x.e.Exec(st, args, out) })
-		if err != nil {
-			err = r.stepError(s, err)
+		r.x.emit(*e)
+	}
+	err := backend.Guard(func() error {
+		if len(j.calls) > 1 {
+			return r.x.e.(backend.Joint).ExecJoined(j.calls)
 		}
-		r.mu.Lock()
-		r.running--
-		r.issued--
+		return r.x.e.Exec(j.calls[0].Step, j.calls[0].Args, j.calls[0].Out)
+	})
+	if err != nil {
+		err = r.stepError(lead, err)
+	}
+	r.mu.Lock()
+	r.running--
+	r.issued -= len(j.nodes)
+	for i := range j.done {
+		d := &j.done[i]
+		d.e.Kind, d.e.Err, d.e.Total = StepEnd, err, len(r.x.p.Steps)
 		if err == nil {
-			r.executed[s] = true
+			r.executed[d.e.Step] = true
 			r.doneSteps++
-			if layered {
-				r.ended[st.Layer]++
-				lastOfLayer = r.ended[st.Layer] == r.x.perLay[st.Layer]
+			if r.layered(j.calls[i].Step) {
+				r.ended[d.e.Layer]++
+				d.endsLayer = r.ended[d.e.Layer] == r.x.perLay[d.e.Layer]
 			}
-		}
-		done := r.doneSteps
-		r.fail(err)
-		r.finish(n)
-		if r.running == 0 && len(r.ready) == 0 {
-			r.beginStall()
-		}
-		if r.x.o.Events != nil {
-			r.mu.Unlock()
-			r.x.emit(Event{Kind: StepEnd, Step: s, Op: st.Op, Layer: st.Layer, Worker: w, Done: done, Total: len(r.x.p.Steps), Err: err})
-			if lastOfLayer {
-				r.x.emit(Event{Kind: LayerEnd, Layer: st.Layer, Label: r.x.p.Layers[st.Layer].Name})
-			}
-			r.mu.Lock()
 		}
 	}
+	for i := range j.done {
+		j.done[i].e.Done = r.doneSteps
+	}
+	r.fail(err)
+	for _, n := range j.nodes {
+		r.finish(n)
+	}
+	if r.running == 0 && len(r.ready) == 0 {
+		r.beginStall()
+	}
+	if r.x.o.Events == nil {
+		return
+	}
+	r.mu.Unlock()
+	for i := range j.done {
+		d := &j.done[len(j.done)-1-i] // the first ends last, see Event.Lead
+		r.x.emit(d.e)
+		if d.endsLayer {
+			r.x.emit(Event{Kind: LayerEnd, Layer: d.e.Layer, Label: r.x.p.Layers[d.e.Layer].Name})
+		}
+	}
+	r.mu.Lock()
+}
+
+// layered reports whether a step belongs to a layer.
+func (r *run) layered(st *plan.Step) bool { return st.Layer >= 0 && int(st.Layer) < len(r.begun) }
+
+// together sets j to a step that is ready and those that are done with it: steps of the
+// kind that an engine joins which are ready, too, or wait for others of them alone. While
+// the issuer waits for slabs it is the step alone, which gives what it lets go back the
+// sooner.
+func (r *run) together(j *joined, n *node) {
+	j.nodes = append(j.nodes[:0], n)
+	e, ok := r.x.e.(backend.Joint)
+	if !ok || r.hungry || len(r.overdue) > 0 || !e.Joins(r.x.p.Steps[n.step].Op) {
+		return
+	}
+	n.joined = true
+	for i := len(r.ready) - 1; i >= 0 && len(j.nodes) < backend.MostJoined; i-- {
+		if m := r.ready[i].n; m.kind == stepNode && e.Joins(r.x.p.Steps[m.step].Op) {
+			m.joined = true
+			j.nodes = append(j.nodes, m)
+			r.ready = slices.Delete(r.ready, i, i+1)
+		}
+	}
+	for i := 0; i < len(j.nodes); i++ {
+		for _, m := range j.nodes[i].next {
+			if m.kind != stepNode || !e.Joins(r.x.p.Steps[m.step].Op) {
+				continue
+			}
+			if m.met++; m.met == m.deps && len(j.nodes) < backend.MostJoined {
+				m.joined = true
+				j.nodes = append(j.nodes, m)
+			}
+		}
+	}
+	for _, n := range j.nodes {
+		for _, m := range n.next {
+			m.met = 0
+		}
+	}
+	slices.SortFunc(j.nodes, func(a, b *node) int { return cmp.Compare(a.step, b.step) })
 }
 
 // hold makes room to note the slabs of an object of n.

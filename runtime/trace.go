@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -22,6 +23,7 @@ type Trace struct {
 	first bool
 	named map[int]bool
 	open  map[spanKey]Event
+	with  map[int32][]int32 // by the first of steps that are done together, those that have ended
 	err   error
 }
 
@@ -41,7 +43,7 @@ const (
 
 // NewTrace starts a trace of a run of p on w.
 func NewTrace(w io.Writer, p *plan.Plan) *Trace {
-	t := &Trace{w: bufio.NewWriter(w), plan: p, first: true, named: map[int]bool{}, open: map[spanKey]Event{}}
+	t := &Trace{w: bufio.NewWriter(w), plan: p, first: true, named: map[int]bool{}, open: map[spanKey]Event{}, with: map[int32][]int32{}}
 	t.raw(`{"displayTimeUnit":"ms","traceEvents":[`)
 	return t
 }
@@ -98,11 +100,22 @@ func (t *Trace) Event(e Event) {
 	case StepBegin:
 		t.begin(trackWorker+e.Worker, e.Step, e)
 	case StepEnd:
-		args := map[string]any{"step": e.Step}
+		if e.Lead != e.Step { // one span for all that are done together
+			delete(t.open, spanKey{trackWorker + e.Worker, e.Step})
+			t.with[e.Lead] = append(t.with[e.Lead], e.Step)
+			return
+		}
+		args, name := map[string]any{"step": e.Step}, e.Op.String()
 		if l := t.layer(e.Layer); l != "" {
 			args["layer"] = l
 		}
-		t.end(t.name(trackWorker+e.Worker, fmt.Sprintf("worker %d", e.Worker)), e.Step, e, e.Op.String(), "step", args)
+		if with := t.with[e.Step]; len(with) > 0 {
+			delete(t.with, e.Step)
+			slices.Sort(with)
+			args["with_steps"] = with
+			name = fmt.Sprintf("%s and %d more", name, len(with))
+		}
+		t.end(t.name(trackWorker+e.Worker, fmt.Sprintf("worker %d", e.Worker)), e.Step, e, name, "step", args)
 	case ExpandBegin:
 		t.begin(trackWorker+e.Worker, -1, e)
 	case ExpandEnd:

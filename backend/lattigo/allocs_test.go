@@ -54,6 +54,7 @@ func execAllocatesNothing(t *testing.T, e *engine) {
 		ty := ir.Type{Kind: k, Encrypted: true, Level: l, Scale: ir.ScaleTwo(44)}
 		return must[backend.Operand](t)(e.Bind(ty, conformance.Slabs(e, ty)))
 	}
+	warm(e)
 	const l = 7
 	for op, kinds := range argKinds {
 		if sum, acc := op.Accumulates(); sum { // the longest there is
@@ -80,6 +81,45 @@ func execAllocatesNothing(t *testing.T, e *engine) {
 			allocatesNothing(t, "streaming a key", func() error { return e.Stream(args[key], seed[:]) })
 			allocatesNothing(t, op.String()+", key streamed", func() error { return e.Exec(s, args, out) })
 		}
+	}
+}
+
+// warm allocates what scratch spaces allocate when they are first used: which of them
+// takes part in a step is not known.
+func warm(e *engine) {
+	var all []*scratch
+	for range cap(e.scratch) {
+		s, seed := e.take(), Seed{}
+		s.key.Set(seed.key(), seed.draw())
+		for k := range e.p.Digits(e.p.MaxLevel()) {
+			s.key.Row(k, e.mods[0].Q, keyName(e.p, k, 0))
+		}
+		all = append(all, s)
+	}
+	for _, s := range all {
+		e.give(s)
+	}
+}
+
+// TestJoinedAllocatesNothing runs as many steps together as there may be.
+func TestJoinedAllocatesNothing(t *testing.T) {
+	p, err := ir.NewParams("allocs", 9, ir.RingStandard, ir.SecretTernary, sizes(47, 44, 9), []int{46, 46, 46}, 44)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Insecure = true
+	for threads := 1; threads <= 2; threads++ {
+		e := must[*rings](t)(newRings(p))
+		j := joinedTest{t: t, e: newEngine(e, threads)}
+		warm(j.e)
+		calls, _ := j.random(1, kernels.VectorSeeds())
+		run := func() error { return j.e.ExecJoined(calls) }
+		for range threads { // the channel hands spaces out in turn
+			if err := run(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		allocatesNothing(t, fmt.Sprintf("%d steps together on %d threads", len(calls), threads), run)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/home-fhe/home/backend"
@@ -54,6 +55,7 @@ func allowed(p *ir.Params, opts []Option) bool {
 type engine struct {
 	*rings
 	scratch chan *scratch
+	wanted  atomic.Int32 // steps that wait for one
 }
 
 // scratch is the working memory of one running step, or of one of the parts that it is
@@ -74,9 +76,13 @@ type scratch struct {
 	cplx  []complex128
 	float []float64
 
-	half part       // what this does for another step
-	run  func()     // does it
-	done chan error // says that it is done
+	steps []*job // those that run here together
+	rooms int    // half rows of mine.coef that they use
+
+	section                         // of what runs here
+	last    atomic.Pointer[scratch] // that took part in one
+	helper
+	run func() // takes part
 }
 
 // job is a running step with what its parts share. They only read it, or write it number
@@ -85,7 +91,7 @@ type job struct {
 	l      int // level at which it computes
 	drop   int // levels by which the result lies below
 	twice  bool
-	add    integer // constant that is added before a division
+	c      integer // constant of the step, 0 for none
 	out    *operand
 	in     []*operand
 	coef   [][]uint64 // L+1 limbs: coefficients of what is decomposed
@@ -96,6 +102,9 @@ type job struct {
 	plains [ir.MostTerms]polynomial // plaintexts of a sum that are made on the way
 	div    division
 	mul    product
+	near   bool                               // a step beside it reads the result
+	limb   func(e *engine, w *scratch, i int) // computes limb i, see limbwise
+	beside []*job                             // steps that work limb by limb together
 }
 
 // Open returns an engine for the parameters. It refuses parameters below 128
@@ -146,10 +155,20 @@ func Reserve(p *ir.Params) (tables, scratch int64) {
 	scratch = rows*(8*n+64) + (digits+3)*n + 4096 // with quotients and an automorphism
 	scratch += 16*int64(p.Slots()) + 8*n          // encoding
 	scratch += sumOnce * (8*min(sumBlock, n) + 64)
+	scratch += backend.MostJoined * (n + 2048) // automorphisms of steps that are done together
 	return tables, scratch
 }
 
-func (e *engine) take() *scratch { return e.ready(<-e.scratch) }
+func (e *engine) take() *scratch {
+	select {
+	case s := <-e.scratch:
+		return e.ready(s)
+	default:
+	}
+	e.wanted.Add(1)
+	defer e.wanted.Add(-1)
+	return e.ready(<-e.scratch)
+}
 
 // ready returns a scratch space that serves a step of its own, s or a new one where that
 // is nil.
@@ -178,19 +197,18 @@ func (e *engine) newScratch() *scratch {
 	terms := max(digits, sumOnce)
 	s := &scratch{
 		mine: job{
-			in: make([]*operand, 0, 2*ir.MostTerms+1), coef: makeRows(nq, e.n), own: makeRows(nq, e.n),
+			in: make([]*operand, 0, 2+2*ir.MostProducts), coef: makeRows(nq, e.n), own: makeRows(nq, e.n),
 			div: division{x: make([][][]uint64, 0, 2)},
 		},
 		tmp: makeRows(max((digits+2)*e.group, ir.MostTerms), e.n), acc: makeRows(2*np+4, e.n),
 		block: makeRows(sumOnce, min(sumBlock, e.n)),
 		x:     make([][]uint64, digits*e.group), part: make([][]uint64, np+1),
 		terms: make([][]uint64, terms), y0: make([][]uint64, terms), y1: make([][]uint64, terms),
-		done: make(chan error, 1),
 	}
 	for range digits + 2 {
 		s.mine.v = append(s.mine.v, make([]uint8, e.n))
 	}
-	s.run = func() { e.runHalf(s) }
+	s.run = func() { e.help(s) }
 	return s
 }
 
@@ -401,6 +419,51 @@ var outKinds = map[ir.Op]ir.Kind{
 // then only the limbs of the result's level are read, which drops levels for
 // nothing.
 func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand) error {
+	w := e.take()
+	defer e.give(w)
+	if limbwise[s.Op] != nil {
+		call := [1]backend.Call{{Step: s, Args: args, Out: out}}
+		return e.execLimbs(w, call[:])
+	}
+	if err := e.accept(w.job, s, args, out); err != nil {
+		return err
+	}
+	switch s.Op {
+	case ir.OpHERescale:
+		e.rescale(w)
+	case ir.OpHEModDown, ir.OpHEModDownRescale:
+		e.modDown(w)
+	case ir.OpHEMulRescale, ir.OpHEMacRescale:
+		e.mulRescale(w)
+	case ir.OpHEMul:
+		e.mulRelin(w)
+	case ir.OpHERotate:
+		e.rotate(w, s.Rot)
+	case ir.OpHERealPart:
+		e.realPart(w)
+	case ir.OpHERaise:
+		e.raise(w)
+	case ir.OpHEDecompose:
+		e.decompose(w)
+	case ir.OpHEGiant:
+		e.giant(w, s.Rot)
+	default:
+		panic("BUG: " + s.Op.String() + " has operand kinds but no semantics")
+	}
+	return nil
+}
+
+// exec is Exec on operands of this engine.
+func (e *engine) exec(s *plan.Step, in []*operand, out *operand) error {
+	args := make([]backend.Operand, len(in))
+	for i, o := range in {
+		args[i] = o
+	}
+	return e.Exec(s, args, out)
+}
+
+// accept verifies the operands of a step and notes them in its job.
+func (e *engine) accept(j *job, s *plan.Step, args []backend.Operand, out backend.Operand) error {
 	kinds, ok := argKinds[s.Op]
 	if !ok {
 		return fmt.Errorf("%s is no step of the encrypted backend", s.Op)
@@ -416,10 +479,7 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 	if o.t.Kind != want {
 		return fmt.Errorf("%s: result is a %s, want a %s", s.Op, o.t.Kind, want)
 	}
-	if sum, _ := s.Op.Accumulates(); sum {
-		return e.execSum(s, args, o)
-	}
-	more := len(args) - len(kinds) // factors beyond the first two
+	more := len(args) - len(kinds) // operands beyond those that there always are
 	if more < 0 || more%2 != 0 || len(args) > s.Op.Info().MaxArgs {
 		return fmt.Errorf("%s: %d operands", s.Op, len(args))
 	}
@@ -429,17 +489,41 @@ func (e *engine) Exec(s *plan.Step, args []backend.Operand, out backend.Operand)
 			return fmt.Errorf("%s: it needs the standard ring, not the %s one", s.Op, e.p.Ring)
 		}
 	}
-	var in [2 + 2*ir.MostProducts]*operand
+	j.drop = s.Op.Drops()
+	j.l, j.out, j.in, j.twice = o.t.Level+j.drop, o, j.in[:0], s.Twice
+	sum, _ := s.Op.Accumulates()
 	for i, a := range args {
-		need := o.t.Level + s.Op.Drops()
+		need := j.l
 		if s.Op == ir.OpHERaise && i < 2 {
 			need = 0
 		}
-		if in[i], err = e.argument(s.Op, i, a, kinds[max(i-more, 0)], need); err != nil {
+		k := max(i-more, 0) // factors come first
+		if terms := len(kinds) - 2; sum {
+			k = min(i, terms+max(i-terms, 0)%2) // terms come last
+		}
+		x, err := e.argument(s.Op, i, a, kinds[k], need)
+		if err != nil {
 			return err
 		}
+		j.in = append(j.in, x)
 	}
-	return e.exec(s, in[:len(args)], o)
+	if j.c, err = e.constantOf(s, o.t.Scale, j.l); err != nil {
+		return fmt.Errorf("%s: %w", s.Op, err)
+	}
+	return nil
+}
+
+// constantOf returns the constant of a step whose result has a scale, computed at level l.
+func (e *engine) constantOf(s *plan.Step, scale ir.Scale, l int) (integer, error) {
+	switch s.Op {
+	case ir.OpHEAddConst:
+		return e.constant(s.Const, scale)
+	case ir.OpHEMulConst, ir.OpHEMacConst:
+		return e.constant(s.Const, s.Scale)
+	case ir.OpHEMulRescale, ir.OpHEMacRescale: // added before the division
+		return e.constant(s.Const, scale, e.p.Q[l])
+	}
+	return integer{}, nil
 }
 
 // argument returns operand i of a step, which must be of a kind and of a level at least.
@@ -454,148 +538,4 @@ func (e *engine) argument(op ir.Op, i int, a backend.Operand, want ir.Kind, leve
 		return nil, fmt.Errorf("%s: operand %d has level %d, the result needs %d", op, i, x.t.Level, level)
 	}
 	return x, nil
-}
-
-func (e *engine) exec(s *plan.Step, in []*operand, out *operand) error {
-	l := out.t.Level
-	nq := l + 1
-	nqp := nq + len(e.p.P)
-	a, b := in[0], in[len(in)-1]
-	switch s.Op {
-	case ir.OpHEAdd:
-		for k := range 2 {
-			for i := range nq {
-				e.mods[i].Add(out.q(k, i), a.q(k, i), b.q(k, i))
-			}
-		}
-	case ir.OpHESub:
-		for k := range 2 {
-			for i := range nq {
-				e.mods[i].Sub(out.q(k, i), a.q(k, i), b.q(k, i))
-			}
-		}
-	case ir.OpHEAddQP:
-		for k := range 2 {
-			for i := range nqp {
-				e.mod(i, l).Add(out.q(k, i), a.qp(k, i, l), b.qp(k, i, l))
-			}
-		}
-	case ir.OpHEAddPlain:
-		var w *scratch
-		if b.streams {
-			w = e.take()
-			defer e.give(w)
-			w.plains[0] = e.stored(b.source, w.own[0])
-		}
-		for i := range nq {
-			row := b.q(0, i)
-			if b.streams {
-				row = w.tmp[0]
-				e.mods[i].row(row, w.tmp[1], &w.plains[0])
-			}
-			e.mods[i].MacConst(out.q(0, i), a.q(0, i), row, e.mods[i].Plain(1))
-			copyRow(out.q(1, i), a.q(1, i))
-		}
-	case ir.OpHEAddConst:
-		v, err := e.constant(s.Const, out.t.Scale)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.Op, err)
-		}
-		for i := range nq {
-			e.mods[i].AddConst(out.q(0, i), a.q(0, i), v.mod(e.mods[i]))
-			copyRow(out.q(1, i), a.q(1, i))
-		}
-	case ir.OpHEMulConst:
-		v, err := e.constant(s.Const, s.Scale)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.Op, err)
-		}
-		for i := range nq {
-			m := e.mods[i]
-			f := v.mod(m)
-			for k := range 2 {
-				m.MulConst(out.q(k, i), a.q(k, i), f)
-			}
-		}
-	case ir.OpHEMacConst:
-		v, err := e.constant(s.Const, s.Scale)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.Op, err)
-		}
-		for i := range nq {
-			m := e.mods[i]
-			f := v.mod(m)
-			for k := range 2 {
-				m.MacConst(out.q(k, i), a.q(k, i), b.q(k, i), f)
-			}
-		}
-	case ir.OpHELift:
-		for k := range 2 {
-			for i := range nqp {
-				if i <= l {
-					e.mods[i].MulConst(out.q(k, i), a.q(k, i), e.pModQ[i])
-				} else {
-					clear(out.q(k, i))
-				}
-			}
-		}
-	case ir.OpHEMulI:
-		half := e.n / 2
-		for i := range nq {
-			m, f := e.mods[i], e.imag[i]
-			for k := range 2 {
-				z, x := out.q(k, i), a.q(k, i)
-				m.MulConst(z[:half], x[:half], f)
-				m.MulConst(z[half:], x[half:], m.Q-f)
-			}
-		}
-	case ir.OpHEOutput:
-		for k := range 2 {
-			for i := range nq {
-				copyRow(out.q(k, i), a.q(k, i))
-			}
-		}
-	default:
-		w := e.take()
-		defer e.give(w)
-		w.drop = s.Op.Drops()
-		w.l, w.out, w.in = l+w.drop, out, append(w.in[:0], in...)
-		w.twice, w.add = s.Twice, integer{}
-		switch s.Op {
-		case ir.OpHERescale:
-			e.rescale(w)
-		case ir.OpHEModDown, ir.OpHEModDownRescale:
-			e.modDown(w)
-		case ir.OpHEMulRescale, ir.OpHEMacRescale:
-			var err error
-			if w.add, err = e.constant(s.Const, out.t.Scale, e.p.Q[w.l]); err != nil {
-				return fmt.Errorf("%s: %w", s.Op, err)
-			}
-			e.mulRescale(w)
-		case ir.OpHEMul:
-			e.mulRelin(w)
-		case ir.OpHERotate:
-			e.rotate(w, s.Rot)
-		case ir.OpHERealPart:
-			e.realPart(w)
-		case ir.OpHERaise:
-			e.raise(w)
-		case ir.OpHEDecompose:
-			e.decompose(w)
-		case ir.OpHEHoistRot:
-			e.hoistRot(w, s.Rot)
-		case ir.OpHEGiant:
-			e.giant(w, s.Rot)
-		default:
-			panic("BUG: " + s.Op.String() + " has operand kinds but no semantics")
-		}
-	}
-	return nil
-}
-
-// copyRow copies a limb unless the step works in place.
-func copyRow(z, x []uint64) {
-	if &z[0] != &x[0] {
-		copy(z, x)
-	}
 }

@@ -1,12 +1,6 @@
 package lattigo
 
-import (
-	"errors"
-	"runtime/debug"
-
-	"github.com/home-fhe/home/backend"
-	"github.com/home-fhe/home/backend/kernels"
-)
+import "github.com/home-fhe/home/backend/kernels"
 
 // This file holds the steps that need transforms: rescaling, ModDown, gadget
 // decomposition and key switching. All of them go prime by prime, so that their
@@ -67,7 +61,7 @@ func (s *scratch) divided(b *kernels.Basis, first, end int) {
 func (e *engine) divide(w *scratch, b *kernels.Basis, first, end int, emit func(e *engine, w *scratch, k, i int, t []uint64, down uint64)) {
 	w.divided(b, first, end)
 	w.div.emit = emit
-	e.halves(w, 0, (end-w.kept())*len(w.div.x), func(e *engine, w *scratch, from, to int) {
+	e.split(w, 0, (end-w.kept())*len(w.div.x), func(e *engine, w *scratch, from, to int) {
 		for n := len(w.div.x[0]); from < to; from++ {
 			k, j := from/n, from%n
 			i := w.kept() + j
@@ -75,13 +69,13 @@ func (e *engine) divide(w *scratch, b *kernels.Basis, first, end int, emit func(
 		}
 	})
 	if end-w.kept() > 1 {
-		e.halves(w, 0, 2, func(e *engine, w *scratch, from, to int) {
+		e.split(w, 0, 2, func(e *engine, w *scratch, from, to int) {
 			for k, x := range w.div.x {
 				e.prepare(w, w.div.b, x, w.v[k], from, to)
 			}
 		})
 	}
-	e.halves(w, 0, w.kept(), func(e *engine, w *scratch, from, to int) {
+	e.split(w, 0, w.kept(), func(e *engine, w *scratch, from, to int) {
 		d := &w.div
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
@@ -100,47 +94,11 @@ func (e *engine) divide(w *scratch, b *kernels.Basis, first, end int, emit func(
 	})
 }
 
-// part is the numbers from..to-1 of something, and what is to be done with them.
-type part struct {
-	f        func(e *engine, w *scratch, from, to int)
-	from, to int
-}
-
-// halves runs f over numbers from..to-1, of limbs for example, in two parts at once
-// where a core has nothing else to do. The second part works in a scratch space of its
-// own, which shares the job of w.
-func (e *engine) halves(w *scratch, from, to int, f func(e *engine, w *scratch, from, to int)) {
-	mid := from + (to-from+1)/2
-	if mid >= to {
-		f(e, w, from, to)
-		return
-	}
-	select {
-	case s := <-e.scratch:
-		s = e.ready(s)
-		defer e.give(s)
-		s.job, s.half = w.job, part{f, mid, to}
-		go s.run()
-		err := backend.Guard(func() error { f(e, w, from, mid); return nil })
-		if err = errors.Join(err, <-s.done); err != nil {
-			panic(err)
-		}
-	default:
-		f(e, w, from, to)
-	}
-}
-
-// runHalf does the part of another step that s was given.
-func (e *engine) runHalf(s *scratch) {
-	debug.SetPanicOnFault(true) // operands may lie in a medium that fails under a load
-	s.done <- backend.Guard(func() error { s.half.f(e, s, s.half.from, s.half.to); return nil })
-}
-
 // decomposed says that rows are what is decomposed, modulo Q_l and transformed, and sets
 // w.coef to its coefficients.
 func (e *engine) decomposed(w *scratch, rows [][]uint64) {
 	w.poly = rows
-	e.halves(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
+	e.split(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
 		for i := from; i < to; i++ {
 			e.mods[i].INTT(w.coef[i], w.poly[i])
 		}
@@ -153,7 +111,7 @@ func (e *engine) prepareDigits(w *scratch) {
 	if len(e.p.P) == 1 {
 		return // single primes need no preparation
 	}
-	e.halves(w, 0, 2, func(e *engine, w *scratch, from, to int) {
+	e.split(w, 0, 2, func(e *engine, w *scratch, from, to int) {
 		for d := range e.p.Digits(w.l) {
 			lo, hi := e.digitPrimes(d, w.l)
 			e.prepare(w, e.digitBasis(d, w.l), w.coef[lo:hi], w.v[d], from, to)
@@ -195,7 +153,7 @@ func (e *engine) digitLimbs(w *scratch, x, t [][]uint64, d, from int) {
 func (e *engine) decompose(w *scratch) {
 	e.decomposed(w, w.in[0].limbs(1))
 	e.prepareDigits(w)
-	e.halves(w, 0, w.l+1+len(e.p.P), func(e *engine, w *scratch, lo, hi int) {
+	e.split(w, 0, w.l+1+len(e.p.P), func(e *engine, w *scratch, lo, hi int) {
 		var x [maxGroup][]uint64
 		for d := range e.p.Digits(w.l) {
 			for from := lo; from < hi; from += e.group {
@@ -299,12 +257,12 @@ func (e *engine) keyLimb(w *scratch, z0, z1 []uint64, i, at int) {
 	e.dotKey(w, z0, z1, e.digitLimb(w, i, at), w.in[len(w.in)-1], i, w.l)
 }
 
-// divideProduct computes a product, adds a constant to it (see job.add) and divides it by
+// divideProduct computes a product, adds a constant to it (see job.c) and divides it by
 // P and what the step drops.
 func (e *engine) divideProduct(w *scratch, p product) {
 	w.divided(e.special(w), 0, w.l+1+len(e.p.P))
 	w.mul = p
-	e.halves(w, w.kept(), w.l+1+len(e.p.P), func(e *engine, w *scratch, from, to int) {
+	e.split(w, w.kept(), w.l+1+len(e.p.P), func(e *engine, w *scratch, from, to int) {
 		z0, z1 := w.sums()
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
@@ -322,13 +280,13 @@ func (e *engine) divideProduct(w *scratch, p product) {
 		}
 	})
 	if len(w.div.x[0]) > 1 {
-		e.halves(w, 0, 2, func(e *engine, w *scratch, from, to int) {
+		e.split(w, 0, 2, func(e *engine, w *scratch, from, to int) {
 			for k, x := range w.div.x {
 				e.prepare(w, w.div.b, x, w.v[len(w.v)-2+k], from, to)
 			}
 		})
 	}
-	e.halves(w, 0, w.kept(), func(e *engine, w *scratch, from, to int) {
+	e.split(w, 0, w.kept(), func(e *engine, w *scratch, from, to int) {
 		z0, z1 := w.sums()
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
@@ -369,7 +327,7 @@ func (s *scratch) sums() (z0, z1 []uint64) { return s.acc[len(s.acc)-2], s.acc[l
 // of that where they are doubled: a constant times P, modulo q_i.
 func (e *engine) added(w *scratch, i int) uint64 {
 	m := e.mods[i]
-	x := m.Times(w.add.mod(m), e.pModQ[i])
+	x := m.Times(w.c.mod(m), e.pModQ[i])
 	if w.twice {
 		x = m.Times(x, (m.Q+1)/2)
 	}
@@ -379,7 +337,7 @@ func (e *engine) added(w *scratch, i int) uint64 {
 // mulRelin multiplies two ciphertexts and brings the product back to degree one.
 func (e *engine) mulRelin(w *scratch) {
 	w.poly = w.own
-	e.halves(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
+	e.split(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
 		a, b := w.in[0], w.in[1]
 		for i := from; i < to; i++ {
 			m := e.mods[i]
@@ -402,7 +360,7 @@ func (e *engine) mulRelin(w *scratch) {
 func (e *engine) mulRescale(w *scratch) {
 	w.poly = w.own
 	w.divided(e.special(w), 0, w.l+1+len(e.p.P))
-	e.halves(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
+	e.split(w, 0, w.l+1, func(e *engine, w *scratch, from, to int) {
 		last := len(w.in) - 1
 		before := last % 2 // what is added stands there
 		factors := w.in[before:last]
@@ -536,35 +494,17 @@ func (e *engine) raised(w *scratch, k, i int) []uint64 {
 	return x
 }
 
-// hoistRot rotates a ciphertext whose digits are known; the result is P times
-// the ciphertext, modulo QP.
-func (e *engine) hoistRot(w *scratch, rot int) {
-	e.automorphism(&w.auto, rotation(e.p, rot))
-	e.halves(w, 0, w.l+1+len(e.p.P), func(e *engine, w *scratch, from, to int) {
-		in, digits, key, l, d := w.in[0], w.in[1], w.in[2], w.l, e.p.Digits(w.l)
-		for i := from; i < to; i++ {
-			for k := range d {
-				w.terms[k] = digits.qp(k, i, l)
-			}
-			if i <= l {
-				e.rotateDot(w, w.out, i, in.q(0, i), e.pModQ[i], w.terms[:d], key, l)
-			} else {
-				e.rotateDot(w, w.out, i, nil, 0, w.terms[:d], key, l)
-			}
-		}
-	})
-}
-
-// rotateDot sets limb i of out, an object modulo QP_l, to the image of f*a, if any, plus
-// the product of the digits x with a key, and the image of their product with the other
-// half of the key.
-func (e *engine) rotateDot(w *scratch, out *operand, i int, a []uint64, f uint64, x [][]uint64, key *operand, l int) {
+// rotateDot sets limb i of the result, an object modulo QP_l, to the image of f*a, if any,
+// plus the product of the digits x with a key, and the image of their product with the
+// other half of the key. far: see kernels.Rows.
+func (e *engine) rotateDot(w *scratch, i int, a []uint64, f uint64, x [][]uint64, key *operand, far bool) {
+	l, out := w.l, w.out
 	y0, y1 := w.keyRows(key, len(x), i, l)
 	if m := e.mod(i, l); key.streams {
 		e.seeded(w, key, len(x), i, l)
-		w.key.DotMap(m, out.q(0, i), out.q(1, i), a, f, x, y0, &w.auto, e.far(l))
+		w.key.DotMap(m, out.q(0, i), out.q(1, i), a, f, x, y0, &w.auto, far)
 	} else {
-		m.DotMap(out.q(0, i), out.q(1, i), a, f, 0, x, y0, y1, &w.auto, e.far(l))
+		m.DotMap(out.q(0, i), out.q(1, i), a, f, 0, x, y0, y1, &w.auto, far)
 	}
 }
 
@@ -588,14 +528,14 @@ func (e *engine) giant(w *scratch, rot int) {
 	})
 	e.prepareDigits(w)
 	e.automorphism(&w.auto, rotation(e.p, rot))
-	e.halves(w, 0, w.l+1+np, func(e *engine, w *scratch, from, to int) {
+	e.split(w, 0, w.l+1+np, func(e *engine, w *scratch, from, to int) {
 		in, key := w.in[0], w.in[1]
 		for ; from < to; from += e.group {
 			n := min(e.group, to-from)
 			e.digitGroup(w, from, n)
 			for at := range n {
 				i := from + at
-				e.rotateDot(w, w.out, i, in.qp(0, i, w.l), 1, e.digitLimb(w, i, at), key, w.l)
+				e.rotateDot(w, i, in.qp(0, i, w.l), 1, e.digitLimb(w, i, at), key, e.far(w.l))
 			}
 		}
 	})

@@ -85,7 +85,7 @@ func TestRaise(t *testing.T) {
 					t.Fatal(err)
 				}
 				plain := bind(ir.CipherKind, l, d)
-				if err := portable.exec(&plan.Step{Op: ir.OpHERaise}, []*operand{x, sparse, dense}, plain); err != nil {
+				if err := portable.exec(&plan.Step{Op: ir.OpHERaise}, []*operand{owned(portable, x), owned(portable, sparse), owned(portable, dense)}, owned(portable, plain)); err != nil {
 					t.Fatal(err)
 				}
 				for i := range plain.rows {
@@ -282,4 +282,11 @@ func TestEphemeral(t *testing.T) {
 	if common > 12 { // one in expectation
 		t.Errorf("ephemeral secrets of different main ones share %d places", common)
 	}
+}
+
+// owned returns an operand over the same limbs that belongs to e.
+func owned(e *engine, o *operand) *operand {
+	x := *o
+	x.owner = e
+	return &x
 }

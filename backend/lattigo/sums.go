@@ -1,13 +1,5 @@
 package lattigo
 
-import (
-	"fmt"
-
-	"github.com/home-fhe/home/backend"
-	"github.com/home-fhe/home/ir"
-	"github.com/home-fhe/home/ir/plan"
-)
-
 // This file holds the steps that add up products of ciphertexts with plaintexts.
 // They go limb by limb, and each limb block by block, so that the sum stays in cache
 // while the terms, each read once, stream past.
@@ -22,58 +14,9 @@ const (
 	sumOnce = 4
 )
 
-// execSum performs a step that adds up products.
-func (e *engine) execSum(s *plan.Step, args []backend.Operand, out *operand) error {
-	kinds := argKinds[s.Op]
-	first := len(kinds) - 2
-	if n := len(args) - first; n < 2 || n%2 != 0 || n > 2*ir.MostTerms {
-		return fmt.Errorf("%s: %d operands", s.Op, len(args))
-	}
-	w := e.take()
-	defer e.give(w)
-	w.l, w.out, w.in = out.t.Level, out, w.in[:0]
-	for i, a := range args {
-		want := kinds[0]
-		if i > 0 {
-			want = kinds[first+(i-first)%2]
-		}
-		x, err := e.argument(s.Op, i, a, want, w.l)
-		if err != nil {
-			return err
-		}
-		w.in = append(w.in, x)
-	}
-	for k, pt := 0, w.in[len(w.in)%2:]; k < len(pt)/2; k++ {
-		if pt := pt[2*k+1]; pt.streams {
-			w.plains[k] = e.stored(pt.source, w.room(k))
-		}
-	}
-	limbs := w.l + 1
-	if out.t.Kind == ir.CipherQPKind {
-		limbs += len(e.p.P)
-	}
-	e.halves(w, 0, limbs, func(e *engine, w *scratch, from, to int) {
-		for i := from; i < to; i++ {
-			e.addUpLimb(w, i)
-		}
-	})
-	return nil
-}
-
-// room returns half a row for the coefficients of plaintext k of a sum, or nil where
-// there is none.
-func (s *scratch) room(k int) []uint64 {
-	rows := s.coef
-	if k/2 >= len(rows) {
-		return nil
-	}
-	half := len(rows[0]) / 2
-	return rows[k/2][k%2*half:][:half]
-}
-
 // addUpLimb computes limb i of out = in[0] + in[1]*in[2] + ..., or without the
 // accumulator where there is an even number of operands.
-func (e *engine) addUpLimb(w *scratch, i int) {
+func addUpLimb(e *engine, w *scratch, i int) {
 	var sum *operand
 	pairs := w.in
 	if len(pairs)%2 != 0 {
