@@ -7,17 +7,10 @@ package kernels
 //go:noescape
 func expandKey(keys *[240]byte, seed *[32]byte)
 
-// uniformTable sets the first 512 words of the table of a row.
-//
-//go:noescape
-func uniformTable(table *[592]uint64, keys *[240]byte, name uint64)
-
 // uniformBelow reads groups times 64 words of the key stream, groups > 0, cuts them with
-// mask, writes the residues modulo q of those up to last, below 2^(shift+4), to z, which has
-// room for all words, and returns their number. The counter block is name, as it lies in
-// memory, and ctr, big-endian, a multiple of 32 up to 2^40. Word 576+i of the table is the
-// largest multiple of q up to i*2^shift; q is from 2^shift up and below twice that. For each
-// eight words it prefetches a line from near and one from far.
+// mask, writes the residues modulo q of those up to last, below 16q, to z, which has room
+// for all words, and returns their number. The counter block is name, as it lies in memory,
+// and ctr, big-endian. For each eight words it prefetches a line from near and one from far.
 //
 //go:noescape
-func uniformBelow(z *uint64, table *[592]uint64, keys *[240]byte, name uint64, ctr uint64, groups int, q uint64, last uint64, mask uint64, shift uint64, near *uint64, far *uint64) int
+func uniformBelow(z *uint64, keys *[240]byte, name uint64, ctr uint64, groups int, q uint64, last uint64, mask uint64, near *uint64, far *uint64) int

@@ -8,9 +8,7 @@ const noVector = "BUG: vector kernel called without a vector unit"
 
 func expandKey(keys *[240]byte, seed *[32]byte) { panic(noVector) }
 
-func uniformTable(table *[592]uint64, keys *[240]byte, name uint64) { panic(noVector) }
-
-func uniformBelow(z *uint64, table *[592]uint64, keys *[240]byte, name uint64, ctr uint64, groups int, q uint64, last uint64, mask uint64, shift uint64, near *uint64, far *uint64) int {
+func uniformBelow(z *uint64, keys *[240]byte, name uint64, ctr uint64, groups int, q uint64, last uint64, mask uint64, near *uint64, far *uint64) int {
 	panic(noVector)
 }
 

@@ -29,8 +29,7 @@ func (s *Seeded) Row(k int, q uint64, name [8]byte) {
 		s.x, s.y, s.y1 = append(s.x, nil), append(s.y, nil), append(s.y1, nil)
 	}
 	r := &s.rows[k]
-	r.start(&s.Seed, q, name)
-	r.more = 0
+	r.uniform, r.more = s.row(q, name), 0
 }
 
 // next returns the next n residues, at most a block, and reads ahead x and y.

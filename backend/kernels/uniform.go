@@ -76,8 +76,7 @@ func (s *Seed) set(seed *[32]byte, draw Draw, vector bool) {
 // Fill sets z to the beginning of a row modulo q, 1 < q < MaxUniform.
 func (s *Seed) Fill(z []uint64, q uint64, name [8]byte) {
 	const most = 32 // what is made at a time stays in the first cache
-	var u uniform
-	u.start(s, q, name)
+	u := s.row(q, name)
 	for len(z) >= group {
 		z = z[u.fill(z[:min(len(z)/group, most)*group], nil, nil):]
 	}
@@ -97,33 +96,20 @@ type uniform struct {
 	blocks        uint64 // made
 	q, last, mask uint64 // words are cut with mask; the last one that counts
 	stream        cipher.Stream
-	shift         uint64      // q has one bit more
-	table         [592]uint64 // of vector kernels
 }
 
-// start begins a row.
-func (u *uniform) start(s *Seed, q uint64, name [8]byte) {
+func (s *Seed) row(q uint64, name [8]byte) uniform {
 	if q < 2 || q >= MaxUniform {
 		panic(fmt.Sprintf("BUG: uniform residues modulo %d", q))
 	}
-	u.Seed, u.name, u.blocks, u.q = s, binary.LittleEndian.Uint64(name[:]), 0, q
-	u.mask = uint64(1)<<(bits.Len64(q)+int(s.more)) - 1
+	u := uniform{Seed: s, name: binary.LittleEndian.Uint64(name[:]), q: q, mask: uint64(1)<<(bits.Len64(q)+int(s.more)) - 1}
 	u.last = u.mask - (u.mask%q+1)%q
-	if s.vector {
-		uniformTable(&u.table, &s.keys, u.name)
-		u.shift = uint64(bits.Len64(q)) - 1
-		multiple := uint64(0)
-		for i := range uint64(16) {
-			if i<<u.shift-multiple >= q {
-				multiple += q
-			}
-			u.table[576+i] = multiple
-		}
-		return
+	if !s.vector {
+		var counter [aes.BlockSize]byte
+		copy(counter[:], name[:])
+		u.stream = cipher.NewCTR(s.block, counter[:])
 	}
-	var counter [aes.BlockSize]byte
-	copy(counter[:], name[:])
-	u.stream = cipher.NewCTR(s.block, counter[:])
+	return u
 }
 
 // fill reads len(z) words of the key stream, a positive multiple of group, sets the front
@@ -132,7 +118,7 @@ func (u *uniform) start(s *Seed, q uint64, name [8]byte) {
 // words.
 func (u *uniform) fill(z, x, y []uint64) int {
 	if u.vector {
-		n := uniformBelow(&z[0], &u.table, &u.keys, u.name, u.blocks, len(z)/group, u.q, u.last, u.mask, u.shift, unsafe.SliceData(x), unsafe.SliceData(y))
+		n := uniformBelow(&z[0], &u.keys, u.name, u.blocks, len(z)/group, u.q, u.last, u.mask, unsafe.SliceData(x), unsafe.SliceData(y))
 		u.blocks += uint64(len(z) / 2)
 		return n
 	}

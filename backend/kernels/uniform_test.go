@@ -84,19 +84,6 @@ func TestUniform(t *testing.T) {
 	}
 }
 
-// TestUniformLong makes a row of so many blocks that their number has three bytes.
-func TestUniformLong(t *testing.T) {
-	const q, n = 1<<45 + 1, 1<<17 + 1<<10
-	seed, iv := [32]byte{1}, [8]byte{2}
-	want := uniformWords(n, q, &seed, DrawWide, iv)
-	for name, seeded := range seeds() {
-		z := make([]uint64, n)
-		if seeded(&seed, DrawWide).Fill(z, q, iv); !slices.Equal(z, want) {
-			t.Errorf("%s differs", name)
-		}
-	}
-}
-
 func FuzzUniform(f *testing.F) {
 	f.Add([]byte("seed"), uint64(1<<49+5), uint16(700), true)
 	f.Fuzz(func(t *testing.T, key []byte, q uint64, n uint16, wide bool) {
