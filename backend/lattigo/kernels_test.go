@@ -228,7 +228,7 @@ func TestCompareKernels(t *testing.T) {
 			clock := func() float64 { return time.Since(began).Seconds() }
 			got := must[[]KernelTime](t)(CompareKernels(p, 3, clock, heapSlabs(p), nil, 1, 2, 9))
 			keys := map[string]Key{}
-			for _, step := range []string{"rotation", "hoisted rotation", "multiply, relinearise, rescale"} {
+			for _, step := range []string{"rotation", "hoisted rotation", "4 hoisted rotations", "multiply, relinearise, rescale"} {
 				if keys[step] = KeyWhole; kernels.VectorSeeds() {
 					keys[step+", key streamed"] = KeyStreamed
 				}

@@ -11,6 +11,7 @@ import (
 	"github.com/home-fhe/home/ir/plan"
 	"github.com/tuneinsight/lattigo/v5/core/rlwe"
 	"github.com/tuneinsight/lattigo/v5/ring"
+	"github.com/tuneinsight/lattigo/v5/ring/ringqp"
 	"github.com/tuneinsight/lattigo/v5/schemes/ckks"
 )
 
@@ -94,7 +95,11 @@ func CompareKernels(p *ir.Params, runs int, clock func() float64, memory func(sl
 	top := p.MaxLevel()
 	key := rlwe.NewKeyGenerator(c.stock)
 	sk := key.GenSecretKeyNew()
-	eval := ckks.NewEvaluator(c.stock, rlwe.NewMemEvaluationKeySet(key.GenRelinearizationKeyNew(sk), key.GenGaloisKeyNew(c.stock.GaloisElement(1), sk)))
+	var rotations []*rlwe.GaloisKey
+	for k := range hoisted {
+		rotations = append(rotations, key.GenGaloisKeyNew(c.stock.GaloisElement(k+1), sk))
+	}
+	eval := ckks.NewEvaluator(c.stock, rlwe.NewMemEvaluationKeySet(key.GenRelinearizationKeyNew(sk), rotations...))
 	for _, l := range append(slices.DeleteFunc(slices.Clone(levels), func(l int) bool { return l >= top }), top) {
 		if l > 0 {
 			c.steps(eval, l)
@@ -176,12 +181,16 @@ func (c *comparison) fill(k ir.Kind, level int) *operand {
 // keyed compares a step with a key that is read whole and, where kernels make uniform
 // rows with vector instructions, so that plans may have it, with the same key whose
 // uniform half is made from a seed.
-func (c *comparison) keyed(step string, level int, key *operand, ours, theirs func()) {
+func (c *comparison) keyed(step string, level int, ours, theirs func(), keys ...*operand) {
 	c.compare(step, level, ours, theirs)
 	if kernels.VectorSeeds() {
-		key.seed, key.streams = newSeed(), true
+		for _, key := range keys {
+			key.seed, key.streams = newSeed(), true
+		}
 		c.compare(step+", key "+string(KeyStreamed), level, ours, theirs)
-		key.streams = false
+		for _, key := range keys {
+			key.streams = false
+		}
 	}
 }
 
@@ -237,7 +246,7 @@ func (c *comparison) steps(eval *ckks.Evaluator, l int) {
 			rq.DivRoundByLastModulusNTT(in.Value[k], buff, out.Value[k])
 		}
 	})
-	c.keyed("rotation", l, key, func() { c.exec(ir.OpHERotate, 1, res, x, key) }, func() { must(eval.Automorphism(in, galois, out)) })
+	c.keyed("rotation", l, func() { c.exec(ir.OpHERotate, 1, res, x, key) }, func() { must(eval.Automorphism(in, galois, out)) }, key)
 
 	digits, wide := c.fill(ir.DigitsKind, l), c.fill(ir.CipherQPKind, l)
 	lp := c.stock.MaxLevelP()
@@ -245,18 +254,60 @@ func (c *comparison) steps(eval *ckks.Evaluator, l int) {
 	lazy := rlwe.NewElementExtended(c.stock, 1, l, lp)
 	lazy.MetaData = in.MetaData
 	c.compare("decomposition", l, func() { c.exec(ir.OpHEDecompose, 0, digits, x) }, func() { eval.DecomposeNTT(l, lp, lp+1, in.Value[1], true, decomposed) })
-	c.keyed("hoisted rotation", l, key, func() { c.exec(ir.OpHEHoistRot, 1, wide, x, digits, key) }, func() {
+	c.keyed("hoisted rotation", l, func() { c.exec(ir.OpHEHoistRot, 1, wide, x, digits, key) }, func() {
 		must(eval.AutomorphismHoistedLazy(l, in, decomposed, galois, lazy))
-	})
+	}, key)
+	c.together(eval, l, x, digits, in, decomposed)
 
 	product := ckks.NewCiphertext(c.stock, 1, l)
 	// Ours divides by P and the last prime at once and rounds once, where Lattigo does so
 	// twice: coefficients of the results differ by one at most.
-	c.keyed("multiply, relinearise, rescale", l, key, func() { c.exec(ir.OpHEMulRescale, 0, low, x, y, key) }, func() {
+	c.keyed("multiply, relinearise, rescale", l, func() { c.exec(ir.OpHEMulRescale, 0, low, x, y, key) }, func() {
 		product.Resize(1, l)
 		must(eval.MulRelin(in, in2, product))
 		must(eval.Rescale(product, product))
-	})
+	}, key)
+}
+
+// hoisted is how many rotations of one ciphertext are compared: as a transform of 16 to 64
+// diagonals has.
+const hoisted = 4
+
+// together compares the hoisted rotations of one ciphertext, with a key each: ours are done
+// limb by limb together, as in a run.
+func (c *comparison) together(eval *ckks.Evaluator, l int, x, digits *operand, in *rlwe.Ciphertext, decomposed []ringqp.Poly) {
+	step := fmt.Sprintf("%d hoisted rotations", hoisted)
+	if c.wanted != nil && !c.wanted(step) && !c.wanted(step+", key "+string(KeyStreamed)) {
+		return // keys take a while
+	}
+	var keys, wide []*operand
+	var calls []backend.Call
+	for k := range hoisted {
+		key, out := c.fill(ir.KeyKind, l), c.fill(ir.CipherQPKind, l)
+		if c.failed != nil {
+			return
+		}
+		keys, wide = append(keys, key), append(wide, out)
+		calls = append(calls, backend.Call{Step: &plan.Step{Op: ir.OpHEHoistRot, Rot: k + 1}, Args: []backend.Operand{x, digits, key}, Out: out})
+	}
+	lazy := rlwe.NewElementExtended(c.stock, 1, l, c.stock.MaxLevelP())
+	lazy.MetaData = in.MetaData
+	c.keyed(step, l, func() {
+		for k := range keys {
+			if c.record != nil {
+				c.record.step(ir.OpHEHoistRot, wide[k], []*operand{x, digits, keys[k]})
+			}
+		}
+		if err := c.e.ExecJoined(calls); err != nil {
+			c.fail(err)
+		}
+	}, func() {
+		for k := range keys {
+			if err := eval.AutomorphismHoistedLazy(l, in, decomposed, c.stock.GaloisElement(k+1), lazy); err != nil {
+				c.fail(err)
+			}
+		}
+	}, keys...)
 }
 
 // encode compares the encoding of a full vector modulo all primes.
