@@ -420,31 +420,29 @@ const tierEqual = 1.015
 // read and still be taken for thrifty.
 const tierExcess = 1.05
 
-// chosenTier returns the tier plan that reads least of those that are as quick as the best
-// and thrifty; where none is, that which reads least for its choices. It sets the bounds on
-// what it reads and costs, and notes what reading least of all would cost.
+// chosenTier returns the best tier plan of those that are thrifty, if it is as quick as
+// the best of all; where none is, that of the quick ones which reads least for its choices.
+// It sets the bounds on what it reads and costs, and notes what reading least of all would
+// cost.
 func chosenTier(searches []*tierSearch) (*plan.Tier, error) {
 	type outcome struct {
 		*tierTried
 		s *tierSearch
 	}
-	var all, quick []outcome
+	var all []outcome
 	for _, s := range searches {
 		for i := range s.tried {
 			all = append(all, outcome{&s.tried[i], s})
 		}
 	}
-	best := slices.MinFunc(all, func(a, b outcome) int { return cmp.Compare(a.cost(), b.cost()) })
 	slices.SortStableFunc(all, func(a, b outcome) int {
-		return cmp.Or(cmp.Compare(a.tier.BytesRead, b.tier.BytesRead), cmp.Compare(a.cost(), b.cost()))
+		return cmp.Or(cmp.Compare(a.cost(), b.cost()), cmp.Compare(a.tier.BytesRead, b.tier.BytesRead))
 	})
+	chosen, least := all[0], math.Inf(1)
 	for _, x := range all {
-		if x.cost() <= best.cost()*tierEqual {
-			quick = append(quick, x)
+		if x.cost() > all[0].cost()*tierEqual {
+			break
 		}
-	}
-	chosen, least := best, math.Inf(1)
-	for _, x := range quick {
 		b, err := TierBound(x.s.t.p, x.tier)
 		if err != nil {
 			return nil, fmt.Errorf("BUG: the tier plan fails its check: %w", err)
@@ -458,7 +456,10 @@ func chosenTier(searches []*tierSearch) (*plan.Tier, error) {
 			break
 		}
 	}
-	t, thrifty := chosen.tier, all[0].tier
+	thrifty := slices.MinFunc(all, func(a, b outcome) int {
+		return cmp.Or(cmp.Compare(a.tier.BytesRead, b.tier.BytesRead), cmp.Compare(a.cost(), b.cost()))
+	}).tier
+	t := chosen.tier
 	t.CostBound = chosen.s.t.leastCost(&chosen.s.o.Machine, chosen.s.room, tierLeastWindow)
 	if loss := thrifty.Seconds - t.Seconds; loss > 0 && thrifty.BytesRead < t.BytesRead {
 		t.BytesBought, t.BoughtSeconds = t.BytesRead-thrifty.BytesRead, loss
