@@ -206,8 +206,8 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	}
 	x.perLay = make([]int32, len(p.Layers))
 	for i := range p.Steps {
-		if l := p.Steps[i].Layer; l >= 0 && int(l) < len(x.perLay) {
-			x.perLay[l]++
+		if st := &p.Steps[i]; x.layered(st) {
+			x.perLay[st.Layer]++
 		}
 	}
 	limit := 0
@@ -262,6 +262,11 @@ func NewExecutor(ctx context.Context, p *plan.Plan, e backend.Engine, o Options)
 	}
 	x.setup = time.Since(began).Seconds()
 	return x, nil
+}
+
+// layered reports whether a step belongs to a layer.
+func (x *Executor) layered(st *plan.Step) bool {
+	return st.Layer >= 0 && int(st.Layer) < len(x.perLay)
 }
 
 // readSeeds reads the seeds of keys of which the tier plan has slabs made, or steps

@@ -186,9 +186,9 @@ func newRun(x *Executor, in Inputs, v *saving) *run {
 	}
 	r.actions, r.first = v.actions(x.actions)
 	for s := range r.first {
-		if l := x.p.Steps[s].Layer; l >= 0 && int(l) < len(r.begun) {
-			r.begun[l]++
-			r.ended[l]++
+		if st := &x.p.Steps[s]; x.layered(st) {
+			r.begun[st.Layer]++
+			r.ended[st.Layer]++
 		}
 	}
 	r.doneSteps = int(r.first)
@@ -1127,8 +1127,8 @@ type joined struct {
 
 // stepDone is what is told about a step that is done.
 type stepDone struct {
-	e         Event
-	endsLayer bool
+	e            Event
+	begins, ends bool // its layer
 }
 
 // execute does steps together. r.mu is held, except while they run.
@@ -1140,22 +1140,19 @@ func (r *run) execute(j *joined, worker int) {
 	for _, n := range j.nodes {
 		st := &r.x.p.Steps[n.step]
 		d := stepDone{e: Event{Kind: StepBegin, Step: n.step, Lead: lead, Op: st.Op, Layer: st.Layer, Worker: worker}}
-		if r.layered(st) {
-			if r.begun[st.Layer] == 0 {
-				d.e.Label = r.x.p.Layers[st.Layer].Name // begins its layer
-			}
+		if r.x.layered(st) {
+			d.begins = r.begun[st.Layer] == 0
 			r.begun[st.Layer]++
 		}
 		j.calls, j.done = append(j.calls, backend.Call{Step: st, Args: n.args, Out: n.out}), append(j.done, d)
 	}
 	r.mu.Unlock()
 	for i := range j.done {
-		e := &j.done[i].e
-		if e.Label != "" {
-			r.x.emit(Event{Kind: LayerBegin, Layer: e.Layer, Label: e.Label})
-			e.Label = ""
+		d := &j.done[i]
+		if d.begins {
+			r.x.emit(Event{Kind: LayerBegin, Layer: d.e.Layer, Label: r.x.p.Layers[d.e.Layer].Name})
 		}
-		r.x.emit(*e)
+		r.x.emit(d.e)
 	}
 	err := backend.Guard(func() error {
 		if len(j.calls) > 1 {
@@ -1175,9 +1172,9 @@ func (r *run) execute(j *joined, worker int) {
 		if err == nil {
 			r.executed[d.e.Step] = true
 			r.doneSteps++
-			if r.layered(j.calls[i].Step) {
+			if r.x.layered(j.calls[i].Step) {
 				r.ended[d.e.Layer]++
-				d.endsLayer = r.ended[d.e.Layer] == r.x.perLay[d.e.Layer]
+				d.ends = r.ended[d.e.Layer] == r.x.perLay[d.e.Layer]
 			}
 		}
 	}
@@ -1198,15 +1195,12 @@ func (r *run) execute(j *joined, worker int) {
 	for i := range j.done {
 		d := &j.done[len(j.done)-1-i] // the first ends last, see Event.Lead
 		r.x.emit(d.e)
-		if d.endsLayer {
+		if d.ends {
 			r.x.emit(Event{Kind: LayerEnd, Layer: d.e.Layer, Label: r.x.p.Layers[d.e.Layer].Name})
 		}
 	}
 	r.mu.Lock()
 }
-
-// layered reports whether a step belongs to a layer.
-func (r *run) layered(st *plan.Step) bool { return st.Layer >= 0 && int(st.Layer) < len(r.begun) }
 
 // together sets j to a step that is ready and those that are done with it: steps of the
 // kind that an engine joins which are ready, too, or wait for others of them alone. While

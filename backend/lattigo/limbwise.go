@@ -103,10 +103,8 @@ func (e *engine) begin(w *scratch, j *job, s *plan.Step, args []backend.Operand,
 			continue
 		}
 		if o.streams {
-			room := w.room()
-			j.plains[terms] = e.stored(o.source, room)
-			if p := &j.plains[terms]; len(room) > 0 && &p.x[0] == &room[0] {
-				w.rooms++
+			if j.plains[terms] = e.stored(o.source, w.room()); j.plains[terms].gap > 0 {
+				w.rooms++ // what counts was gathered there
 			}
 		}
 		terms++

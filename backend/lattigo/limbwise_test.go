@@ -21,15 +21,7 @@ type joinedTest struct {
 }
 
 func (j *joinedTest) object(k ir.Kind, level int) *operand {
-	ty := ir.Type{Kind: k, Encrypted: true, Level: level, Scale: ir.ScaleTwo(40)}
-	o := must[*operand](j.t)(j.e.bind(ty, conformance.Slabs(j.e, ty)))
-	for i, row := range o.rows {
-		q := j.e.mod(i%o.stride, level).Q
-		for k := range row {
-			row[k] = j.rng.Uint64N(q)
-		}
-	}
-	return o
+	return randomObject(j.t, j.rng, j.e, ir.Type{Kind: k, Encrypted: true, Level: level, Scale: ir.ScaleTwo(40)})
 }
 
 // plain returns a plaintext, made in steps or not, whose coefficients have gaps or not.

@@ -53,15 +53,7 @@ func streamPlaintexts(t *testing.T, rng *rand.Rand, e *engine, op ir.Op, ct, pt 
 	t.Helper()
 	const level = 2
 	cipher := func() *operand {
-		ty := ir.Type{Kind: ct, Level: level, Scale: ir.ScaleTwo(40)}
-		o := must[*operand](t)(e.bind(ty, conformance.Slabs(e, ty)))
-		for i, row := range o.rows {
-			q := e.mod(i%o.stride, level).Q
-			for k := range row {
-				row[k] = rng.Uint64N(q)
-			}
-		}
-		return o
+		return randomObject(t, rng, e, ir.Type{Kind: ct, Level: level, Scale: ir.ScaleTwo(40)})
 	}
 	ty := ir.Type{Kind: pt, Level: level, Scale: ir.ScaleTwo(scale)}
 	var whole, streamed []backend.Operand

@@ -12,6 +12,19 @@ import (
 	"github.com/home-fhe/home/ir/plan"
 )
 
+// randomObject makes an object of random residues.
+func randomObject(t *testing.T, rng *rand.Rand, e *engine, ty ir.Type) *operand {
+	t.Helper()
+	o := must[*operand](t)(e.bind(ty, conformance.Slabs(e, ty)))
+	for i, row := range o.rows {
+		q := e.mod(i%o.stride, ty.Level).Q
+		for k := range row {
+			row[k] = rng.Uint64N(q)
+		}
+	}
+	return o
+}
+
 // TestThreads runs every step that is split over idle cores on one and on several
 // threads, on random residues, with keys whose uniform halves are in memory and with
 // keys of which the steps make them: the same bits come out.
@@ -31,22 +44,7 @@ func TestThreads(t *testing.T) {
 		e := opened.(*engine)
 		rng := rand.New(rand.NewPCG(1, 2))
 		object := func(k ir.Kind, level int) *operand {
-			ty := ir.Type{Kind: k, Encrypted: true, Level: level}
-			o, err := e.Bind(ty, conformance.Slabs(opened, ty))
-			if err != nil {
-				t.Fatal(err)
-			}
-			x := o.(*operand)
-			for i, row := range x.rows {
-				q := e.mods[0].Q
-				if x.stride > 0 {
-					q = e.mod(i%x.stride, level).Q
-				}
-				for j := range row {
-					row[j] = rng.Uint64N(q)
-				}
-			}
-			return x
+			return randomObject(t, rng, e, ir.Type{Kind: k, Encrypted: true, Level: level})
 		}
 		a, b, qp := object(ir.CipherKind, top), object(ir.CipherKind, top), object(ir.CipherQPKind, top)
 		digits, key, low, sparse := object(ir.DigitsKind, top-1), object(ir.KeyKind, top+1), object(ir.CipherKind, 0), object(ir.SparseKeyKind, 0)

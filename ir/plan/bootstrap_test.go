@@ -63,19 +63,7 @@ func raisePlan(t testing.TB) *Plan {
 // TestRaise takes a plan with bootstrapping through its files.
 func TestRaise(t *testing.T) {
 	p := raisePlan(t)
-	if err := p.Verify(); err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(p.Counts, p.Count(nil)); d != "" {
-		t.Errorf("counts (-want +got):\n%s", d)
-	}
-	q, err := loadBytes(saved(t, p))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(p, q, samePlan); d != "" {
-		t.Errorf("loaded plan (-want +got):\n%s", d)
-	}
+	throughFile(t, p)
 	c, err := p.Client()
 	if err != nil {
 		t.Fatal(err)

@@ -604,9 +604,9 @@ func rescaledPlan(t testing.TB) *Plan {
 	return p
 }
 
-// TestRescaledSteps takes steps that rescale what they compute through a file.
-func TestRescaledSteps(t *testing.T) {
-	p := rescaledPlan(t)
+// throughFile verifies a plan and its counts, and takes it through a file.
+func throughFile(t *testing.T, p *Plan) {
+	t.Helper()
 	if err := p.Verify(); err != nil {
 		t.Fatal(err)
 	}
@@ -620,6 +620,12 @@ func TestRescaledSteps(t *testing.T) {
 	if d := cmp.Diff(p, q, samePlan); d != "" {
 		t.Errorf("loaded plan (-want +got):\n%s", d)
 	}
+}
+
+// TestRescaledSteps takes steps that rescale what they compute through a file.
+func TestRescaledSteps(t *testing.T) {
+	p := rescaledPlan(t)
+	throughFile(t, p)
 	for _, c := range []struct {
 		name  string
 		wreck func(p *Plan)
