@@ -87,13 +87,21 @@ func execAllocatesNothing(t *testing.T, e *engine) {
 // warm allocates what scratch spaces allocate when they are first used: which of them
 // takes part in a step is not known.
 func warm(e *engine) {
-	var all []*scratch
-	for range cap(e.scratch) {
-		s, seed := e.take(), Seed{}
+	eachScratch(e, func(s *scratch) {
+		var seed Seed
 		s.key.Set(seed.key(), seed.draw())
 		for k := range e.p.Digits(e.p.MaxLevel()) {
 			s.key.Row(k, e.mods[0].Q, keyName(e.p, k, 0))
 		}
+	})
+}
+
+// eachScratch calls f with every scratch space while nothing runs.
+func eachScratch(e *engine, f func(s *scratch)) {
+	var all []*scratch
+	for range cap(e.scratch) {
+		s := e.take()
+		f(s)
 		all = append(all, s)
 	}
 	for _, s := range all {
@@ -113,13 +121,12 @@ func TestJoinedAllocatesNothing(t *testing.T) {
 		j := joinedTest{t: t, e: newEngine(e, threads)}
 		warm(j.e)
 		calls, _ := j.random(1, kernels.VectorSeeds())
-		run := func() error { return j.e.ExecJoined(calls) }
-		for range threads { // the channel hands spaces out in turn
-			if err := run(); err != nil {
+		eachScratch(j.e, func(s *scratch) { // each has room for as many jobs
+			if err := j.e.execLimbs(s, calls); err != nil {
 				t.Fatal(err)
 			}
-		}
-		allocatesNothing(t, fmt.Sprintf("%d steps together on %d threads", len(calls), threads), run)
+		})
+		allocatesNothing(t, fmt.Sprintf("%d steps together on %d threads", len(calls), threads), func() error { return j.e.ExecJoined(calls) })
 	}
 }
 
