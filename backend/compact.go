@@ -3,6 +3,7 @@ package backend
 import (
 	"math/bits"
 
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -37,12 +38,18 @@ func (p *Profile) UniformSeconds(par *ir.Params) float64 {
 
 // ExpandSeconds predicts the time to make one slab of a plaintext from its
 // compact form on one core: a reduction and a transform. Where the slots repeat
-// after points, the transform is shorter by as many times, down to an eighth, and
-// what it gives is copied.
-func (p *Profile) ExpandSeconds(par *ir.Params, points int) float64 {
-	gap := bits.Len(uint(par.Slots()/points)) - 1
-	if gap = min(gap, 3); gap <= 0 {
-		return 1e-9 * float64(par.N()) * (p.NTT*float64(par.LogN) + p.Reduce)
+// after points, the transform is shorter by as many times, and what it gives is copied
+// from the cache. A step that makes the slab for itself takes less: it moves neither
+// what the transform reads nor the slab, which would be written and read again.
+func (p *Profile) ExpandSeconds(par *ir.Params, points int, inStep bool) float64 {
+	gap := min(bits.Len(uint(par.Slots()/points))-1, kernels.Gaps(par.N()))
+	short, whole := float64(par.N()>>gap), float64(par.N())
+	d := short * (p.NTT*float64(par.LogN-gap) + p.Reduce)
+	if gap > 0 {
+		d += whole * p.Memory
 	}
-	return 1e-9 * (float64(par.N()>>gap)*(p.NTT*float64(par.LogN-gap)+p.Reduce) + float64(par.N())*p.Add)
+	if inStep {
+		d -= (short + 2*whole) * p.Memory
+	}
+	return 1e-9 * d
 }

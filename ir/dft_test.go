@@ -40,6 +40,11 @@ func TestDiagonals(t *testing.T) {
 					t.Fatal(err)
 				}
 				d.Fill(z)
+				for i, k := 0, d.Repeats(); i < n; i++ {
+					if z[i] != z[i%k] || k != min(n, 1<<to) {
+						t.Fatalf("%v, diagonal %d: slot %d is %v, slot %d is %v, and it repeats after %d", c, o, i, z[i], i%k, z[i%k], k)
+					}
+				}
 				for i := range out {
 					out[i] += z[(i+3)%n] * got[(i+o)%n]
 				}

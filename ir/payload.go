@@ -123,6 +123,15 @@ func (d *SlotData) Complex() bool {
 // Positions returns the number of places in a period.
 func (d *SlotData) Positions() int { return d.Period >> d.LogLanes }
 
+// Repeats returns the number of slots, at most Period, after which the vector repeats: a
+// diagonal of the layers of a transform below To is the same in each block of 2^To.
+func (d *SlotData) Repeats() int {
+	if d.DFT != nil {
+		return min(d.Period, 1<<d.DFT.To)
+	}
+	return d.Period
+}
+
 // SetImag sets Imag by the indices.
 func (d *SlotData) SetImag() {
 	d.Imag = len(d.Index) > 0 && int(d.Index[len(d.Index)-1]) >= d.Positions()

@@ -372,7 +372,7 @@ func (pk *packer) layerSum(n *fusedNode, diags []diagKey, args []*packed, p *pla
 	read := float64(pk.par.SlabBytes()) / pk.tier.ReadBps
 	l.fetch = func(arg int, k ir.Kind) float64 {
 		slabs := float64(pk.par.Slabs(k, level))
-		return min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par, commonPeriod(args[arg], p)<<pk.logLanes))
+		return min(slabs*read, read+slabs*pk.prof.ExpandSeconds(pk.par, commonPeriod(args[arg], p)<<pk.logLanes, false))
 	}
 	return l
 }

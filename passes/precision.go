@@ -182,7 +182,7 @@ func MachineOf(p *plan.Plan, prof *backend.Profile, cores int) Machine {
 			if p.Objects[obj].Role == plan.RoleKey {
 				return uniform
 			}
-			return prof.ExpandSeconds(&p.Params, points(p, obj))
+			return prof.ExpandSeconds(&p.Params, points(p, obj), false)
 		},
 		Tier:      prof.Slow(),
 		Input:     input,

@@ -202,7 +202,7 @@ func StepSeconds(p *plan.Plan, prof *backend.Profile, i int, f *plan.Forms) floa
 	s := &p.Steps[i]
 	d := prof.StepSeconds(&p.Params, s.Op, StepLevel(p, i), len(s.Args), f.Streams)
 	fusedIn(p, i, f, func(obj plan.ObjectID, slabs int) {
-		d += float64(slabs) * (prof.ExpandSeconds(&p.Params, points(p, obj)) - 1e-9*prof.Memory*float64(p.Params.N()))
+		d += float64(slabs) * prof.ExpandSeconds(&p.Params, points(p, obj), true)
 	})
 	return d
 }
@@ -231,7 +231,7 @@ func fusedIn(p *plan.Plan, i int, f *plan.Forms, visit func(obj plan.ObjectID, s
 // points returns the slots after which the values of a plaintext repeat.
 func points(p *plan.Plan, obj plan.ObjectID) int {
 	if k := int(p.Objects[obj].Plain); k < len(p.Plains) { // else they were dropped after the install
-		return p.Plains[k].Period
+		return p.Plains[k].Repeats()
 	}
 	return p.Params.Slots()
 }

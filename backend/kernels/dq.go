@@ -12,8 +12,7 @@ var dqPasses = passes{dqForward4, dqForward2, dqInverse4, dqInverse2, dqForwardL
 
 func newDQ(p Prime, t *Transform) *dq {
 	m := &dq{portable: portable{Prime: p}}
-	// Block tables are twice as long as rows: too long for shorter transforms as well.
-	m.t = newVectorTransform(&dqPasses, t, m.quotient, m.blocks, 0)
+	m.t = newVectorTransform(&dqPasses, t, m.quotient, m.blocks)
 	return m
 }
 
@@ -48,12 +47,22 @@ func (m *dq) blocks(roots []uint64) []uint64 {
 
 func (m *dq) Form() Form         { return DQ }
 func (m *dq) Bytes() int64       { return m.t.bytes() }
-func (m *dq) Gaps() int          { return m.t.gaps() }
 func (m *dq) NTT(z, x []uint64)  { m.t.ntt(&m.Prime, z, x) }
 func (m *dq) INTT(z, x []uint64) { m.t.intt(&m.Prime, z, x); m.MulConst(z, z, m.t.ninv) }
 
 func (m *dq) Add(z, x, y []uint64) { dqAdd(&z[0], &x[0], &y[0], len(z), m.Q) }
 func (m *dq) Sub(z, x, y []uint64) { dqSub(&z[0], &x[0], &y[0], len(z), m.Q) }
+
+// repeatOrder has, for g, which of 8/2^g words goes to which lane.
+var repeatOrder = [3][8]uint64{{0, 1, 2, 3, 4, 5, 6, 7}, {0, 0, 1, 1, 2, 2, 3, 3}, {0, 0, 0, 0, 1, 1, 1, 1}}
+
+func (m *dq) Repeat(z, x []uint64) {
+	if g := bits.Len(uint(len(z)/len(x))) - 1; g < len(repeatOrder) {
+		dqRepeat(&z[0], &x[0], len(z), 8>>g, 1<<(8>>g)-1, &repeatOrder[g])
+	} else {
+		dqRepeatWord(&z[0], &x[0], len(z), 1<<g/8)
+	}
+}
 
 func (m *dq) MulConst(z, x []uint64, c uint64) {
 	dqMulConst(&z[0], &x[0], len(z), c, m.quotient(c), m.Q)

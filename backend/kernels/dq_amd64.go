@@ -113,3 +113,14 @@ func dqSub(z *uint64, x *uint64, y *uint64, n int, q uint64)
 //
 //go:noescape
 func dqPermute(z *uint64, x *uint64, from *uint32, lanes *[8][8]uint64, groups int)
+
+// dqRepeat sets each group of eight residues of z to the next words of x, as many as mask
+// has bits, in the given order.
+//
+//go:noescape
+func dqRepeat(z *uint64, x *uint64, n int, words int, mask uint64, order *[8]uint64)
+
+// dqRepeatWord puts each word of x into as many groups of eight residues of z.
+//
+//go:noescape
+func dqRepeatWord(z *uint64, x *uint64, n int, groups int)

@@ -2842,3 +2842,50 @@ group:
 	JNZ       group
 	VZEROUPPER
 	RET
+
+// func dqRepeat(z *uint64, x *uint64, n int, words int, mask uint64, order *[8]uint64)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·dqRepeat(SB), NOSPLIT, $0-48
+	MOVQ      z+0(FP), AX
+	MOVQ      x+8(FP), CX
+	MOVQ      n+16(FP), DX
+	MOVQ      words+24(FP), BX
+	MOVQ      mask+32(FP), SI
+	MOVQ      order+40(FP), DI
+	VMOVDQU64 (DI), Z0
+	KMOVB     SI, K1
+
+group:
+	VMOVDQU64.Z (CX), K1, Z1
+	VPERMQ      Z1, Z0, Z1
+	VMOVDQU64   Z1, (AX)
+	LEAQ        (CX)(BX*8), CX
+	ADDQ        $0x40, AX
+	SUBQ        $0x08, DX
+	JNZ         group
+	VZEROUPPER
+	RET
+
+// func dqRepeatWord(z *uint64, x *uint64, n int, groups int)
+// Requires: AVX, AVX512F
+TEXT ·dqRepeatWord(SB), NOSPLIT, $0-32
+	MOVQ z+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+	MOVQ groups+24(FP), BX
+
+word:
+	VPBROADCASTQ (CX), Z0
+	MOVQ         BX, SI
+
+group:
+	VMOVDQU64 Z0, (AX)
+	ADDQ      $0x40, AX
+	SUBQ      $0x08, DX
+	DECQ      SI
+	JNZ       group
+	ADDQ      $0x08, CX
+	TESTQ     DX, DX
+	JNZ       word
+	VZEROUPPER
+	RET

@@ -11,7 +11,7 @@ var ifmaPasses = passes{ifmaForward4, ifmaForward2, ifmaInverse4, ifmaInverse2, 
 
 func newIFMA(p Prime, t *Transform) *ifma {
 	m := &ifma{dq{portable: portable{Prime: p}}}
-	m.t = newVectorTransform(&ifmaPasses, t, m.quotient52, m.blocks, maxGaps)
+	m.t = newVectorTransform(&ifmaPasses, t, m.quotient52, m.blocks)
 	return m
 }
 

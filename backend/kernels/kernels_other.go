@@ -84,6 +84,10 @@ func dqSub(z *uint64, x *uint64, y *uint64, n int, q uint64) { panic(noVector) }
 
 func dqPermute(z *uint64, x *uint64, from *uint32, lanes *[8][8]uint64, groups int) { panic(noVector) }
 
+func dqRepeat(z *uint64, x *uint64, n int, words int, mask uint64, order *[8]uint64) { panic(noVector) }
+
+func dqRepeatWord(z *uint64, x *uint64, n int, groups int) { panic(noVector) }
+
 func ifmaForward4(z *uint64, x *uint64, blocks int, t int, w *uint64, s *uint64, q uint64) {
 	panic(noVector)
 }

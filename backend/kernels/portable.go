@@ -537,6 +537,23 @@ func (s *sums) lazy2(z, x0, x1 []uint64, w0, w1, q, inv uint64) {
 	}
 }
 
+func (m *portable) Repeat(z, x []uint64) {
+	k := len(z) / len(x)
+	for i, v := range x {
+		y := z[i*k : (i+1)*k]
+		if k < 8 {
+			for j := range y {
+				y[j] = v
+			}
+			continue
+		}
+		for j := 0; j < k; j += 8 {
+			y := eight(y, j)
+			y[0], y[1], y[2], y[3], y[4], y[5], y[6], y[7] = v, v, v, v, v, v, v, v
+		}
+	}
+}
+
 // prepare multiplies x with c, plain, and adds frac times that to sum.
 func (p *Prime) prepare(x []uint64, sum []float64, c uint64, frac float64) {
 	q, s := p.Q, p.quotient(c)

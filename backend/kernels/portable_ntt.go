@@ -42,15 +42,6 @@ func newPortableTransform(p *Prime, t *Transform) portableTransform {
 
 func (t *portableTransform) bytes() int64 { return 16 * int64(len(t.forward)+len(t.inverse)) }
 
-// Gaps leaves eight residues at least.
-func (m *portable) Gaps() int {
-	g := 0
-	for g < maxGaps && m.t.n>>(g+1) >= 8 {
-		g++
-	}
-	return g
-}
-
 // near is the number of residues that go through all their layers at once: half of a
 // first cache of 32 KiB, or less.
 const near = 2048

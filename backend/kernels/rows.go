@@ -25,15 +25,16 @@ type Rows interface {
 
 	// NTT transforms the coefficients x, below 4q, to z: value i is that at the root of
 	// which Transform.Forward says, as stock Lattigo orders them. Rows may be shorter than
-	// the ring's N by a factor 2^g, g <= Gaps(): these are the coefficients of a
+	// the ring's N by a factor 2^g, g <= Gaps(N): these are the coefficients of a
 	// polynomial in X^(2^g), which takes each of its values 2^g times in a row, and z is
 	// these values, once each. (Harvey, J. Symb. Comp. 2014, for the butterflies; Kim and
 	// Song, ICISC 2018, for the conjugate-invariant ring.)
 	NTT(z, x []uint64)
 	// INTT is the inverse of NTT for rows of N residues.
 	INTT(z, x []uint64)
-	// Gaps returns the largest g that NTT knows.
-	Gaps() int
+	// Repeat puts each entry of x, shorter than z by a power of two, as many times in a
+	// row, which fills z.
+	Repeat(z, x []uint64)
 
 	// Add sets z = x + y.
 	Add(z, x, y []uint64)
@@ -77,9 +78,9 @@ type Rows interface {
 // MaxTerms is the number of products that Dot sums at most.
 const MaxTerms = 64
 
-// maxGaps is log2 of the widest gap between coefficients for which NTT has a shorter
-// transform.
-const maxGaps = 3
+// Gaps returns log2 of the widest gap between coefficients for which NTT has a shorter
+// transform, in rings of degree n.
+func Gaps(n int) int { return max(0, bits.Len(uint(n/minVector))-1) }
 
 // Transform is what a number-theoretic transform of N points is made of: plain roots
 // such that the layer with h blocks has Forward[h..2h), Inverse likewise, 1/N (or
@@ -167,7 +168,7 @@ func span[T any](x []T) (from, to uintptr) {
 
 func (c *checked) NTT(z, x []uint64) {
 	n := c.length(z)
-	if g := bits.Len(uint(c.n / n)); n > c.n || n&(n-1) != 0 || g-1 > c.Gaps() {
+	if g := bits.Len(uint(c.n / n)); n > c.n || n&(n-1) != 0 || g-1 > Gaps(c.n) {
 		panic(fmt.Sprintf("BUG: a transform of %d residues in a ring of degree %d", n, c.n))
 	}
 	like(z, x)
@@ -180,6 +181,15 @@ func (c *checked) INTT(z, x []uint64) {
 	}
 	like(z, x)
 	c.Rows.INTT(z, x)
+}
+
+func (c *checked) Repeat(z, x []uint64) {
+	n := c.length(z)
+	if len(x) == 0 || n%len(x) != 0 || n/len(x)&(n/len(x)-1) != 0 {
+		panic(fmt.Sprintf("BUG: %d residues repeated to make %d", len(x), n))
+	}
+	apart(z, x)
+	c.Rows.Repeat(z, x)
 }
 
 func (c *checked) two(z, x []uint64) {

@@ -130,6 +130,11 @@ func testRows(t *testing.T, rng *rand.Rand, q uint64, form Form, n int) {
 	is("Mul of itself", func(i int) uint64 { return bigMul(q, radix, x[i], x[i]) }, x, func(z, x []uint64) { m.Mul(z, x, x) })
 	is("Mac", func(i int) uint64 { return addMod(a[i], bigMul(q, radix, x[i], y[i])) }, a, func(z, a []uint64) { m.Mac(z, a, x, y) })
 
+	for g := 0; n>>g<<g == n; g++ {
+		short := x[: n>>g : n>>g]
+		is(fmt.Sprintf("Repeat %d times", 1<<g), func(i int) uint64 { return short[i>>g] }, nil, func(z, _ []uint64) { m.Repeat(z, short) })
+	}
+
 	tensor := func(what string, a0, a1, b0, b1 []uint64, run func(d0, d1, d2 []uint64)) {
 		t.Helper()
 		var d [3]guarded
@@ -432,6 +437,9 @@ func TestRefuses(t *testing.T) {
 			"an overlap of accumulators":    func() { m.Mac(x[:128], x[64:192], y, y) },
 			"an overlap of differences":     func() { m.SubMul(x[64:192], x[:128], y, 3) },
 			"an overlap of centres":         func() { m.Centre(x[64:192], x[:128], 5, 3) },
+			"an overlap of repetitions":     func() { m.Repeat(x[:128], x[64:128]) },
+			"repetitions of nothing":        func() { m.Repeat(x[:128], nil) },
+			"three repetitions":             func() { m.Repeat(row(96), y[:32]) },
 			"an overlap of results":         func() { m.Tensor(x[:128], x[64:192], row(128), y, y, y, y) },
 			"one result for two":            func() { m.Tensor(x[:128], row(128), x[:128], y, y, y, y) },
 			"a result among the terms":      func() { m.Dot(y, row(128), [][]uint64{y}, rows(1, 128), rows(1, 128)) },

@@ -25,8 +25,8 @@ type passes struct {
 }
 
 // newVectorTransform builds the tables; block gathers the factors of the six innermost
-// layers, and gaps bounds the shorter transforms.
-func newVectorTransform(p *passes, t *Transform, quotient func(uint64) uint64, block func(roots []uint64) []uint64, gaps int) vectorTransform {
+// layers.
+func newVectorTransform(p *passes, t *Transform, quotient func(uint64) uint64, block func(roots []uint64) []uint64) vectorTransform {
 	// The passes read the layers down to blocks of 128; the rest is in the block tables.
 	outer := func(roots []uint64) (w, s []uint64) {
 		w = append(w, roots[:max(2, len(roots)/64)]...)
@@ -40,7 +40,7 @@ func newVectorTransform(p *passes, t *Transform, quotient func(uint64) uint64, b
 	v.w, v.ws = outer(t.Forward)
 	v.v, v.vs = outer(t.Inverse)
 	v.first = block(t.Inverse)
-	for k := t.N; k >= max(minVector, t.N>>gaps); k /= 2 {
+	for k := t.N; k >= minVector; k /= 2 {
 		v.last = append(v.last, block(t.Forward[:k]))
 	}
 	return v
@@ -53,8 +53,6 @@ func (t *vectorTransform) bytes() int64 {
 	}
 	return 8 * int64(words)
 }
-
-func (t *vectorTransform) gaps() int { return len(t.last) - 1 }
 
 func (t *vectorTransform) ntt(p *Prime, z, x []uint64) {
 	n := len(z)

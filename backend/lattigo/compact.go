@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/home-fhe/home/backend"
+	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -13,7 +14,8 @@ var _ backend.Compact = (*engine)(nil)
 // EncodeCompact writes the coefficients of slot values at the scale of t: rounded
 // as fixed does where all of them are small enough, else as floating-point
 // numbers. The two cannot be mistaken for each other: the words of the first are
-// below fixedMod, and a large number has bits above.
+// below fixedMod, and a large number has bits above. Where only every 2^g-th of them
+// counts, those stand in front, and the last word says so.
 func (e *engine) EncodeCompact(values *ir.SlotData, t ir.Type, slab []byte) error {
 	if t.Kind != ir.PlainKind && t.Kind != ir.PlainQPKind {
 		return fmt.Errorf("cannot encode into a %s", t.Kind)
@@ -27,11 +29,10 @@ func (e *engine) EncodeCompact(values *ir.SlotData, t ir.Type, slab []byte) erro
 	if len(slab) != 8*len(c) {
 		return fmt.Errorf("slab of %d bytes, want %d", len(slab), 8*len(c))
 	}
-	at := unsafe.Pointer(unsafe.SliceData(slab))
-	if big < fixedMax {
-		fixed(unsafe.Slice((*uint64)(at), len(c)), c)
-	} else {
-		copy(unsafe.Slice((*float64)(at), len(c)), c)
+	x := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(slab))), len(c))
+	if p := packed(x, c, big); p.gap > 0 {
+		clear(x[len(p.x):])
+		x[len(x)-1] = p.tag()
 	}
 	return nil
 }
@@ -105,7 +106,11 @@ func (e *engine) Make(out backend.Operand, source []byte, slabs []int32) error {
 		}
 		s := e.take()
 		defer e.give(s)
-		e.limbs(o, slabs, s.own[0], e.stored(x, s.own[0]))
+		p, err := unpacked(x)
+		if err != nil {
+			return err
+		}
+		e.limbs(o, slabs, s.own[0], p)
 	default:
 		return fmt.Errorf("a %s has no source", o.t.Kind)
 	}
@@ -136,30 +141,50 @@ type polynomial struct {
 	gap   int
 }
 
-// stored returns the polynomial of a row that EncodeCompact wrote. Where only some
-// coefficients count, these are gathered in room, which may be the row itself, if it
-// has as many.
-func (e *engine) stored(x, room []uint64) polynomial {
+// packed writes coefficients whose magnitudes are at most big into x, which is as long,
+// those that count to its front.
+func packed(x []uint64, c []float64, big float64) polynomial {
+	p := polynomial{large: big >= fixedMax}
+	if p.large {
+		copy(unsafe.Slice((*float64)(unsafe.Pointer(unsafe.SliceData(x))), len(x)), c)
+	} else {
+		fixed(x, c)
+	}
+	p.gap = gapOf(x, kernels.Gaps(len(x)))
+	p.x = x[:len(x)>>p.gap]
+	for i := range p.x {
+		p.x[i] = x[i<<p.gap]
+	}
+	return p
+}
+
+// gapTag begins the last word of a row of which only the front is coefficients: none is
+// that, being no number. Below it stand the gap and whether they are large.
+const gapTag = 0x7ff8_6761_7073_0000
+
+func (p *polynomial) tag() uint64 {
+	t := uint64(gapTag | p.gap<<1)
+	if p.large {
+		t |= 1
+	}
+	return t
+}
+
+// unpacked returns the polynomial of a row that EncodeCompact wrote.
+func unpacked(x []uint64) (polynomial, error) {
+	if t := x[len(x)-1]; t>>16 == gapTag>>16 {
+		p := polynomial{large: t&1 != 0, gap: int(t & 0xffff >> 1)}
+		if p.gap == 0 || p.gap > kernels.Gaps(len(x)) {
+			return p, fmt.Errorf("the source of a plaintext is damaged: a gap of 2^%d between %d coefficients", p.gap, len(x))
+		}
+		p.x = x[:len(x)>>p.gap]
+		return p, nil
+	}
 	all := uint64(0)
 	for _, w := range x {
 		all |= w
 	}
-	return e.gathered(x, room, all >= fixedMod)
-}
-
-// gathered is stored where it is known whether the coefficients are large.
-func (e *engine) gathered(x, room []uint64, large bool) polynomial {
-	p := polynomial{x: x, large: large}
-	most := e.mods[0].Gaps() // all primes must have the transform
-	for _, m := range e.mods {
-		most = min(most, m.Gaps())
-	}
-	gap := gapOf(x, most)
-	if n := e.n >> gap; gap > 0 && n <= len(room) {
-		gather(room, x, gap)
-		p.x, p.gap = room[:n], gap
-	}
-	return p
+	return polynomial{x: x, large: all >= fixedMod}, nil
 }
 
 // values sets the front of z to the values of a polynomial modulo m, once each where
@@ -183,7 +208,7 @@ func (m *modulus) row(z, work []uint64, p *polynomial) {
 		m.values(z, p)
 		return
 	}
-	repeat(z, m.values(work, p), p.gap) // in the cache, so that z is written once, and in order
+	m.Repeat(z, m.values(work, p)) // in the cache, so that z is written once, and in order
 }
 
 // limbs writes limbs of a plaintext, given by number, or all where slabs is nil. It
@@ -212,33 +237,4 @@ func gapOf(x []uint64, most int) int {
 		}
 	}
 	return most
-}
-
-// gather writes every 2^gap-th entry of x to the front of z, which may be x.
-func gather(z, x []uint64, gap int) {
-	for i := range len(x) >> gap {
-		z[i] = x[i<<gap]
-	}
-}
-
-// repeat puts each entry of x 2^gap times in a row, gap > 0, which fills z.
-func repeat(z, x []uint64, gap int) {
-	switch k := 1 << gap; k {
-	case 2:
-		for i, v := range x {
-			y := z[2*i : 2*i+2]
-			y[0], y[1] = v, v
-		}
-	case 4:
-		for i, v := range x {
-			y := z[4*i : 4*i+4]
-			y[0], y[1], y[2], y[3] = v, v, v, v
-		}
-	default:
-		for i, v := range x {
-			for y := z[i<<gap : (i+1)<<gap]; len(y) >= 8; y = y[8:] {
-				y[0], y[1], y[2], y[3], y[4], y[5], y[6], y[7] = v, v, v, v, v, v, v, v
-			}
-		}
-	}
 }

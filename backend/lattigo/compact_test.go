@@ -1,6 +1,7 @@
 package lattigo
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/home-fhe/home/backend/conformance"
 	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
+	"github.com/home-fhe/home/ir/plan"
 )
 
 // What Make computes from the source of a plaintext is what encoding gives, bit for bit: real and
@@ -358,5 +360,17 @@ func TestStreamRefuses(t *testing.T) {
 		if err := e.Make(key, bad, []int32{int32(key.stride)}); err == nil {
 			t.Errorf("a slab was made from a seed of %d bytes, draw %d", len(bad), later[keyBytes])
 		}
+	}
+	plain := bind(e, ir.PlainKind)
+	source := conformance.Slabs(e, ir.Type{Kind: ir.PlainKind})[0]
+	for _, gap := range []int{0, kernels.Gaps(e.n) + 1, 1<<15 - 1} {
+		binary.NativeEndian.PutUint64(source[len(source)-8:], uint64(gapTag|gap<<1))
+		wantError(t, fmt.Sprintf("a source with a gap of %d", gap), e.Make(plain, source, []int32{0}), "damaged")
+		if err := e.Stream(plain, source); err != nil {
+			t.Fatal(err)
+		}
+		x := bind(e, ir.CipherKind)
+		err := e.Exec(&plan.Step{Op: ir.OpHEMulPlain, Scale: ir.ScaleTwo(70)}, []backend.Operand{x, plain}, bind(e, ir.CipherKind))
+		wantError(t, fmt.Sprintf("a step with a gap of %d", gap), err, "damaged")
 	}
 }

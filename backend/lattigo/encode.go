@@ -40,13 +40,14 @@ func (e *encoder) coefs(values *ir.SlotData, scale float64, work []complex128, c
 	// gives its coefficients.
 	work = work[:values.Period]
 	values.Fill(work)
+	work = work[:values.Repeats()]
 	for i, z := range work {
 		if s := real(z) + imag(z); s-s != 0 { // infinite or not a number
 			return 0, fmt.Errorf("slot %d: %v cannot be encoded", i, s)
 		}
 	}
 	e.ToCoefs(work)
-	gap := e.n / values.Period
+	gap := e.n / len(work)
 	if gap > 1 {
 		clear(c)
 	}

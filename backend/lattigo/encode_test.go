@@ -157,7 +157,7 @@ func TestReserve(t *testing.T) {
 					what      string
 					got, most int64
 				}{{"tables", opened - before, tables}, {"scratch", ready - opened, scratch}} {
-					if c.got > c.most || c.got < c.most*2/3 {
+					if c.got > c.most || c.got < c.most/2 { // AVX-512 DQ has the largest tables
 						t.Errorf("%s, %d special primes, %s: %s take %d bytes, Reserve says %d", r, len(special), form, c.what, c.got, c.most)
 					}
 				}

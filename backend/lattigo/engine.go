@@ -77,7 +77,6 @@ type scratch struct {
 	float []float64
 
 	steps []*job // those that run here together
-	rooms int    // half rows of mine.coef that they use
 
 	section                         // of what runs here
 	last    atomic.Pointer[scratch] // that took part in one
@@ -146,9 +145,10 @@ func newEngine(r *rings, threads int) *engine {
 // itself, at most: its tables, and the scratch memory of one running step.
 func Reserve(p *ir.Params) (tables, scratch int64) {
 	n, nq, np := int64(p.N()), int64(len(p.Q)), int64(len(p.P))
-	// Transform constants: four tables of N words for each prime in portable Go, and with
-	// kernels that have wider ones for the inner layers a sixteenth more for the outer.
-	tables = (nq+np)*(8*(4*n+n/16)+1024) + 16*int64(p.Slots())
+	// Transform constants: four tables of N words for each prime in portable Go; two for
+	// the inner layers and as much for shorter transforms with kernels that have wide ones,
+	// two for the inverse, and a sixteenth more for the outer layers.
+	tables = (nq+np)*(8*(6*n+n/16)+1024) + 16*int64(p.Slots())
 	tables += nq * (3*nq + np + 1) * (144 + 16*np) // conversions, by target
 	digits := (nq + np - 1) / np
 	rows := 2*nq + max((digits+2)*int64(groupSize(p)), ir.MostTerms) + 2*np + 4
@@ -357,12 +357,7 @@ func (e *engine) Encode(values *ir.SlotData, out backend.Operand) error {
 		return err
 	}
 	work := s.own[0]
-	x := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(c))), len(c))
-	if big < fixedMax {
-		fixed(work, c)
-		x = work
-	}
-	e.limbs(o, nil, work, e.gathered(x, x, big >= fixedMax))
+	e.limbs(o, nil, work, packed(work, c, big))
 	return nil
 }
 

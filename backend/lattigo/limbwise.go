@@ -37,13 +37,13 @@ func (e *engine) ExecJoined(calls []backend.Call) error {
 
 // execLimbs performs steps that work limb by limb.
 func (e *engine) execLimbs(w *scratch, calls []backend.Call) error {
-	w.l, w.rooms, w.beside = 0, 0, w.beside[:0]
+	w.l, w.beside = 0, w.beside[:0]
 	for k, c := range calls {
 		if k == len(w.steps) {
 			w.steps = append(w.steps, &job{in: make([]*operand, 0, 2*ir.MostTerms+1)})
 		}
 		j := w.steps[k]
-		if err := e.begin(w, j, c.Step, c.Args, c.Out); err != nil {
+		if err := e.begin(j, c.Step, c.Args, c.Out); err != nil {
 			return err
 		}
 		w.l, w.beside = max(w.l, j.l), append(w.beside, j)
@@ -87,7 +87,7 @@ func (j *job) limbOf(i, l int) int {
 }
 
 // begin verifies a step that works limb by limb and readies what its limbs share.
-func (e *engine) begin(w *scratch, j *job, s *plan.Step, args []backend.Operand, out backend.Operand) error {
+func (e *engine) begin(j *job, s *plan.Step, args []backend.Operand, out backend.Operand) error {
 	if j.limb = limbwise[s.Op]; j.limb == nil {
 		return fmt.Errorf("%s does not work limb by limb", s.Op)
 	}
@@ -103,23 +103,14 @@ func (e *engine) begin(w *scratch, j *job, s *plan.Step, args []backend.Operand,
 			continue
 		}
 		if o.streams {
-			if j.plains[terms] = e.stored(o.source, w.room()); j.plains[terms].gap > 0 {
-				w.rooms++ // what counts was gathered there
+			var err error
+			if j.plains[terms], err = unpacked(o.source); err != nil {
+				return err
 			}
 		}
 		terms++
 	}
 	return nil
-}
-
-// room returns half a row for the coefficients of a plaintext, or nil where there is
-// none left.
-func (s *scratch) room() []uint64 {
-	if s.rooms/2 >= len(s.mine.coef) {
-		return nil
-	}
-	half := len(s.mine.coef[0]) / 2
-	return s.mine.coef[s.rooms/2][s.rooms%2*half:][:half]
 }
 
 func addLimb(e *engine, w *scratch, i int) {

@@ -46,7 +46,7 @@ func addUpLimb(e *engine, w *scratch, i int) {
 					x[k] = x[k][base:end]
 				} else {
 					part := w.block[k][:end-base]
-					repeat(part, x[k][base>>gap:end>>gap], gap)
+					m.Repeat(part, x[k][base>>gap:end>>gap])
 					x[k] = part
 				}
 			}

@@ -570,7 +570,7 @@ func (t *timing) predict(p *backend.Profile) float64 {
 		if t.kind == ir.KeyKind {
 			return p.UniformSeconds(t.par)
 		}
-		return p.ExpandSeconds(t.par, t.par.Slots())
+		return p.ExpandSeconds(t.par, t.par.Slots(), false)
 	}
 	return p.StepSeconds(t.par, t.op, t.level, t.op.Info().MinArgs, t.streams)
 }

@@ -29,8 +29,9 @@ import (
 // that was cut short, and is overwritten by the next one. The nonce keeps what
 // older files left on the device from being taken for a segment.
 
-// Version is the format version of tier files.
-const Version = 1
+// Version is the format version of tier files. Version 2 has plaintexts whose coefficients
+// that count stand in front.
+const Version = 2
 
 const (
 	tierMagic = "HOMETIER"

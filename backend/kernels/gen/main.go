@@ -22,7 +22,7 @@ var subjects = []struct {
 	fill func(*emit)
 }{
 	{"aes", aes},
-	{"dq", func(e *emit) { dqKernels(e).all(); e.sums(); e.permute() }},
+	{"dq", func(e *emit) { dqKernels(e).all(); e.sums(); e.permute(); e.repeat() }},
 	{"ifma", func(e *emit) { ifmaKernels(e).all() }},
 	{"gadget", gadget},
 	{"peaks", peaks},

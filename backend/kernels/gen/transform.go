@@ -217,3 +217,42 @@ func (e *emit) permute() {
 	e.VZEROUPPER()
 	e.RET()
 }
+
+// repeat generates what puts each word of a row several times in a row.
+func (e *emit) repeat() {
+	e.function("dqRepeat", "func(z, x *uint64, n, words int, mask uint64, order *[8]uint64)",
+		"dqRepeat sets each group of eight residues of z to the next words of x, as many as mask",
+		"has bits, in the given order.")
+	z, x, n, words := e.arg("z"), e.arg("x"), e.arg("n"), e.arg("words")
+	mask, k, order, y := e.arg("mask"), e.K(), e.load(Mem{Base: e.arg("order")}), e.ZMM()
+	e.KMOVB(mask.As32(), k)
+	e.Label("group")
+	e.VMOVDQU64_Z(Mem{Base: x}, k, y)
+	e.VPERMQ(y, order, y)
+	e.VMOVDQU64(y, Mem{Base: z})
+	e.LEAQ(Mem{Base: x, Index: words, Scale: 8}, x)
+	e.ADDQ(U8(64), z)
+	e.SUBQ(U8(8), n)
+	e.JNZ(LabelRef("group"))
+	e.VZEROUPPER()
+	e.RET()
+
+	e.function("dqRepeatWord", "func(z, x *uint64, n, groups int)",
+		"dqRepeatWord puts each word of x into as many groups of eight residues of z.")
+	z, x, n = e.arg("z"), e.arg("x"), e.arg("n")
+	groups, left := e.arg("groups"), e.GP64()
+	e.Label("word")
+	y = e.spread(Mem{Base: x})
+	e.MOVQ(groups, left)
+	e.Label("group")
+	e.VMOVDQU64(y, Mem{Base: z})
+	e.ADDQ(U8(64), z)
+	e.SUBQ(U8(8), n)
+	e.DECQ(left)
+	e.JNZ(LabelRef("group"))
+	e.ADDQ(U8(8), x)
+	e.TESTQ(n, n)
+	e.JNZ(LabelRef("word"))
+	e.VZEROUPPER()
+	e.RET()
+}
