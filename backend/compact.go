@@ -3,7 +3,6 @@ package backend
 import (
 	"math/bits"
 
-	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 )
 
@@ -36,13 +35,17 @@ func (p *Profile) UniformSeconds(par *ir.Params) float64 {
 	return 1e-9 * float64(par.N()) * p.Uniform
 }
 
+// ShortestTransform is the number of points below which no engine shortens the transform
+// of a plaintext that repeats.
+const ShortestTransform = 64
+
 // ExpandSeconds predicts the time to make one slab of a plaintext from its
 // compact form on one core: a reduction and a transform. Where the slots repeat
 // after points, the transform is shorter by as many times, and what it gives is copied
 // from the cache. A step that makes the slab for itself takes less: it moves neither
 // what the transform reads nor the slab, which would be written and read again.
 func (p *Profile) ExpandSeconds(par *ir.Params, points int, inStep bool) float64 {
-	gap := min(bits.Len(uint(par.Slots()/points))-1, kernels.Gaps(par.N()))
+	gap := bits.Len(uint(min(par.Slots()/points, max(1, par.N()/ShortestTransform)))) - 1
 	short, whole := float64(par.N()>>gap), float64(par.N())
 	d := short * (p.NTT*float64(par.LogN-gap) + p.Reduce)
 	if gap > 0 {

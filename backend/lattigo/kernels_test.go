@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/home-fhe/home/backend"
 	"github.com/home-fhe/home/backend/kernels"
 	"github.com/home-fhe/home/ir"
 	"github.com/tuneinsight/lattigo/v5/ring"
@@ -98,6 +99,9 @@ func testTransform(t *testing.T, rng *rand.Rand, m *modulus, stock *ring.SubRing
 		y := slices.Clone(x)
 		m.INTT(y, y)
 		same("inverse in place", y, want)
+	}
+	if shortest := n >> kernels.Gaps(n); shortest != min(n, backend.ShortestTransform) {
+		t.Errorf("the shortest transform of %d points takes %d, where prices say %d", n, shortest, backend.ShortestTransform)
 	}
 	for g := 1; g <= kernels.Gaps(n); g++ {
 		x, want := make([]uint64, n), make([]uint64, n)
